@@ -1,0 +1,61 @@
+"""Turn any decoder-only language model into a text encoder.
+
+>>> from st_llm2vec import convert, decoder_path
+>>> encoder = convert(decoder_path(), "llm2vec")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "convert": "st_llm2vec.convert",
+    "load": "st_llm2vec.checkpoints.load",
+    "inspect_model": "st_llm2vec.inspection",
+    "decoder_path": "st_llm2vec.assets",
+    "EncoderConfig": "st_llm2vec.recipes",
+    "Demonstration": "st_llm2vec.recipes",
+    "RECIPES": "st_llm2vec.recipes",
+    "get_recipe": "st_llm2vec.recipes",
+    "TextEncoder": "st_llm2vec.encoder",
+    "InstructionFormatter": "st_llm2vec.modules",
+    "BidirectionalTransformer": "st_llm2vec.modules",
+    "SpanPooling": "st_llm2vec.modules",
+    "LatentAttentionPooling": "st_llm2vec.modules",
+    "CausalAttentionError": "st_llm2vec.modules",
+    "probe_attention": "st_llm2vec.modules",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+if TYPE_CHECKING:
+    from st_llm2vec.assets import decoder_path as decoder_path
+    from st_llm2vec.checkpoints.load import load as load
+    from st_llm2vec.convert import convert as convert
+    from st_llm2vec.encoder import TextEncoder as TextEncoder
+    from st_llm2vec.inspection import inspect_model as inspect_model
+    from st_llm2vec.modules import BidirectionalTransformer as BidirectionalTransformer
+    from st_llm2vec.modules import CausalAttentionError as CausalAttentionError
+    from st_llm2vec.modules import InstructionFormatter as InstructionFormatter
+    from st_llm2vec.modules import LatentAttentionPooling as LatentAttentionPooling
+    from st_llm2vec.modules import SpanPooling as SpanPooling
+    from st_llm2vec.modules import probe_attention as probe_attention
+    from st_llm2vec.recipes import RECIPES as RECIPES
+    from st_llm2vec.recipes import Demonstration as Demonstration
+    from st_llm2vec.recipes import EncoderConfig as EncoderConfig
+    from st_llm2vec.recipes import get_recipe as get_recipe
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'st_llm2vec' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,121 @@
+"""Load a decoder into a stock ``Transformer``, and refuse what is no decoder or is not all there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers.base.modules import Transformer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+
+def load_transformer(name: str, dtype: Any, attn_implementation: str | None, hub: dict[str, Any]) -> Transformer:
+    """Load a decoder's body from a folder or the Hub.
+
+    Args:
+        name: The folder or the repository's name.
+        dtype: Weights' type, or ``None`` for the stored one.
+        attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
+        hub: ``revision``, ``token`` and ``local_files_only``, those that are set.
+
+    Returns:
+        A stock ``Transformer`` that reads plain texts, whatever chat template the tokenizer has.
+
+    Raises:
+        ValueError: If there is no model, it is an encoder-decoder, or weights or tokenizer are missing.
+    """
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ValueError(f"{name} has no config.json, so it is not a model's folder. Give the folder that holds one.")
+    try:
+        config = AutoConfig.from_pretrained(name, **hub)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} could not be read as a Transformers model: {error}") from error
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "
+            f'Its encoder works as it is: SentenceTransformer("{name}").'
+        )
+    options = {"dtype": dtype, "attn_implementation": attn_implementation, **hub}
+    model = _load_body(name, config, {key: value for key, value in options.items() if value is not None})
+    try:
+        return _around(model, name, hub)
+    except OSError as error:
+        raise ValueError(f"{name} has no tokenizer that could be loaded: {error}") from error
+
+
+def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Transformer:
+    """Put a loaded decoder into a stock ``Transformer``, without copying its weights.
+
+    Args:
+        model: The decoder, with or without its output head.
+        tokenizer: Its tokenizer; by default the one of the folder or repository it was loaded from.
+
+    Raises:
+        ValueError: If it has an adapter attached, or no tokenizer is known.
+    """
+    if hasattr(model, "peft_config"):
+        raise ValueError("The model has an adapter attached; merge it first with merge_and_unload(), then convert it.")
+    if tokenizer is None:
+        if not model.config._name_or_path:
+            raise ValueError("A loaded model without a source needs its tokenizer too: convert(model, tokenizer=...).")
+        tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
+    body = model.base_model
+    with tempfile.TemporaryDirectory() as folder:
+        body.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return _around(body, folder, {})
+
+
+def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
+    try:
+        with _quiet():
+            model, report = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **options)
+            if report["missing_keys"] and config.get_text_config(decoder=True).tie_word_embeddings:
+                whole, report = AutoModelForCausalLM.from_pretrained(
+                    name, config=config, output_loading_info=True, **options
+                )
+                model = whole.base_model
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} could not be loaded: {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{name} lacks {len(missing)} of the model's weights (the first is {missing[0]}); they would be random. "
+            "The checkpoint is incomplete or of another architecture than its config.json says."
+        )
+    return model
+
+
+def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transformer:
+    """Build a stock ``Transformer`` around a model that is already in memory."""
+
+    class Preloaded(Transformer):
+        def _load_model(self, *args: Any, **kwargs: Any) -> PreTrainedModel:
+            return model
+
+    transformer = Preloaded(
+        source,
+        processor_kwargs=dict(hub),
+        config_kwargs=dict(hub),
+        modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        module_output_name="token_embeddings",
+    )
+    transformer.__class__ = Transformer
+    transformer._configure_use_cache(model.config, {})
+    return transformer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Transformers' own report of missing and unused weights: it is read and judged here."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)

@@ -1,0 +1,173 @@
+"""From a decoder and a recipe to a text encoder."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import Transformer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from st_llm2vec.checkpoints.manifest import Manifest
+from st_llm2vec.checkpoints.decoder import load_transformer, wrap_model
+from st_llm2vec.compilation import compile_encoder
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.modules.attention import (
+    AttentionProbe,
+    CausalAttentionError,
+    probe_attention,
+    prove_attention,
+    repair_attention,
+    set_attention,
+    tokens_differ,
+    without_cache,
+)
+from st_llm2vec.recipes import EncoderConfig, get_recipe
+
+logger = logging.getLogger(__name__)
+
+
+def convert(
+    decoder: str | Path | PreTrainedModel,
+    recipe: str | Path | Mapping[str, Any] | EncoderConfig = "llm2vec",
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    **overrides: Any,
+) -> TextEncoder:
+    """Turn a decoder into a text encoder, and prove that it attends as its recipe says.
+
+    Args:
+        decoder: A folder, a name on the Hugging Face Hub, or a loaded model. A loaded model is taken over, not
+            copied: its attention changes with the encoder's. Convert a deep copy to keep it as it is.
+        recipe: A recipe's name, a YAML file, a mapping of fields, or an ``EncoderConfig``.
+        tokenizer: The tokenizer of a loaded model; by default the one it was loaded from.
+        device: Where to put the encoder; chosen by Sentence Transformers if not given.
+        dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given. Not for a loaded model.
+        attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token for the Hub.
+        local_files_only: Whether to stay off the network.
+        **overrides: Any field of :class:`EncoderConfig`, e.g. ``prompts={"query": "..."}`` or ``max_length=512``.
+
+    Returns:
+        The encoder, a ``SentenceTransformer``. Its ``manifest`` tells how it was compiled.
+
+    Raises:
+        ValueError: If the recipe does not exist or does not fit, or the model is no decoder or cannot be loaded.
+        CausalAttentionError: If the recipe is bidirectional and the architecture stays causal.
+
+    Example:
+        >>> from st_llm2vec import convert, decoder_path
+        >>> encoder = convert(decoder_path(), "llm2vec", prompts={"query": "Find the passage that answers:"})
+        >>> encoder.encode_query(["who rang the bell?"]).shape
+        (1, 192)
+    """
+    config = get_recipe(recipe).replace(**overrides)
+    hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
+    hub = {key: value for key, value in hub.items() if value}
+    if isinstance(decoder, PreTrainedModel):
+        name = decoder.config._name_or_path or type(decoder).__name__
+        transformer = wrap_model(decoder, tokenizer)
+    else:
+        name = str(decoder)
+        transformer = load_transformer(name, dtype, attn_implementation, hub)
+    prove_decoder(transformer.model, name)
+    probe, repaired = apply_attention(transformer.model, config.attention, name)
+    _prepare_tokenizer(transformer, config, name, overrides)
+    compilation = compile_encoder(transformer, config, repaired)
+    logger.info("%s as %s: %s (%s)", name, config.name, compilation.layout, compilation.reason)
+    return TextEncoder(
+        modules=compilation.modules,
+        device=device,
+        prompts=compilation.prompts,
+        default_prompt_name=config.default_prompt_name,
+        similarity_fn_name="cosine",
+        manifest=Manifest(
+            config=config,
+            base={"name": name, "architecture": type(transformer.model).__name__, "revision": revision},
+            layout=compilation.layout,
+            reason=compilation.reason,
+            attention=probe.to_dict(),
+        ),
+    )
+
+
+def prove_decoder(model: PreTrainedModel, name: str) -> None:
+    """Raise unless the model, set to be causal, is causal: only a decoder can be converted.
+
+    Raises:
+        ValueError: If it sees the future whatever it is told.
+    """
+    set_attention(model, "causal")
+    if probe_attention(model).kind != "causal":
+        raise ValueError(
+            f"{name} is a {model.config.model_type} model that attends in both directions by itself: it is an encoder "
+            f'already, with nothing to convert. Use it as it is: SentenceTransformer("{name}").'
+        )
+
+
+def apply_attention(model: PreTrainedModel, attention: Any, name: str) -> tuple[AttentionProbe, bool]:
+    """Set the attention, repair it where the architecture ignores the setting and a repair exists, and prove it.
+
+    Returns:
+        The probe, and whether a repair was needed.
+
+    Raises:
+        CausalAttentionError: If the model is meant to be bidirectional and stays causal.
+    """
+    set_attention(model, attention)
+    if attention == "causal" or probe_attention(model).kind in ("bidirectional", "hybrid"):
+        return prove_attention(model, attention, name), False
+    repair_attention(model, attention)
+    return prove_attention(model, attention, name), True
+
+
+def _prepare_tokenizer(
+    transformer: Transformer, config: EncoderConfig, name: str, overrides: Mapping[str, Any]
+) -> None:
+    tokenizer = transformer.tokenizer
+    if tokenizer is None or not tokenizer.is_fast:
+        raise ValueError(f"{name} has no fast tokenizer (tokenizer.json), which exact spans need.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        if tokenizer.pad_token is None:
+            raise ValueError(f"{name}'s tokenizer has neither a padding nor an end-of-text token; set pad_token first.")
+    tokenizer.padding_side = config.padding_side
+    if config.padding_side == "left" and "padding_side" not in overrides and needs_position_ids(transformer.model):
+        logger.info("%s has absolute positions: padding on the right, where stock modules need none", name)
+        tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    context = transformer.max_seq_length
+    if config.max_length is not None:
+        if context is not None and config.max_length > context and "max_length" in overrides:
+            raise ValueError(f"max_length={config.max_length} is longer than the context of {name}, {context} tokens.")
+        transformer.max_seq_length = min(config.max_length, context or config.max_length)
+
+
+@torch.no_grad()
+def needs_position_ids(model: PreTrainedModel) -> bool:
+    """Whether left padding shifts the model's positions unless they are given (absolute positions, as in GPT-2)."""
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    ids = torch.arange(10, 16, device=device).remainder(model.get_input_embeddings().num_embeddings).unsqueeze(0)
+    padded = torch.cat([ids[:, :1].expand(1, 4), ids], dim=1)
+    mask = torch.ones_like(padded)
+    mask[:, :4] = 0
+    options = without_cache(model)
+    alone = model(input_ids=ids, attention_mask=torch.ones_like(ids), **options).last_hidden_state[0, -1]
+    shifted = model(input_ids=padded, attention_mask=mask, **options).last_hidden_state[0, -1]
+    model.train(training)
+    return (alone - shifted).abs().max().item() > 1e-2 * alone.abs().max().item()

@@ -1,0 +1,110 @@
+"""The ``SentenceTransformer`` that ``convert`` and ``load`` return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import WordWeights
+from torch import nn
+
+from st_llm2vec.checkpoints.manifest import Manifest
+from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
+from st_llm2vec.modules.transformer import add_position_ids
+
+
+class TextEncoder(SentenceTransformer):
+    """A ``SentenceTransformer`` that saves complete, portable folders and knows its recipe.
+
+    It is made of stock modules wherever they can express the encoder, and everything else is the host's:
+    ``encode``, ``encode_query``, ``encode_document``, ``similarity``, training, ``push_to_hub``.
+
+    Args:
+        model_name_or_path: As for ``SentenceTransformer``.
+        manifest: What the encoder is and how it was made; read from the folder where there is one.
+        **kwargs: As for ``SentenceTransformer``.
+    """
+
+    manifest: Manifest | None
+
+    def __init__(self, model_name_or_path: str | None = None, *, manifest: Manifest | None = None, **kwargs: Any) -> None:
+        super().__init__(model_name_or_path, **kwargs)
+        if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
+            manifest = Manifest.read(model_name_or_path)
+        self.manifest = manifest
+
+    def preprocess(self, inputs: Sequence[Any], prompt: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Tokenise a batch.
+
+        Args:
+            inputs: The texts.
+            prompt: The bare instruction; the blank between it and the text is added here where one is needed.
+            **kwargs: As for ``SentenceTransformer.preprocess``.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` of shape ``(batch, tokens)``, and what the modules need beside them.
+        """
+        if self.manifest is not None and self.manifest.layout == "text":
+            if isinstance(prompt, str) and prompt.strip() and not prompt[-1].isspace():
+                prompt = f"{prompt.strip()} "
+            inputs = self._readable(inputs, prompt)
+        features = super().preprocess(inputs, prompt=prompt, **kwargs)
+        return add_position_ids(features, self[0].model) if features else features
+
+    def _readable(self, inputs: Sequence[Any], prompt: str | None) -> Sequence[Any]:
+        """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read."""
+        if prompt or self.tokenizer("")["input_ids"]:
+            return inputs
+        return [self.tokenizer.pad_token if isinstance(text, str) and not text.strip() else text for text in inputs]
+
+    def save(
+        self,
+        path: str,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Save a complete folder, all or nothing: weights, tokenizer, modules, requirements and manifest.
+
+        Args:
+            path: The folder. What it holds of an earlier encoder is replaced.
+            model_name: As for ``SentenceTransformer.save``.
+            create_model_card: Whether to write a ``README.md``.
+            train_datasets: As for ``SentenceTransformer.save``.
+            safe_serialization: Must be true; weights are saved as safetensors.
+
+        Raises:
+            ValueError: If ``safe_serialization`` is false, or an adapter hides a repaired model.
+        """
+        if path is None:
+            return
+        if not safe_serialization:
+            raise ValueError("Encoders are saved as safetensors only; leave safe_serialization at True.")
+
+        def write(folder: Path) -> None:
+            SentenceTransformer.save(
+                self, str(folder), model_name=model_name, create_model_card=create_model_card, train_datasets=train_datasets
+            )
+
+        save_encoder(self, Path(path), write)
+
+    def __repr__(self) -> str:
+        """The modules, a line each, without the vocabulary that ``WordWeights`` would print."""
+        lines = [f"  ({name}): {_describe(module)}" for name, module in self.named_children()]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
+    ) -> TextEncoder:
+        """Let the trainer reload its own checkpoints of encoders with custom modules."""
+        return super()._load_with_module_classes(model_name_or_path, {**module_classes, **CUSTOM_MODULES}, **kwargs)
+
+
+def _describe(module: nn.Module) -> str:
+    if isinstance(module, WordWeights):
+        return f"WordWeights({len(module.vocab)} tokens, all of weight 1 but {module.word_weights})"
+    return repr(module).replace("\n", "\n  ")

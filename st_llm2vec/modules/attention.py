@@ -1,0 +1,222 @@
+"""Set a decoder's attention, and prove by its behaviour what it is."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+Attention = Literal["bidirectional", "causal"]
+PROBE_TOKENS = 8
+
+
+class CausalAttentionError(ValueError):
+    """A model that is meant to be bidirectional cannot see the future."""
+
+
+@dataclass(frozen=True)
+class AttentionProbe:
+    """What a model's first token sees of its last one, for the attention implementation in use.
+
+    Args:
+        implementation: The attention implementation, e.g. ``"sdpa"``.
+        unpadded: Whether the first token's state changes with the last token in a batch without padding.
+        right_padded: The same in a batch with right padding, for every row.
+        left_padded: The same in a batch with left padding, for every row.
+        layers: For each layer, whether it alone carries information from the last token to the first;
+            empty where the layers cannot be run one by one.
+    """
+
+    implementation: str
+    unpadded: bool
+    right_padded: bool
+    left_padded: bool
+    layers: tuple[bool, ...] = ()
+
+    @property
+    def kind(self) -> Literal["bidirectional", "causal", "hybrid", "mixed"]:
+        """``hybrid``: some layers stay causal; ``mixed``: the answer depends on padding."""
+        answers = {self.unpadded, self.right_padded, self.left_padded}
+        if answers == {False}:
+            return "causal"
+        if answers == {True, False}:
+            return "mixed"
+        return "bidirectional" if all(self.layers) else "hybrid"
+
+    def describe(self) -> str:
+        """The probe's result in words."""
+        if self.kind == "hybrid":
+            stay = self.layers.count(False)
+            return (
+                f"hybrid under {self.implementation}: the future is visible through {self.layers.count(True)} of "
+                f"{len(self.layers)} layers; the other {stay} (recurrent or convolutional) stay causal"
+            )
+        if self.kind == "mixed":
+            answers = {"without padding": self.unpadded, "right-padded": self.right_padded, "left-padded": self.left_padded}
+            sees = " and ".join(name for name, answer in answers.items() if answer)
+            blind = " and ".join(name for name, answer in answers.items() if not answer)
+            return f"depends on the batch under {self.implementation}: bidirectional {sees}, causal {blind}"
+        return f"{self.kind} under {self.implementation}, with and without padding"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "layers": list(self.layers), "kind": self.kind}
+
+
+def set_attention(model: PreTrainedModel, attention: Attention) -> None:
+    """Set ``is_causal`` in the model's configuration, which Transformers (>= 5.2) reads at every forward.
+
+    The flag is saved with ``config.json``, so a plain reload has it too. It must be set on the configuration
+    object: passed to ``from_pretrained`` it is dropped where ``config.json`` lacks the key.
+
+    Args:
+        model: A decoder without its output head.
+        attention: ``"bidirectional"`` or ``"causal"``.
+    """
+    configs = {id(config): config for config in (model.config, model.config.get_text_config(decoder=True))}
+    for config in configs.values():
+        if attention == "bidirectional" or hasattr(config, "is_causal"):
+            config.is_causal = attention == "causal"
+
+
+def repair_attention(model: PreTrainedModel, attention: Attention) -> bool:
+    """Set ``is_causal`` on the attention modules themselves, for families that ignore the configuration.
+
+    StableLM and Nemotron skip the mask of an unpadded batch under SDPA and fall back on this attribute.
+
+    Returns:
+        Whether any module was changed.
+    """
+    changed = False
+    for module in model.modules():
+        if isinstance(getattr(module, "is_causal", None), bool) and module.is_causal != (attention == "causal"):
+            module.is_causal = attention == "causal"
+            changed = True
+    return changed
+
+
+@torch.no_grad()
+def probe_attention(model: PreTrainedModel) -> AttentionProbe:
+    """Change the last token and look at the first token's state, with and without padding.
+
+    Args:
+        model: A decoder without its output head; its mode (training or evaluation) is restored.
+
+    Returns:
+        What was seen.
+    """
+    training = model.training
+    model.eval()
+    try:
+        vocabulary = model.get_input_embeddings().num_embeddings
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(min(10, vocabulary // 2), vocabulary, (2, PROBE_TOKENS), generator=generator)
+        short = PROBE_TOKENS - 3
+        full = torch.ones(2, PROBE_TOKENS, dtype=torch.long)
+        right, left = full.clone(), full.clone()
+        right[1, short:] = 0
+        left[1, : PROBE_TOKENS - short] = 0
+        return AttentionProbe(
+            implementation=str(getattr(model.config, "_attn_implementation", None) or "eager"),
+            unpadded=_first_sees_last(model, ids, full),
+            right_padded=_first_sees_last(model, ids, right),
+            left_padded=_first_sees_last(model, ids, left),
+            layers=tuple(_layers_see_last(model, ids)),
+        )
+    finally:
+        model.train(training)
+
+
+def prove_attention(model: PreTrainedModel, attention: Attention, name: str) -> AttentionProbe:
+    """Raise unless the model attends as it is meant to.
+
+    Args:
+        model: A decoder without its output head.
+        attention: What it is meant to be.
+        name: The model's name, for the message.
+
+    Returns:
+        The probe, if the attention is as meant; a hybrid counts as bidirectional.
+
+    Raises:
+        CausalAttentionError: If the model is meant to be bidirectional and is not, under any padding.
+        ValueError: If the model is meant to be causal and is not.
+    """
+    probe = probe_attention(model)
+    if attention == "bidirectional" and probe.kind not in ("bidirectional", "hybrid"):
+        raise CausalAttentionError(
+            f"{name} ({model.config.model_type}) is meant to attend in both directions, but its attention is "
+            f"{probe.describe()}. Its vectors would be wrong without a word. Use a decoder of another architecture, "
+            'another attn_implementation ("eager" or "sdpa"), or a causal recipe such as "echo" or "prompteol".'
+        )
+    if attention == "causal" and probe.kind != "causal":
+        raise ValueError(f"{name} ({model.config.model_type}) is meant to be causal, but its attention is {probe.describe()}.")
+    return probe
+
+
+def tokens_differ(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two states differ by more than rounding."""
+    tolerance = 8 * torch.finfo(first.dtype).eps * first.abs().max()
+    return bool(((first - second).abs().max() > tolerance).item())
+
+
+def without_cache(model: PreTrainedModel) -> dict[str, bool]:
+    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+
+
+def _first_sees_last(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> bool:
+    device = next(model.parameters()).device
+    rows = torch.arange(ids.shape[0])
+    first = mask.argmax(dim=1)
+    last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
+    changed = ids.clone()
+    changed[rows, last] = ids[rows, last - 1]
+    states = []
+    for batch in (ids, changed):
+        inputs = {"input_ids": batch.to(device), **without_cache(model)}
+        if bool((mask == 0).any()):
+            inputs["attention_mask"] = mask.to(device)
+        states.append(model(**inputs).last_hidden_state[rows, first])
+    return all(tokens_differ(states[0][row], states[1][row]) for row in range(ids.shape[0]))
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
+    """The list of the decoder's layers, or ``None`` where there is no such list."""
+    count = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    return lists[0] if lists else None
+
+
+def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor) -> list[bool]:
+    """Run each layer alone on the states it gets in the model, with the last token's state replaced."""
+    layers = decoder_layers(model)
+    if layers is None:
+        return []
+    calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs, index=index: calls.__setitem__(index, (args, kwargs)), with_kwargs=True
+        )
+        for index, layer in enumerate(layers)
+    ]
+    try:
+        device = next(model.parameters()).device
+        model(input_ids=ids.to(device), **without_cache(model))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    answers = []
+    for index, layer in enumerate(layers):
+        args, kwargs = calls[index]
+        states = args[0] if args else kwargs["hidden_states"]
+        changed = states.clone()
+        changed[:, -1] = states[:, -2].flip(-1)
+        outputs = []
+        for replaced in (states, changed):
+            result = layer(replaced, *args[1:], **kwargs) if args else layer(**{**kwargs, "hidden_states": replaced})
+            outputs.append((result[0] if isinstance(result, tuple) else result)[:, 0])
+        answers.append(tokens_differ(outputs[0], outputs[1]))
+    return answers

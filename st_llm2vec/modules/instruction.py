@@ -1,0 +1,279 @@
+"""From instruction and text to what the decoder reads, and which of its tokens are pooled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+SLOT = re.compile(r"(\{/?[a-z_]+\})")
+SLOTS = ("{bos}", "{eos}", "{instruction}", "{text}", "{pool}", "{/pool}")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed template.
+
+    Args:
+        pieces: The template in order; each piece is a slot name such as ``"{text}"`` or a literal string.
+        bos: Whether the text opens with the tokens that the tokenizer itself puts before a text.
+        eos: Whether the text closes with the end-of-text token.
+        pools_bos: Whether the opening tokens are pooled.
+        pools_eos: Whether the end-of-text token is pooled.
+    """
+
+    pieces: tuple[str, ...]
+    bos: bool
+    eos: bool
+    pools_bos: bool
+    pools_eos: bool
+
+    @classmethod
+    def parse(cls, template: str) -> Template:
+        """Parse a template string.
+
+        Args:
+            template: Literal text with the slots ``{text}`` (at least once), ``{instruction}``, ``{bos}`` (first),
+                ``{eos}`` (last), and ``{pool}`` ... ``{/pool}`` around what is pooled. Without ``{pool}``
+                everything is pooled, special tokens included.
+
+        Returns:
+            The parsed template.
+
+        Raises:
+            ValueError: If a slot is unknown, misplaced, or missing.
+        """
+        pieces = [piece for piece in SLOT.split(template) if piece]
+        unknown = [piece for piece in pieces if SLOT.fullmatch(piece) and piece not in SLOTS]
+        if unknown:
+            raise ValueError(f"The template {template!r} has the unknown slot {unknown[0]}; known are {', '.join(SLOTS)}.")
+        if "{text}" not in pieces:
+            raise ValueError(f"The template {template!r} has no {{text}} slot; write {{text}} where the text belongs.")
+        if pieces.count("{pool}") > 1 or pieces.count("{pool}") != pieces.count("{/pool}"):
+            raise ValueError(f"The template {template!r} must mark what is pooled with one {{pool}} and one {{/pool}}.")
+        pooled = "{pool}" in pieces
+        if pooled and pieces.index("{pool}") > pieces.index("{/pool}"):
+            raise ValueError(f"The template {template!r} closes {{/pool}} before it opens {{pool}}.")
+        content = [piece for piece in pieces if piece not in ("{pool}", "{/pool}")]
+        if content.count("{bos}") > 1 or ("{bos}" in content and content[0] != "{bos}"):
+            raise ValueError(f"The template {template!r} may have {{bos}} only once, at its very start.")
+        if content.count("{eos}") > 1 or ("{eos}" in content and content[-1] != "{eos}"):
+            raise ValueError(f"The template {template!r} may have {{eos}} only once, at its very end.")
+        bos, eos = "{bos}" in content, "{eos}" in content
+        return cls(
+            pieces=tuple(piece for piece in pieces if piece not in ("{bos}", "{eos}")),
+            bos=bos,
+            eos=eos,
+            pools_bos=bos and (not pooled or pieces.index("{pool}") < pieces.index("{bos}")),
+            pools_eos=eos and (not pooled or pieces.index("{/pool}") > pieces.index("{eos}")),
+        )
+
+    @property
+    def copies(self) -> int:
+        """How often the text stands in the template."""
+        return self.pieces.count("{text}")
+
+    @property
+    def pools_everything(self) -> bool:
+        return "{pool}" not in self.pieces
+
+    def around_instruction(self) -> tuple[str, str]:
+        """The literals before and after the ``{instruction}`` slot, up to the next slot or the edge."""
+        content = [piece for piece in self.pieces if piece not in ("{pool}", "{/pool}")]
+        index = content.index("{instruction}")
+        before = content[index - 1] if index > 0 and content[index - 1] not in SLOTS else ""
+        after = content[index + 1] if index + 1 < len(content) and content[index + 1] not in SLOTS else ""
+        return before, after
+
+    def render(self, text: str, instruction: str) -> tuple[str, tuple[int, int], list[tuple[int, int]]]:
+        """Fill in the slots.
+
+        Returns:
+            The string, the pooled characters ``(start, end)``, and the ``(start, end)`` of each copy of the text.
+        """
+        body, start, end = "", 0, None
+        copies: list[tuple[int, int]] = []
+        for piece in self.pieces:
+            if piece == "{pool}":
+                start = len(body)
+            elif piece == "{/pool}":
+                end = len(body)
+            elif piece == "{text}":
+                copies.append((len(body), len(body) + len(text)))
+                body += text
+            else:
+                body += instruction if piece == "{instruction}" else piece
+        return body, (start, len(body) if end is None else end), copies
+
+
+class InstructionFormatter:
+    """Turns instruction and text into token ids and the mask of the tokens to pool, exact to the token.
+
+    The whole string is tokenised at once, as the methods' own code does; a token is pooled when one of its
+    characters lies between ``{pool}`` and ``{/pool}``. A row that is too long loses the end of its *text*,
+    in every copy alike, before the string is built: template, suffix and end-of-text token always stay.
+
+    Args:
+        template: Template of a bare text, see :meth:`Template.parse`.
+        instruction_template: Template of a text with an instruction; ``None`` if the method takes none.
+
+    Raises:
+        ValueError: If a template is malformed.
+
+    Example:
+        >>> formatter = InstructionFormatter("{text}", "Instruct: {instruction}\\nQuery: {pool}{text}{/pool}")
+        >>> formatter.bare_instruction("Instruct: Find the capital.\\nQuery: ")
+        'Find the capital.'
+    """
+
+    def __init__(self, template: str, instruction_template: str | None = None) -> None:
+        self.template_string, self.instruction_template_string = template, instruction_template
+        self.template = Template.parse(template)
+        if "{instruction}" in self.template.pieces:
+            raise ValueError(f"The template {template!r} is for bare texts and cannot have an {{instruction}} slot.")
+        self.instruction_template = None
+        if instruction_template is not None:
+            self.instruction_template = Template.parse(instruction_template)
+            if self.instruction_template.pieces.count("{instruction}") != 1:
+                raise ValueError(f"The template {instruction_template!r} needs exactly one {{instruction}} slot.")
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {"template": self.template_string, "instruction_template": self.instruction_template_string}
+
+    def bare_instruction(self, instruction: str | None) -> str:
+        """Strip blanks, and the template's own words where a caller has already wrapped the instruction in them."""
+        instruction = (instruction or "").strip()
+        if self.instruction_template is not None:
+            before, after = (literal.strip() for literal in self.instruction_template.around_instruction())
+            if before and instruction.startswith(before):
+                instruction = instruction[len(before) :].strip()
+            if after and instruction.endswith(after):
+                instruction = instruction[: len(instruction) - len(after)].strip()
+        return instruction
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        instruction: str | Sequence[str | None] | None,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> dict[str, torch.Tensor]:
+        """Format and tokenise a batch.
+
+        Args:
+            texts: The texts.
+            instruction: One instruction for all texts, or one for each of them; empty or ``None`` for none.
+            tokenizer: A fast tokenizer with a padding token; its ``padding_side`` is used.
+            max_length: Longest row, in tokens, template included.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and ``pooling_mask``, each of shape ``(batch, tokens)``.
+
+        Raises:
+            ValueError: If the method takes no instruction, if the numbers of texts and instructions differ,
+                or if the template alone is longer than ``max_length``.
+        """
+        if instruction is None or isinstance(instruction, str):
+            instructions: list[str] = [self.bare_instruction(instruction)] * len(texts)
+        else:
+            instructions = [self.bare_instruction(one) for one in instruction]
+        if len(instructions) != len(texts):
+            raise ValueError(f"Got {len(texts)} texts but {len(instructions)} instructions; give one for each text.")
+        if any(instructions) and self.instruction_template is None:
+            raise ValueError(
+                f"This encoder's template {self.template_string!r} has no place for an instruction, "
+                f"but one was given: {next(filter(None, instructions))!r}. Encode without a prompt."
+            )
+        rows = self._tokenize(list(texts), instructions, tokenizer, max_length)
+        return pad_rows(rows, tokenizer)
+
+    def _tokenize(
+        self, texts: list[str], instructions: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[tuple[list[int], list[int]]]:
+        bos_ids = leading_special_ids(tokenizer)
+        rows: list[tuple[list[int], list[int]] | None] = [None] * len(texts)
+        pending = list(range(len(texts)))
+        while pending:
+            templates = [self._template_for(instructions[i]) for i in pending]
+            rendered = [t.render(texts[i], instructions[i]) for t, i in zip(templates, pending, strict=True)]
+            encoded = tokenizer([body for body, _, _ in rendered], add_special_tokens=False, return_offsets_mapping=True)
+            too_long = []
+            for position, (index, template) in enumerate(zip(pending, templates, strict=True)):
+                ids, offsets = encoded["input_ids"][position], encoded["offset_mapping"][position]
+                _, pool, copies = rendered[position]
+                excess = len(ids) + len(bos_ids) * template.bos + template.eos - max_length
+                if excess <= 0:
+                    mask = [int(start < pool[1] and end > pool[0] and end > start) for start, end in offsets]
+                    rows[index] = self._add_special(ids, mask, template, bos_ids, tokenizer)
+                else:
+                    texts[index] = self._cut(texts[index], offsets, copies, excess, max_length)
+                    too_long.append(index)
+            pending = too_long
+        return [row for row in rows if row is not None]
+
+    def _template_for(self, instruction: str) -> Template:
+        return self.instruction_template if instruction and self.instruction_template else self.template
+
+    @staticmethod
+    def _add_special(
+        ids: list[int], mask: list[int], template: Template, bos_ids: list[int], tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[list[int], list[int]]:
+        ids, mask = list(ids), list(mask)
+        if template.bos:
+            ids, mask = bos_ids + ids, [int(template.pools_bos)] * len(bos_ids) + mask
+        if template.eos:
+            if tokenizer.eos_token_id is None:
+                raise ValueError("The template asks for {eos}, but the tokenizer has no end-of-text token; set one.")
+            ids, mask = [*ids, tokenizer.eos_token_id], [*mask, int(template.pools_eos)]
+        return ids, mask
+
+    @staticmethod
+    def _cut(
+        text: str, offsets: list[tuple[int, int]], copies: list[tuple[int, int]], excess: int, max_length: int
+    ) -> str:
+        """Shorten the text so that each copy loses its share of the excess tokens, at least one character."""
+        if not text:
+            raise ValueError(
+                f"The template and the instruction alone are {excess} tokens longer than max_length={max_length}; "
+                "shorten the instruction or the demonstrations, or raise max_length."
+            )
+        start, end = copies[0]
+        inside = [s for s, e in offsets if e > start and s < end and e > s]
+        drop = -(-excess // len(copies))
+        keep = max(0, len(inside) - drop)
+        cut = max(0, inside[keep] - start) if keep < len(inside) else 0
+        return text[: min(cut, len(text) - 1)]
+
+
+def leading_special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that the tokenizer itself puts before a text (usually BOS or nothing)."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    special = tokenizer("a")["input_ids"]
+    for start in range(len(special) - len(plain) + 1):
+        if special[start : start + len(plain)] == plain:
+            return list(special[:start])
+    return []
+
+
+def pad_rows(rows: list[tuple[list[int], list[int]]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """Pad ``(ids, pooling mask)`` rows at the tokenizer's padding side.
+
+    A row without any token becomes one padding token that is attended to but not pooled, so that the model
+    has something to read and the text's vector is zero.
+    """
+    rows = [row if row[0] else ([tokenizer.pad_token_id], [0]) for row in rows]
+    width = max(len(ids) for ids, _ in rows)
+    left = tokenizer.padding_side == "left"
+    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
+    pooling_mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for row, (ids, mask) in enumerate(rows):
+        where = slice(width - len(ids), width) if left else slice(0, len(ids))
+        input_ids[row, where] = torch.tensor(ids)
+        attention_mask[row, where] = 1
+        pooling_mask[row, where] = torch.tensor(mask)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "pooling_mask": pooling_mask}

@@ -1,0 +1,326 @@
+"""What an encoder is, as data: ``EncoderConfig`` and the named recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from st_llm2vec.modules.instruction import SLOT, InstructionFormatter
+
+Attention = Literal["bidirectional", "causal"]
+PoolingName = Literal["mean", "weighted_mean", "last_token", "latent_attention"]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One in-context example that stands before the text.
+
+    Args:
+        text: The example's text.
+        response: What the example answers: a word (PromptEOL) or a passage (bge-en-icl).
+        instruction: The example's own instruction, where the method has one.
+    """
+
+    text: str
+    response: str
+    instruction: str = ""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """An encoder as data. Conversion compiles it to Sentence Transformers modules.
+
+    A template is literal text with slots: ``{text}`` (the input; twice for Echo), ``{instruction}``,
+    ``{bos}`` (the tokens that the tokenizer itself puts before a text), ``{eos}`` (the end-of-text token),
+    ``{demonstrations}``, and ``{pool}`` ... ``{/pool}`` around what is pooled. Without ``{pool}`` every token
+    is pooled, BOS and EOS included.
+
+    Args:
+        name: Name of the recipe.
+        paper: Where the method comes from.
+        attention: ``"bidirectional"`` or ``"causal"``.
+        template: Template of a text without an instruction.
+        instruction_template: Template of a text with one; ``None`` if the method takes none.
+        pooling: ``"mean"``, ``"weighted_mean"`` (the k-th pooled token weighs k), ``"last_token"`` or
+            ``"latent_attention"``, over what the template marks.
+        normalize: Whether vectors have length one.
+        prompts: Name to bare instruction; ``encode_query`` and ``encode_document`` use ``"query"`` and ``"document"``.
+        default_prompt_name: The prompt of a plain ``encode``; none by default.
+        padding_side: ``"left"`` or ``"right"``. Vectors do not depend on it.
+        max_length: Longest input in tokens, template included; ``None`` takes the model's context.
+        demonstrations: In-context examples.
+        demonstration_template: How one of them is written, with the slots ``{text}``, ``{response}`` and
+            ``{instruction}``.
+        layer: Hidden states to pool: ``-1`` is the model's output, ``-2`` the states before the last layer, and so on.
+        latent_attention: Settings of ``LatentAttentionPooling`` other than its width.
+
+    Raises:
+        ValueError: If a field cannot be what it is; the message says which and what to do.
+
+    Example:
+        >>> config = get_recipe("prompteol").replace(max_length=64)
+        >>> config.template
+        '{bos}{demonstrations}This sentence : "{text}" means in one word:"'
+    """
+
+    name: str = "custom"
+    paper: str = ""
+    attention: Attention = "bidirectional"
+    template: str = "{bos}{text}"
+    instruction_template: str | None = None
+    pooling: PoolingName = "mean"
+    normalize: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    padding_side: Literal["left", "right"] = "right"
+    max_length: int | None = None
+    demonstrations: tuple[Demonstration, ...] = ()
+    demonstration_template: str | None = None
+    layer: int = -1
+    latent_attention: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        demonstrations = tuple(d if isinstance(d, Demonstration) else Demonstration(**d) for d in self.demonstrations)
+        object.__setattr__(self, "demonstrations", demonstrations)
+        object.__setattr__(self, "prompts", dict(self.prompts))
+        object.__setattr__(self, "latent_attention", dict(self.latent_attention))
+        self._check_choices()
+        InstructionFormatter(**self.formatter_config())
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ValueError(
+                f"default_prompt_name={self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}."
+            )
+        if any(self.prompts.values()) and self.instruction_template is None:
+            raise ValueError(
+                f"The recipe {self.name!r} takes no instruction (instruction_template is None), "
+                f"but prompts were given: {dict(self.prompts)!r}. Leave them out, or set instruction_template."
+            )
+
+    def _check_choices(self) -> None:
+        choices = {
+            "attention": ("bidirectional", "causal"),
+            "pooling": ("mean", "weighted_mean", "last_token", "latent_attention"),
+            "padding_side": ("left", "right"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length={self.max_length} must be a positive number of tokens, or None.")
+        if self.layer >= 0:
+            raise ValueError(f"layer={self.layer} must be negative: -1 is the model's output, -2 the states before it.")
+        if self.demonstrations and self.demonstration_template is None:
+            raise ValueError(f"The recipe {self.name!r} has demonstrations but no demonstration_template to write them with.")
+        if self.demonstrations and "{demonstrations}" not in self.template + (self.instruction_template or ""):
+            raise ValueError(f"The recipe {self.name!r} has demonstrations but no template with a {{demonstrations}} slot.")
+
+    def formatter_config(self) -> dict[str, str | None]:
+        """The templates with the demonstrations written out, as ``InstructionFormatter`` takes them."""
+        written = ""
+        for demonstration in self.demonstrations:
+            parts = dataclasses.asdict(demonstration)
+            if any(SLOT.search(value) for value in parts.values()):
+                raise ValueError(f"A demonstration cannot contain a template slot: {parts!r}.")
+            one = self.demonstration_template or ""
+            for slot, value in parts.items():
+                one = one.replace("{" + slot + "}", value)
+            written += one
+        template = self.template.replace("{demonstrations}", written)
+        instructed = self.instruction_template
+        if instructed is not None:
+            instructed = instructed.replace("{demonstrations}", written)
+        return {"template": template, "instruction_template": instructed}
+
+    def replace(self, **changes: Any) -> EncoderConfig:
+        """A copy with some fields changed.
+
+        Raises:
+            ValueError: If a field does not exist or its value cannot be.
+        """
+        names = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ValueError(f"EncoderConfig has no field {name!r}{_closest(name, names)}. Fields: {', '.join(names)}.")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that YAML and JSON can hold; :meth:`from_dict` reads it back."""
+        data = dataclasses.asdict(self)
+        data["demonstrations"] = [dict(one) for one in data["demonstrations"]]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EncoderConfig:
+        """Build a config from plain data; a ``base`` key names a recipe that the other fields change.
+
+        Raises:
+            ValueError: If a field does not exist or its value cannot be.
+        """
+        changes = dict(data)
+        base = get_recipe(changes.pop("base")) if "base" in changes else cls()
+        return base.replace(**changes)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> EncoderConfig:
+        """Read a recipe from a YAML file.
+
+        Raises:
+            ValueError: If the file is not a mapping of EncoderConfig's fields.
+        """
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError(f"{path} must hold a mapping of EncoderConfig's fields, not {type(data).__name__}.")
+        return cls.from_dict({"name": Path(path).stem, **data})
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write the recipe to a YAML file."""
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+_LLM2VEC = EncoderConfig(
+    name="llm2vec",
+    paper="LLM2Vec, arXiv 2404.05961",
+    template="{bos}{pool}{text}{/pool}",
+    instruction_template="{bos}{instruction}{pool} {text}{/pool}",
+    padding_side="left",
+    max_length=512,
+)
+_NV_EMBED = EncoderConfig(
+    name="nv-embed",
+    paper="NV-Embed, arXiv 2405.17428",
+    template="{bos}{text}{eos}",
+    instruction_template="{bos}Instruct: {instruction}\nQuery: {pool}{text}{eos}{/pool}",
+    pooling="latent_attention",
+    max_length=4096,
+)
+_PROMPTEOL = EncoderConfig(
+    name="prompteol",
+    paper="PromptEOL, arXiv 2307.16645",
+    attention="causal",
+    template='{bos}{demonstrations}This sentence : "{text}" means in one word:"',
+    pooling="last_token",
+    padding_side="left",
+    demonstration_template='This sentence : "{text}" means in one word:"{response}".',
+)
+_E5_MISTRAL = EncoderConfig(
+    name="e5-mistral",
+    paper="E5-Mistral, arXiv 2401.00368",
+    attention="causal",
+    template="{bos}{text}{eos}",
+    instruction_template="{bos}Instruct: {instruction}\nQuery: {text}{eos}",
+    pooling="last_token",
+    padding_side="left",
+    max_length=4096,
+)
+_ECHO = EncoderConfig(
+    name="echo",
+    paper="Echo embeddings, arXiv 2402.15449",
+    attention="causal",
+    template="{bos}Rewrite the following paragraph: {text} The rewritten paragraph:{pool} {text}{/pool}",
+    instruction_template="{bos}Instruct: {instruction},\nQuery: {text}\nQuery again:{pool} {text}{/pool}",
+)
+_BGE_EN_ICL = EncoderConfig(
+    name="bge-en-icl",
+    paper="bge-en-icl, arXiv 2409.15700",
+    attention="causal",
+    template="{bos}{text}{eos}",
+    instruction_template="{bos}{demonstrations}<instruct>{instruction}\n<query>{text}\n<response>{eos}",
+    pooling="last_token",
+    max_length=512,
+    demonstration_template="<instruct>{instruction}\n<query>{text}\n<response>{response}\n\n",
+)
+
+RECIPES: dict[str, EncoderConfig] = {
+    recipe.name: recipe
+    for recipe in (
+        _LLM2VEC,
+        _NV_EMBED,
+        _PROMPTEOL,
+        _PROMPTEOL.replace(
+            name="prompteol-icl",
+            demonstrations=(Demonstration("A jockey riding a horse.", "Equestrian"),),
+        ),
+        _PROMPTEOL.replace(
+            name="prompteol-cot",
+            paper="Pretended Chain of Thought, arXiv 2404.03921",
+            template='{bos}{demonstrations}After thinking step by step , this sentence : "{text}" means in one word:"',
+        ),
+        _PROMPTEOL.replace(
+            name="prompteol-knowledge",
+            paper="Knowledge Enhancement, arXiv 2404.03921",
+            template=(
+                "{bos}{demonstrations}The essence of a sentence is often captured by its main subjects and actions, "
+                "while descriptive terms provide additional but less central details. With this in mind , "
+                'this sentence : "{text}" means in one word:"'
+            ),
+        ),
+        _E5_MISTRAL,
+        _ECHO,
+        _ECHO.replace(
+            name="echo-last",
+            template="{bos}Document: {text}\nDocument again: {text}{eos}",
+            instruction_template="{bos}Instruct: {instruction},\nQuery: {text}\nQuery again: {text}{eos}",
+            pooling="last_token",
+        ),
+        EncoderConfig(
+            name="sgpt",
+            paper="SGPT, arXiv 2202.08904",
+            attention="causal",
+            template="{bos}{text}",
+            instruction_template="{bos}{instruction} {text}",
+            pooling="weighted_mean",
+        ),
+        EncoderConfig(
+            name="gritlm",
+            paper="GritLM, arXiv 2402.09906",
+            template="{bos}<|embed|>\n{pool}{text}{/pool}",
+            instruction_template="{bos}<|user|>\n{instruction}\n<|embed|>\n{pool}{text}{/pool}",
+            max_length=2048,
+        ),
+        _BGE_EN_ICL,
+        _BGE_EN_ICL.replace(
+            name="bge-en-icl-few-shot",
+            demonstrations=(
+                Demonstration(
+                    "what is a virtual interface",
+                    "A virtual interface is a network interface that software defines: it has an address and "
+                    "carries traffic like a physical port, but no cable is attached to it.",
+                    "Given a web search query, retrieve relevant passages that answer the query.",
+                ),
+            ),
+        ),
+    )
+}
+
+
+def get_recipe(recipe: str | Path | Mapping[str, Any] | EncoderConfig) -> EncoderConfig:
+    """Resolve a recipe: its name, a YAML file, a mapping of fields, or an ``EncoderConfig``.
+
+    Raises:
+        ValueError: If there is no such recipe.
+    """
+    if isinstance(recipe, EncoderConfig):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return EncoderConfig.from_dict(recipe)
+    if str(recipe) in RECIPES:
+        return RECIPES[str(recipe)]
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        if not Path(recipe).is_file():
+            raise ValueError(f"There is no recipe file {recipe}.")
+        return EncoderConfig.from_yaml(recipe)
+    raise ValueError(
+        f"There is no recipe {str(recipe)!r}{_closest(str(recipe), list(RECIPES))}. Known: {', '.join(RECIPES)}; "
+        "or give a YAML file or an EncoderConfig."
+    )
+
+
+def _closest(word: str, words: list[str]) -> str:
+    matches = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
