@@ -17,8 +17,8 @@ from st_llm2vec.checkpoints.decoder import load_transformer, wrap_model
 from st_llm2vec.compilation import compile_encoder
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import (
+    Attention,
     AttentionProbe,
-    CausalAttentionError,
     probe_attention,
     prove_attention,
     repair_attention,
@@ -116,20 +116,42 @@ def prove_decoder(model: PreTrainedModel, name: str) -> None:
         )
 
 
-def apply_attention(model: PreTrainedModel, attention: Any, name: str) -> tuple[AttentionProbe, bool]:
+def apply_attention(model: PreTrainedModel, attention: Attention, name: str) -> tuple[AttentionProbe, bool]:
     """Set the attention, repair it where the architecture ignores the setting and a repair exists, and prove it.
 
+    A plain reload may choose another attention implementation than the one in use, so the setting counts as
+    enough only if it is enough under all of them.
+
     Returns:
-        The probe, and whether a repair was needed.
+        The probe for the implementation in use, and whether a repair was needed under any.
 
     Raises:
         CausalAttentionError: If the model is meant to be bidirectional and stays causal.
     """
     set_attention(model, attention)
-    if attention == "causal" or probe_attention(model).kind in ("bidirectional", "hybrid"):
+    if attention == "causal":
+        return prove_attention(model, attention, name), False
+    if all(sees_future(probe) for probe in probe_implementations(model)):
         return prove_attention(model, attention, name), False
     repair_attention(model, attention)
     return prove_attention(model, attention, name), True
+
+
+def probe_implementations(model: PreTrainedModel) -> list[AttentionProbe]:
+    """Probe the model under eager attention and SDPA, as far as its class supports them; the one in use comes first."""
+    in_use = model.config._attn_implementation
+    probes = [probe_attention(model)]
+    for implementation in ("eager", "sdpa"):
+        if implementation != in_use and (implementation == "eager" or model._supports_sdpa):
+            model.set_attn_implementation(implementation)
+            probes.append(probe_attention(model))
+    model.set_attn_implementation(in_use)
+    return probes
+
+
+def sees_future(probe: AttentionProbe) -> bool:
+    """Whether every row sees the future through at least some layers."""
+    return probe.kind in ("bidirectional", "hybrid")
 
 
 def _prepare_tokenizer(

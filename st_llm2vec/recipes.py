@@ -195,7 +195,7 @@ _NV_EMBED = EncoderConfig(
     name="nv-embed",
     paper="NV-Embed, arXiv 2405.17428",
     template="{bos}{text}{eos}",
-    instruction_template="{bos}Instruct: {instruction}\nQuery: {pool}{text}{eos}{/pool}",
+    instruction_template="{bos}Instruct: {instruction}\nQuery:{pool} {text}{eos}{/pool}",
     pooling="latent_attention",
     max_length=4096,
 )

@@ -113,10 +113,10 @@ class LatentAttentionPooling(Module):
         """Width of the sentence embedding."""
         return self.embedding_dimension
 
-    def extra_repr(self) -> str:
+    def __repr__(self) -> str:
         return (
-            f"width={self.embedding_dimension}, latents={self.num_latents}, heads={self.num_heads}, "
-            f"head_dimension={self.head_dimension}, parameters={self.num_parameters:,}"
+            f"LatentAttentionPooling(width={self.embedding_dimension}, latents={self.num_latents}, "
+            f"heads={self.num_heads}, head_dimension={self.head_dimension}, parameters={self.num_parameters:,})"
         )
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
