@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +27,7 @@ import torch
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import Pooling, WordWeights
-from tokenizers import normalizers
+from tokenizers import Regex, normalizers
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -38,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 Layout = Literal["text", "message", "custom"]
 STOCK_POOLING = {"mean": "mean", "weighted_mean": "weightedmean", "last_token": "lasttoken"}
+UNLIMITED = 1_000_000
 PROOF_INSTRUCTIONS = (
     "Retrieve stories that match the query:",
     "Given a question, retrieve passages that answer it",
@@ -152,8 +156,9 @@ def _text_layout(transformer: Transformer, config: EncoderConfig, formatter: Ins
     if drop_bos and not config.normalize:
         return "without BOS in the mean, stock modules get the direction right but not the length"
     normalizer = tokenizer.backend_tokenizer.normalizer
-    if span and instructed is not None:
-        _strip_trailing_blanks(tokenizer)
+    if instructed is not None:
+        instructions = [formatter.bare_instruction(prompt) for prompt in config.prompts.values()]
+        _prepare_normalizer(tokenizer, instructions, strip=span)
     failure = _differs(transformer, config, formatter, include_prompt=not span, dropped=bos if drop_bos else [])
     if failure:
         tokenizer.backend_tokenizer.normalizer = normalizer
@@ -170,11 +175,24 @@ def _text_layout(transformer: Transformer, config: EncoderConfig, formatter: Ins
     return Compilation(_normalized(modules, config), "text", prompts, "stock modules with prompts give the same tokens")
 
 
-def _strip_trailing_blanks(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a prompt that ends in a blank count as many tokens as it has inside the whole string."""
+def _prepare_normalizer(tokenizer: PreTrainedTokenizerBase, instructions: list[str], strip: bool) -> None:
+    """Teach the tokenizer the border between instruction and text.
+
+    With ``strip``, trailing blanks go, so that a prompt that ends in a blank counts as many tokens alone as it
+    has inside the whole string. And where a saved instruction is passed bare, so that plain Sentence
+    Transformers glues it to the text, the blank between them is put back; instructions of one or two words are
+    left alone, since a text might well begin with them.
+    """
     backend = tokenizer.backend_tokenizer
-    strip = normalizers.Strip(left=False, right=True)
-    backend.normalizer = normalizers.Sequence([strip, backend.normalizer] if backend.normalizer else [strip])
+    steps = [normalizers.Strip(left=False, right=True)] if strip else []
+    for instruction in instructions:
+        if len(instruction.split()) >= 3:
+            border = Regex(rf"(?<=\A{re.escape(instruction)})(?=\S)")
+            steps.append(normalizers.Replace(border, " "))
+    if backend.normalizer is not None:
+        steps.append(backend.normalizer)
+    if steps:
+        backend.normalizer = normalizers.Sequence(steps)
 
 
 def _word_weights(tokenizer: PreTrainedTokenizerBase, bos: str) -> WordWeights:
@@ -292,15 +310,39 @@ def _differs(
     instructions: list[str] = [""]
     if formatter.instruction_template is not None:
         instructions += [*PROOF_INSTRUCTIONS, *filter(None, map(formatter.bare_instruction, config.prompts.values()))]
+    with _without_truncation(transformer):
+        return _first_difference(transformer, config, formatter, instructions, include_prompt, dropped)
+
+
+def _first_difference(
+    transformer: Transformer,
+    config: EncoderConfig,
+    formatter: InstructionFormatter,
+    instructions: list[str],
+    include_prompt: bool,
+    dropped: list[int],
+) -> str:
     for instruction in instructions:
         for text in PROOF_TEXTS:
-            expected = formatter([text], instruction, transformer.tokenizer, transformer.max_seq_length)
+            expected = formatter([text], instruction, transformer.tokenizer, UNLIMITED)
             found = _stock_tokens(transformer, text, instruction, include_prompt, dropped)
             if not torch.equal(expected["input_ids"], found["input_ids"]):
                 return f"the tokens differ for {text[:40]!r} with instruction {instruction!r}"
             if not torch.equal(_effective(expected["pooling_mask"], config), _effective(found["pooling_mask"], config)):
                 return f"other tokens are pooled for {text[:40]!r} with instruction {instruction!r}"
     return ""
+
+
+@contextmanager
+def _without_truncation(transformer: Transformer) -> Iterator[None]:
+    """Compare whole strings, however short the encoder's own limit is."""
+    limit = transformer.max_seq_length
+    transformer.max_seq_length = UNLIMITED
+    try:
+        yield
+    finally:
+        transformer.max_seq_length = limit
+        transformer._prompt_length_mapping.clear()
 
 
 def _stock_tokens(

@@ -75,9 +75,9 @@ def convert(
     config = get_recipe(recipe).replace(**overrides)
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
     hub = {key: value for key, value in hub.items() if value}
-    if isinstance(decoder, PreTrainedModel):
-        name = decoder.config._name_or_path or type(decoder).__name__
+    if isinstance(decoder, torch.nn.Module):
         transformer = wrap_model(decoder, tokenizer)
+        name = decoder.config._name_or_path or type(decoder).__name__
     else:
         name = str(decoder)
         transformer = load_transformer(name, dtype, attn_implementation, hub)
@@ -85,6 +85,7 @@ def convert(
     probe, repaired = apply_attention(transformer.model, config.attention, name)
     _prepare_tokenizer(transformer, config, name, overrides)
     compilation = compile_encoder(transformer, config, repaired)
+    transformer.model.config.st_llm2vec_layout = compilation.layout
     logger.info("%s as %s: %s (%s)", name, config.name, compilation.layout, compilation.reason)
     return TextEncoder(
         modules=compilation.modules,

@@ -35,6 +35,12 @@ class TextEncoder(SentenceTransformer):
             manifest = Manifest.read(model_name_or_path)
         self.manifest = manifest
 
+    @property
+    def layout(self) -> str | None:
+        """How the encoder was compiled; kept in the model's configuration, which plain re-saving keeps too."""
+        kept = getattr(self[0].model.config, "st_llm2vec_layout", None)
+        return kept or (self.manifest.layout if self.manifest is not None else None)
+
     def preprocess(self, inputs: Sequence[Any], prompt: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Tokenise a batch.
 
@@ -46,7 +52,7 @@ class TextEncoder(SentenceTransformer):
         Returns:
             ``input_ids`` and ``attention_mask`` of shape ``(batch, tokens)``, and what the modules need beside them.
         """
-        if self.manifest is not None and self.manifest.layout == "text":
+        if self.layout == "text":
             if isinstance(prompt, str) and prompt.strip() and not prompt[-1].isspace():
                 prompt = f"{prompt.strip()} "
             inputs = self._readable(inputs, prompt)

@@ -56,10 +56,12 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
         tokenizer: Its tokenizer; by default the one of the folder or repository it was loaded from.
 
     Raises:
-        ValueError: If it has an adapter attached, or no tokenizer is known.
+        ValueError: If it is no Transformers model, has an adapter attached, or no tokenizer is known.
     """
     if hasattr(model, "peft_config"):
         raise ValueError("The model has an adapter attached; merge it first with merge_and_unload(), then convert it.")
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"A loaded decoder must be a Transformers model, not a {type(model).__name__}.")
     if tokenizer is None:
         if not model.config._name_or_path:
             raise ValueError("A loaded model without a source needs its tokenizer too: convert(model, tokenizer=...).")

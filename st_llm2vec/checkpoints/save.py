@@ -95,7 +95,6 @@ def _keep_attention_beside_adapter(encoder: TextEncoder, folder: Path, modules: 
     """A folder with only an adapter reloads its base as the base is: name the module that sets the attention."""
     transformer = encoder[0]
     config = transformer.model.config
-    config.save_pretrained(folder)
     modules[0]["type"] = f"{MODULE_NAME}.{BidirectionalTransformer.__name__}"
     settings_path = folder / "sentence_bert_config.json"
     settings = json.loads(settings_path.read_text(encoding="utf-8"))

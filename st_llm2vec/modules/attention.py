@@ -217,6 +217,6 @@ def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor) -> list[bool]:
         outputs = []
         for replaced in (states, changed):
             result = layer(replaced, *args[1:], **kwargs) if args else layer(**{**kwargs, "hidden_states": replaced})
-            outputs.append((result[0] if isinstance(result, tuple) else result)[:, 0])
+            outputs.append((result[0] if isinstance(result, (tuple, list)) else result)[:, 0])
         answers.append(tokens_differ(outputs[0], outputs[1]))
     return answers

@@ -200,7 +200,8 @@ class InstructionFormatter:
         while pending:
             templates = [self._template_for(instructions[i]) for i in pending]
             rendered = [t.render(texts[i], instructions[i]) for t, i in zip(templates, pending, strict=True)]
-            encoded = tokenizer([body for body, _, _ in rendered], add_special_tokens=False, return_offsets_mapping=True)
+            bodies = [body for body, _, _ in rendered]
+            encoded = tokenizer(bodies, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             too_long = []
             for position, (index, template) in enumerate(zip(pending, templates, strict=True)):
                 ids, offsets = encoded["input_ids"][position], encoded["offset_mapping"][position]

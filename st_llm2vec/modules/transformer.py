@@ -120,10 +120,5 @@ class BidirectionalTransformer(Transformer):
             features["pooling_mask"] = pooling_mask
         return features
 
-    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Save model, tokenizer and settings; beside an adapter, the base's configuration too."""
-        super().save(output_path, *args, **kwargs)
-        self.model.config.save_pretrained(output_path)
-
     def __repr__(self) -> str:
         return super().__repr__().replace("Transformer(", f"{type(self).__name__}(", 1)

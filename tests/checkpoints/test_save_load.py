@@ -1,0 +1,220 @@
+"""Folders that load anywhere, survive being saved again, and are never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peft import LoraConfig, get_peft_model
+from sentence_transformers import SentenceTransformer
+
+from st_llm2vec import RECIPES, CausalAttentionError, convert, load
+from st_llm2vec.checkpoints.module_file import MODULE_NAME
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.modules import set_attention
+
+from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+
+LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
+WITHOUT_THE_PACKAGE = """
+import importlib.abc, sys
+import numpy as np
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "st_llm2vec":
+            raise ModuleNotFoundError("st_llm2vec is not installed here")
+
+sys.meta_path.insert(0, Block())
+from sentence_transformers import SentenceTransformer
+
+folder, texts, out, trust = sys.argv[1], sys.argv[2].split("|"), sys.argv[3], sys.argv[4] == "trust"
+instruction = sys.argv[5]
+for step in ("first", "again"):
+    model = SentenceTransformer(folder, trust_remote_code=trust, device="cpu")
+    ways = [model.encode(texts), model.encode_document(texts)]
+    if model.prompts["query"]:
+        ways += [model.encode_query(texts), model.encode(texts, prompt_name="query")]
+        ways += [model.encode(texts, prompt=model.prompts["query"]), model.encode(texts, prompt=instruction)]
+    np.save(f"{out}-{step}.npy", np.stack(ways))
+    model.save_pretrained(folder + "-again")
+    folder += "-again"
+assert not any(name.startswith("st_llm2vec.") for name in sys.modules)
+"""
+
+
+def plain_vectors(folder: Path, trust: bool = False) -> list[np.ndarray]:
+    """Every way of calling plain Sentence Transformers, where the package is missing; then saved there and reloaded."""
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), "|".join(TEXTS), str(folder / "out")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "trust" if trust else "no", INSTRUCTION], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [np.load(f"{folder / 'out'}-{step}.npy") for step in ("first", "again")]
+
+
+def our_vectors(encoder: TextEncoder) -> np.ndarray:
+    ways = [encoder.encode(TEXTS), encoder.encode_document(TEXTS)]
+    if encoder.prompts["query"]:
+        ways += [encoder.encode_query(TEXTS), encoder.encode(TEXTS, prompt_name="query")]
+        ways += [encoder.encode(TEXTS, prompt=INSTRUCTION)] * 2
+    return np.stack(ways)
+
+
+def make(decoder: str, recipe: str) -> TextEncoder:
+    overrides: dict = {"latent_attention": LATENT} if recipe == "nv-embed" else {}
+    if RECIPES[recipe].instruction_template is not None:
+        overrides["prompts"] = {"query": INSTRUCTION}
+    return convert(decoder, recipe, max_length=256, **overrides)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_folder_loads_where_the_package_is_missing(decoder: str, tmp_path: Path, recipe: str) -> None:
+    encoder = make(decoder, recipe)
+    custom = encoder.manifest.layout == "custom"
+    assert custom == (recipe in ("nv-embed", "echo", "echo-last", "gritlm"))
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / f"{MODULE_NAME}.py").exists() == custom
+    for vectors in plain_vectors(tmp_path / "saved", trust=custom):
+        assert cosine_distance(vectors, our_vectors(encoder)) < 1e-6
+    again = load(tmp_path / "saved-again")
+    assert cosine_distance(our_vectors(again), our_vectors(encoder)) < 1e-6
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "prompteol", "nv-embed", "echo"])
+def test_load_save_load_save(decoder: str, tmp_path: Path, recipe: str) -> None:
+    encoder = make(decoder, recipe)
+    expected = our_vectors(encoder)
+    for step in range(3):
+        encoder.save_pretrained(str(tmp_path / str(step)))
+        encoder = load(tmp_path / str(step))
+        assert cosine_distance(our_vectors(encoder), expected) < 1e-6
+        assert encoder.manifest.config == make(decoder, recipe).manifest.config
+    names = [sorted(p.name for p in (tmp_path / str(step)).iterdir()) for step in range(3)]
+    assert names[0] == names[1] == names[2]
+
+
+def test_a_custom_folder_needs_the_trust_flag_only_elsewhere(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "echo").save_pretrained(str(tmp_path / "echo"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        SentenceTransformer(str(tmp_path / "echo"))
+    load(tmp_path / "echo")
+
+
+def test_code_in_the_folder_is_never_run(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "echo").save_pretrained(str(tmp_path / "echo"))
+    (tmp_path / "echo" / f"{MODULE_NAME}.py").write_text("raise SystemExit('this was run')")
+    load(tmp_path / "echo")
+    modules = json.loads((tmp_path / "echo/modules.json").read_text())
+    modules[0]["type"] = "evil.Module"
+    (tmp_path / "echo/modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError, match="'evil.Module'.*never run"):
+        load(tmp_path / "echo")
+
+
+def test_older_transformers_are_turned_away(decoder: str, tmp_path: Path) -> None:
+    for recipe, bidirectional in (("llm2vec", True), ("prompteol", False)):
+        make(decoder, recipe).save_pretrained(str(tmp_path / recipe))
+        settings = json.loads((tmp_path / recipe / "config_sentence_transformers.json").read_text())
+        assert ("requirements" in settings) == bidirectional
+        config = json.loads((tmp_path / recipe / "config.json").read_text())
+        assert (config.get("is_causal") is False) == bidirectional
+    settings = json.loads((tmp_path / "llm2vec/config_sentence_transformers.json").read_text())
+    settings["requirements"]["transformers"]["specifier"] = ">=99"
+    (tmp_path / "llm2vec/config_sentence_transformers.json").write_text(json.dumps(settings))
+    for loader in (load, SentenceTransformer):
+        with pytest.raises(Exception, match="transformers"):
+            loader(str(tmp_path / "llm2vec"))
+
+
+def test_a_folder_that_lost_its_flag_is_refused(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "saved"))
+    config = json.loads((tmp_path / "saved/config.json").read_text())
+    del config["is_causal"]
+    (tmp_path / "saved/config.json").write_text(json.dumps(config))
+    with pytest.raises(CausalAttentionError, match="meant to attend in both directions"):
+        load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "echo"])
+@pytest.mark.parametrize("attach", ["get_peft_model", "add_adapter"])
+def test_an_adapter_beside_the_base_is_never_silently_causal(
+    decoder: str, tmp_path: Path, recipe: str, attach: str
+) -> None:
+    encoder = make(decoder, recipe)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    if attach == "add_adapter":
+        encoder.add_adapter(lora)
+    else:
+        encoder[0].model = get_peft_model(encoder[0].model, lora)
+    expected = our_vectors(encoder)
+    encoder.save_pretrained(str(tmp_path / "adapter"))
+    assert not (tmp_path / "adapter/model.safetensors").exists()
+    again = load(tmp_path / "adapter")
+    assert cosine_distance(our_vectors(again), expected) < 1e-6
+    again.save_pretrained(str(tmp_path / "again"))
+    assert cosine_distance(our_vectors(load(tmp_path / "again")), expected) < 1e-6
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        SentenceTransformer(str(tmp_path / "adapter"))
+    plain = SentenceTransformer(str(tmp_path / "adapter"), trust_remote_code=True)
+    assert cosine_distance(plain.encode(TEXTS), expected[0]) < 1e-6
+
+
+def test_saving_over_another_encoder_leaves_nothing_of_it(decoder: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    make(decoder, "echo").save_pretrained(str(target))
+    (target / "notes.txt").write_text("mine")
+    encoder = make(decoder, "llm2vec")
+    encoder.save_pretrained(str(target))
+    assert not (target / f"{MODULE_NAME}.py").exists()
+    assert (target / "notes.txt").read_text() == "mine"
+    assert cosine_distance(our_vectors(load(target)), our_vectors(encoder)) < 1e-6
+
+
+def test_a_save_that_fails_leaves_the_folder_as_it_was(
+    decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = make(decoder, "llm2vec")
+    target = tmp_path / "target"
+    encoder.save_pretrained(str(target))
+    before = {path.name: path.stat().st_mtime_ns for path in target.iterdir()}
+    monkeypatch.setattr(type(encoder[1]), "save", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        encoder.save_pretrained(str(target))
+    with pytest.raises(OSError, match="disk full"):
+        encoder.save_pretrained(str(tmp_path / "new"))
+    assert {path.name: path.stat().st_mtime_ns for path in target.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_repaired_families_are_saved_with_the_repair(tiny, tmp_path: Path) -> None:
+    encoder = convert(tiny("stablelm"), "llm2vec", attn_implementation="sdpa")
+    assert encoder.manifest.layout == "custom"
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    for vectors in plain_vectors(tmp_path / "saved", trust=True):
+        assert cosine_distance(vectors, our_vectors(encoder)) < 1e-6
+
+
+def test_a_decoder_is_not_an_encoder_yet(decoder: str) -> None:
+    with pytest.raises(ValueError, match="no modules.json.*convert"):
+        load(decoder)
+    with pytest.raises(ValueError, match="There is no folder"):
+        load("/no/such/folder")
+
+
+def test_pickles_are_not_written(decoder: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="safetensors only"):
+        make(decoder, "llm2vec").save_pretrained(str(tmp_path / "x"), safe_serialization=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_set_attention_goes_both_ways(decoder: str) -> None:
+    encoder = make(decoder, "llm2vec")
+    set_attention(encoder[0].model, "causal")
+    assert encoder[0].model.config.is_causal is True

@@ -1,0 +1,70 @@
+"""Small decoders and tokenizers, made here, so that every test runs offline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from st_llm2vec import decoder_path
+from st_llm2vec.architectures import tiny_decoder
+from st_llm2vec.tiny_tokenizers import TOKENIZERS, tiny_tokenizer
+
+torch.set_num_threads(1)
+
+TEXTS = [
+    "Once upon a time there was a little girl.",
+    "Hello",
+    "The old clock in the hall struck seven, and nobody in the house seemed to notice; the cat slept on.",
+    "A man is playing a guitar.",
+    "12 ships left the harbour",
+]
+INSTRUCTION = "Retrieve stories that match the query:"
+DATA = Path(os.environ.get("ST_LLM2VEC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real models and reference vectors, where they are at hand."""
+    if not DATA.is_dir():
+        pytest.skip("the shared data is not here; set ST_LLM2VEC_DATA to its folder")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def decoder() -> str:
+    """The decoder in the box: a real, pretrained Llama with a byte-level tokenizer and BOS."""
+    return decoder_path()
+
+
+@pytest.fixture(scope="session")
+def tokenizers() -> dict[str, PreTrainedTokenizerFast]:
+    return {kind: tiny_tokenizer(kind) for kind in TOKENIZERS}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., str]:
+    """Write a tiny random decoder of a family, with a tokenizer, and return its folder."""
+
+    def write(model_type: str, tokenizer: str = "byte-level+bos", **config: object) -> str:
+        folder = tmp_path / f"{model_type}-{tokenizer}"
+        model: PreTrainedModel = tiny_decoder(model_type, vocab_size=512, **config)
+        model.save_pretrained(folder)
+        made = tiny_tokenizer(tokenizer)
+        made.model_max_length = 128
+        made.save_pretrained(folder)
+        return str(folder)
+
+    return write
+
+
+def cosine_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """The largest cosine distance between rows."""
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    return float((1 - (first * second).sum(-1) / norms).max())

@@ -1,0 +1,35 @@
+"""A text has one vector: alone or in any batch, left or right padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from st_llm2vec import RECIPES, convert
+
+from .conftest import INSTRUCTION, TEXTS, cosine_distance
+
+FAMILIES = ("llama", "mistral", "qwen3", "gemma", "opt", "gpt2", "phi", "gpt_neox")
+LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alone_and_in_any_batch(tiny: Callable[..., str], family: str, recipe: str) -> None:
+    tokenizer = "metaspace+bos" if family in ("llama", "mistral", "gemma") else "byte-level"
+    overrides = {"latent_attention": LATENT} if recipe == "nv-embed" else {}
+    folder = tiny(family, tokenizer, max_position_embeddings=256)
+    encoder = convert(folder, recipe, max_length=200, **overrides)
+    instructed = RECIPES[recipe].instruction_template is not None
+    for prompt in (None, INSTRUCTION) if instructed else (None,):
+        alone = np.stack([encoder.encode(text, prompt=prompt) for text in TEXTS])
+        assert np.isfinite(alone).all()
+        for side in ("left", "right"):
+            encoder.tokenizer.padding_side = side
+            together = encoder.encode(TEXTS, prompt=prompt, batch_size=len(TEXTS))
+            backwards = encoder.encode(TEXTS[::-1], prompt=prompt, batch_size=3)[::-1]
+            assert cosine_distance(alone, together) < 1e-6
+            assert cosine_distance(alone, backwards) < 1e-6
+    assert cosine_distance(alone[:1], alone[1:2]) > 1e-6, "different texts must not share a vector"

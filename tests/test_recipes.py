@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from st_llm2vec import RECIPES, Demonstration, EncoderConfig, get_recipe
+
+
+def test_every_recipe_names_its_paper() -> None:
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert "arXiv" in recipe.paper
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_yaml(tmp_path: Path, name: str) -> None:
+    RECIPES[name].to_yaml(tmp_path / "recipe.yaml")
+    assert EncoderConfig.from_yaml(tmp_path / "recipe.yaml") == RECIPES[name]
+
+
+def test_a_yaml_file_may_start_from_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: llm2vec\npooling: weighted_mean\nprompts: {query: 'Find it:'}\n")
+    recipe = get_recipe(tmp_path / "mine.yaml")
+    assert recipe.name == "mine"
+    assert (recipe.pooling, recipe.template) == ("weighted_mean", RECIPES["llm2vec"].template)
+
+
+def test_demonstrations_are_written_out() -> None:
+    recipe = get_recipe("prompteol").replace(
+        demonstrations=[Demonstration("A dog runs.", "Run"), {"text": "Snow fell.", "response": "Winter"}]
+    )
+    assert recipe.formatter_config()["template"] == (
+        '{bos}This sentence : "A dog runs." means in one word:"Run".'
+        'This sentence : "Snow fell." means in one word:"Winter".'
+        'This sentence : "{text}" means in one word:"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pooling": "max"}, "pooling='max' is not one of mean"),
+        ({"attention": "sideways"}, "attention='sideways'"),
+        ({"template": "no slot"}, "no {text} slot"),
+        ({"max_length": 0}, "max_length=0"),
+        ({"layer": 3}, "layer=3 must be negative"),
+        ({"poling": "mean"}, "no field 'poling'; did you mean 'pooling'"),
+        ({"default_prompt_name": "query"}, "not among the prompts"),
+        ({"demonstrations": [Demonstration("a", "b")]}, "no demonstration_template"),
+    ],
+)
+def test_bad_fields_are_refused_in_a_sentence(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("{", r"\{")):
+        get_recipe("llm2vec").replace(**changes)
+
+
+def test_prompts_need_a_place() -> None:
+    with pytest.raises(ValueError, match="takes no instruction"):
+        get_recipe("prompteol").replace(prompts={"query": "Find it"})
+
+
+def test_slots_in_demonstrations_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot contain a template slot"):
+        get_recipe("prompteol").replace(demonstrations=[Demonstration("a {text} b", "c")])
+
+
+@pytest.mark.parametrize("name", ["llm2vce", "no-such-thing", "missing.yaml"])
+def test_unknown_recipes_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"There is no recipe"):
+        get_recipe(name)
+    if name == "llm2vce":
+        with pytest.raises(ValueError, match="did you mean 'llm2vec'"):
+            get_recipe(name)
+
+
+def test_a_yaml_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ValueError, match="must hold a mapping"):
+        get_recipe(tmp_path / "list.yaml")
