@@ -7,6 +7,7 @@ and without a download. ``scripts/write_architectures.py`` makes ``docs/architec
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,8 @@ COMMON: dict[str, Any] = {
     "num_experts": 4,
     "num_local_experts": 4,
     "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_shared_experts": 1,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 32,
@@ -54,82 +57,52 @@ _SLIDING: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention
 _LINEAR: dict[str, Any] = {"num_hidden_layers": 4, "layer_types": ["linear_attention"] * 3 + ["full_attention"]}
 _CONV: dict[str, Any] = {"num_hidden_layers": 4, "layer_types": ["conv", "conv", "full_attention", "conv"]}
 
+_PLAIN = """
+    apertus arcee biogpt bitnet bloom cohere diffllama doge dots1 ernie4_5 ernie4_5_moe falcon falcon_mamba
+    flex_olmo gemma glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese granite granitemoe helium
+    hunyuan_v1_dense hunyuan_v1_moe hy_v3 internlm3 jais2 llama mamba minimax_m2 ministral3 mistral mixtral nanochat
+    nemotron olmo olmo2 olmoe openai-gpt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 rwkv seed_oss smollm3
+    solar_open stablelm starcoder2
+""".split()
+
 FAMILIES: dict[str, dict[str, Any]] = {
+    **{family: {} for family in _PLAIN},
     # Every layer has attention over all tokens before it.
-    "apertus": {},
-    "arcee": {},
-    "biogpt": {},
-    "bitnet": {},
-    "bloom": {},
     "codegen": {"rotary_dim": 8},
-    "cohere": {},
     "ctrl": {"dff": 128},
     "deepseek_v2": {"num_key_value_heads": 4},
     "deepseek_v3": {"num_key_value_heads": 4},
-    "diffllama": {},
-    "dots1": {},
-    "ernie4_5": {},
-    "ernie4_5_moe": {},
-    "falcon": {},
-    "flex_olmo": {},
-    "gemma": {},
-    "glm": {},
-    "glm4": {},
-    "glm4_moe": {},
-    "gpt2": {},
-    "gpt_bigcode": {},
+    "dbrx": {
+        "d_model": 64,
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "glm4_moe_lite": {"num_key_value_heads": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
-    "gpt_neox": {},
-    "gpt_neox_japanese": {},
     "gptj": {"rotary_dim": 8},
-    "granite": {},
-    "granitemoe": {},
     "granitemoeshared": {"shared_intermediate_size": 32},
-    "helium": {},
-    "hunyuan_v1_dense": {},
-    "hunyuan_v1_moe": {},
-    "jais2": {},
     "jetmoe": {"kv_channels": 16},
-    "llama": {},
+    "longcat_flash": {"num_layers": 1, "num_key_value_heads": 4, "head_dim": 8, "zero_expert_num": 2},
     "minicpm3": {"num_key_value_heads": 4},
-    "minimax_m2": {},
-    "mistral": {},
-    "mixtral": {},
+    "mistral4": {"num_key_value_heads": 4},
     "mpt": {"max_seq_len": 64},
-    "nanochat": {},
-    "nemotron": {},
-    "olmo": {},
-    "olmo2": {},
-    "olmoe": {},
-    "openai-gpt": {},
     "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
-    "persimmon": {},
-    "phi": {},
-    "phi3": {},
-    "phimoe": {},
-    "qwen2": {},
-    "qwen2_moe": {},
-    "qwen3": {},
     "qwen3_moe": {"decoder_sparse_step": 1},
-    "seed_oss": {},
-    "smollm3": {},
-    "stablelm": {},
-    "starcoder2": {},
     "xglm": {"ffn_dim": 128},
+    "youtu": {"num_key_value_heads": 4},
     # Some layers see only a window of tokens.
+    "afmoe": _SLIDING,
     "cohere2": _SLIDING,
     "cwm": _SLIDING,
     "exaone4": _SLIDING,
+    "exaone_moe": _SLIDING,
     "gemma2": _SLIDING,
     "gemma3_text": _SLIDING,
-    "gemma3n_text": {
-        **_SLIDING,
-        "num_kv_shared_layers": 0,
-        "hidden_size_per_layer_input": 8,
-        "laurel_rank": 8,
-        "vocab_size_per_layer_input": 256,
-    },
+    "gemma3n_text": {**_SLIDING, "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "laurel_rank": 8},
+    "gemma4_text": {**_SLIDING, "global_head_dim": 16, "hidden_size_per_layer_input": 8},
     "gpt_oss": _SLIDING,
+    "granite_swa": _SLIDING,
+    "mimo_v2_flash": _SLIDING,
     "ministral": _SLIDING,
     "modernbert-decoder": {**_SLIDING, "cls_token_id": 1, "sep_token_id": 2},
     "olmo3": _SLIDING,
@@ -141,15 +114,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 1,
     },
     # Some layers are recurrent or convolutional, or every layer is so in part.
+    "bailing_hybrid": {**_LINEAR, "num_key_value_heads": 4},
     "bamba": {"num_hidden_layers": 4, "attn_layer_indices": [2]},
     "falcon_h1": {"mamba_d_ssm": 128},
     "granitemoehybrid": {**_LINEAR, "shared_intermediate_size": 32},
-    "jamba": {
-        "num_hidden_layers": 4,
-        "attn_layer_period": 4,
-        "attn_layer_offset": 2,
-        "use_mamba_kernels": False,
-    },
+    "jamba": {"num_hidden_layers": 4, "attn_layer_period": 4, "attn_layer_offset": 2},
     "kimi_linear": {**_LINEAR, "num_key_value_heads": 4, "linear_head_dim": 8, "linear_num_heads": 4},
     "lfm2": {**_CONV, "block_multiple_of": 16},
     "lfm2_moe": _CONV,
@@ -162,26 +131,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "n_groups": 1,
         "chunk_size": 16,
         "moe_shared_expert_intermediate_size": 32,
-        "use_mamba_kernels": False,
     },
     "olmo_hybrid": _LINEAR,
     "qwen3_5_moe_text": _LINEAR,
     "qwen3_5_text": _LINEAR,
     "qwen3_next": _LINEAR,
     "recurrent_gemma": {"num_hidden_layers": 3},
-    "zamba": {},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zamba2": {
         "num_hidden_layers": 3,
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention"],
         "n_mamba_heads": 4,
         "chunk_size": 16,
-        "use_mamba_kernels": False,
     },
     # No layer has attention.
-    "falcon_mamba": {},
-    "mamba": {},
     "mamba2": {"num_heads": 4, "head_dim": 32, "n_groups": 1, "chunk_size": 16},
-    "rwkv": {},
     "xlstm": {"num_heads": 4, "chunk_size": 16},
 }
 """For each family (``config.model_type``), the configuration's values that :data:`COMMON` does not give."""
@@ -236,10 +200,13 @@ def tiny_config(model_type: str, vocab_size: int = 256, **overrides: Any) -> Pre
         ValueError: If the family is unknown, here or to the installed Transformers.
     """
     if model_type not in FAMILIES:
-        raise ValueError(f"There is no tiny decoder of the family {model_type!r}. Known: {', '.join(sorted(FAMILIES))}.")
+        raise ValueError(
+            f"There is no tiny decoder of the family {model_type!r}. Known: {', '.join(sorted(FAMILIES))}."
+        )
     if model_type not in CONFIG_MAPPING:
         raise ValueError(f"The installed Transformers has no {model_type!r} models. Install a newer one.")
     config_class = CONFIG_MAPPING[model_type]
     fields = {*inspect.signature(config_class).parameters, *config_class.attribute_map}
-    common = {name: value for name, value in COMMON.items() if name in fields}
-    return config_class(**{**common, "vocab_size": vocab_size, **FAMILIES[model_type], **overrides})
+    sizes = {"vocab_size": vocab_size, "vocab_size_per_layer_input": vocab_size}
+    common = {name: value for name, value in {**COMMON, **sizes}.items() if name in fields}
+    return config_class(**{**common, **deepcopy(FAMILIES[model_type]), **overrides})

@@ -19,6 +19,7 @@ from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import (
     Attention,
     AttentionProbe,
+    CausalAttentionError,
     probe_attention,
     prove_attention,
     repair_attention,
@@ -127,26 +128,39 @@ def apply_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
         The probe for the implementation in use, and whether a repair was needed under any.
 
     Raises:
-        CausalAttentionError: If the model is meant to be bidirectional and stays causal.
+        CausalAttentionError: If the model is meant to be bidirectional and stays causal, or cannot run like that.
     """
     set_attention(model, attention)
     if attention == "causal":
         return prove_attention(model, attention, name), False
-    if all(sees_future(probe) for probe in probe_implementations(model)):
-        return prove_attention(model, attention, name), False
+    try:
+        probes = probe_implementations(model)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise CausalAttentionError(
+            f"{name} ({model.config.model_type}) cannot run with attention in both directions under "
+            f'{model.config._attn_implementation}: {error}. Use a causal recipe such as "echo" or "prompteol".'
+        ) from error
+    if all(sees_future(probe) for probe in probes):
+        return probes[0], False
     repair_attention(model, attention)
     return prove_attention(model, attention, name), True
 
 
 def probe_implementations(model: PreTrainedModel) -> list[AttentionProbe]:
-    """Probe the model under eager attention and SDPA, as far as its class supports them; the one in use comes first."""
+    """Probe the implementation in use, then eager attention or SDPA, whichever is not in use but can run."""
     in_use = model.config._attn_implementation
     probes = [probe_attention(model)]
-    for implementation in ("eager", "sdpa"):
-        if implementation != in_use and (implementation == "eager" or model._supports_sdpa):
-            model.set_attn_implementation(implementation)
-            probes.append(probe_attention(model))
-    model.set_attn_implementation(in_use)
+    try:
+        for implementation in ("eager", "sdpa"):
+            if implementation == in_use or (implementation == "sdpa" and not model._supports_sdpa):
+                continue
+            try:
+                model.set_attn_implementation(implementation)
+                probes.append(probe_attention(model))
+            except (AttributeError, RuntimeError, TypeError) as error:
+                logger.info("cannot run under %s, so it cannot be silently causal there: %s", implementation, error)
+    finally:
+        model.set_attn_implementation(in_use)
     return probes
 
 
@@ -165,10 +179,7 @@ def _prepare_tokenizer(
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         if tokenizer.pad_token is None:
             raise ValueError(f"{name}'s tokenizer has neither a padding nor an end-of-text token; set pad_token first.")
-    tokenizer.padding_side = config.padding_side
-    if config.padding_side == "left" and "padding_side" not in overrides and needs_position_ids(transformer.model):
-        logger.info("%s has absolute positions: padding on the right, where stock modules need none", name)
-        tokenizer.padding_side = "right"
+    _choose_padding_side(transformer, config, name, "padding_side" in overrides)
     tokenizer.truncation_side = "right"
     context = transformer.max_seq_length
     if config.max_length is not None:
@@ -177,11 +188,30 @@ def _prepare_tokenizer(
         transformer.max_seq_length = min(config.max_length, context or config.max_length)
 
 
-@torch.no_grad()
+def _choose_padding_side(transformer: Transformer, config: EncoderConfig, name: str, asked_for: bool) -> None:
+    """Pad at the right where left padding would change the vectors; refuse the left if it was asked for."""
+    tokenizer, model = transformer.tokenizer, transformer.model
+    tokenizer.padding_side = config.padding_side
+    if config.padding_side == "right" or not left_padding_changes(model):
+        return
+    if asked_for and not needs_position_ids(model):
+        raise ValueError(
+            f"{name} ({model.config.model_type}) gives other vectors under left padding, and no positions can mend "
+            'it: its layers read the padding. Leave padding_side out, or set it to "right".'
+        )
+    if not asked_for:
+        logger.info("%s: padding on the right, since left padding would change its vectors", name)
+        tokenizer.padding_side = "right"
+
+
 def needs_position_ids(model: PreTrainedModel) -> bool:
     """Whether left padding shifts the model's positions unless they are given (absolute positions, as in GPT-2)."""
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        return False
+    return "position_ids" in inspect.signature(model.forward).parameters and left_padding_changes(model)
+
+
+@torch.no_grad()
+def left_padding_changes(model: PreTrainedModel) -> bool:
+    """Whether a text's last state changes when padding stands before it and no positions are given."""
     training = model.training
     model.eval()
     device = next(model.parameters()).device

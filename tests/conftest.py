@@ -56,7 +56,7 @@ def tiny(tmp_path: Path) -> Callable[..., str]:
         model: PreTrainedModel = tiny_decoder(model_type, vocab_size=512, **config)
         model.save_pretrained(folder)
         made = tiny_tokenizer(tokenizer)
-        made.model_max_length = 128
+        made.model_max_length = 512
         made.save_pretrained(folder)
         return str(folder)
 

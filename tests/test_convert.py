@@ -201,6 +201,20 @@ def test_families_that_stay_causal_are_refused(tiny: Callable[..., str], family:
     assert convert(folder, "prompteol").encode(TEXTS).shape[0] == len(TEXTS)
 
 
+def test_a_model_that_crashes_when_freed_is_refused(tiny: Callable[..., str]) -> None:
+    with pytest.raises(CausalAttentionError, match="cannot run with attention in both directions"):
+        convert(tiny("mpt"), "llm2vec")
+
+
+def test_recurrent_models_are_padded_on_the_right(tiny: Callable[..., str]) -> None:
+    encoder = convert(tiny("rwkv"), "prompteol")
+    assert encoder.tokenizer.padding_side == "right"
+    alone = np.stack([encoder.encode(text) for text in TEXTS])
+    assert cosine_distance(alone, encoder.encode(TEXTS)) < 1e-6
+    with pytest.raises(ValueError, match="its layers read the padding"):
+        convert(tiny("rwkv"), "prompteol", padding_side="left")
+
+
 def test_folders_that_are_no_models(tmp_path: Path, decoder: str) -> None:
     with pytest.raises(ValueError, match="no config.json"):
         convert(tmp_path)

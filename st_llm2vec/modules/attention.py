@@ -29,6 +29,7 @@ class AttentionProbe:
         left_padded: The same in a batch with left padding, for every row.
         layers: For each layer, whether it alone carries information from the last token to the first;
             empty where the layers cannot be run one by one.
+        padded_layers: The same in a batch with padding.
     """
 
     implementation: str
@@ -36,14 +37,15 @@ class AttentionProbe:
     right_padded: bool
     left_padded: bool
     layers: tuple[bool, ...] = ()
+    padded_layers: tuple[bool, ...] = ()
 
     @property
     def kind(self) -> Literal["bidirectional", "causal", "hybrid", "mixed"]:
-        """``hybrid``: some layers stay causal; ``mixed``: the answer depends on padding."""
+        """``hybrid``: some layers stay causal; ``mixed``: the answer depends on padding, in the whole or in a layer."""
         answers = {self.unpadded, self.right_padded, self.left_padded}
         if answers == {False}:
             return "causal"
-        if answers == {True, False}:
+        if answers == {True, False} or self.layers != self.padded_layers:
             return "mixed"
         return "bidirectional" if all(self.layers) else "hybrid"
 
@@ -55,6 +57,11 @@ class AttentionProbe:
                 f"hybrid under {self.implementation}: the future is visible through {self.layers.count(True)} of "
                 f"{len(self.layers)} layers; the other {stay} (recurrent or convolutional) stay causal"
             )
+        if self.kind == "mixed" and self.unpadded and self.right_padded and self.left_padded:
+            return (
+                f"depends on the batch under {self.implementation}: the future is visible through "
+                f"{self.layers.count(True)} layers without padding and through {self.padded_layers.count(True)} with it"
+            )
         if self.kind == "mixed":
             answers = {"without padding": self.unpadded, "right-padded": self.right_padded, "left-padded": self.left_padded}
             sees = " and ".join(name for name, answer in answers.items() if answer)
@@ -63,7 +70,8 @@ class AttentionProbe:
         return f"{self.kind} under {self.implementation}, with and without padding"
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "layers": list(self.layers), "kind": self.kind}
+        lists = {"layers": list(self.layers), "padded_layers": list(self.padded_layers)}
+        return {**asdict(self), **lists, "kind": self.kind}
 
 
 def set_attention(model: PreTrainedModel, attention: Attention) -> None:
@@ -124,7 +132,8 @@ def probe_attention(model: PreTrainedModel) -> AttentionProbe:
             unpadded=_first_sees_last(model, ids, full),
             right_padded=_first_sees_last(model, ids, right),
             left_padded=_first_sees_last(model, ids, left),
-            layers=tuple(_layers_see_last(model, ids)),
+            layers=tuple(_layers_see_last(model, ids, full)),
+            padded_layers=tuple(_layers_see_last(model, ids, right)),
         )
     finally:
         model.train(training)
@@ -148,12 +157,12 @@ def prove_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
     probe = probe_attention(model)
     if attention == "bidirectional" and probe.kind not in ("bidirectional", "hybrid"):
         raise CausalAttentionError(
-            f"{name} ({model.config.model_type}) is meant to attend in both directions, but its attention is "
+            f"{name} ({model.config.model_type}) is meant to attend in both directions, but the probe found: "
             f"{probe.describe()}. Its vectors would be wrong without a word. Use a decoder of another architecture, "
             'another attn_implementation ("eager" or "sdpa"), or a causal recipe such as "echo" or "prompteol".'
         )
     if attention == "causal" and probe.kind != "causal":
-        raise ValueError(f"{name} ({model.config.model_type}) is meant to be causal, but its attention is {probe.describe()}.")
+        raise ValueError(f"{name} ({model.config.model_type}) is meant to be causal, but the probe found: {probe.describe()}.")
     return probe
 
 
@@ -176,11 +185,17 @@ def _first_sees_last(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tens
     changed[rows, last] = ids[rows, last - 1]
     states = []
     for batch in (ids, changed):
-        inputs = {"input_ids": batch.to(device), **without_cache(model)}
-        if bool((mask == 0).any()):
-            inputs["attention_mask"] = mask.to(device)
-        states.append(model(**inputs).last_hidden_state[rows, first])
+        output = model(**_inputs(batch, mask, device), **without_cache(model))
+        states.append(output.last_hidden_state[rows, first])
     return all(tokens_differ(states[0][row], states[1][row]) for row in range(ids.shape[0]))
+
+
+def _inputs(ids: torch.Tensor, mask: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
+    """Without padding the mask is left out, as it is for a single text."""
+    inputs = {"input_ids": ids.to(device)}
+    if bool((mask == 0).any()):
+        inputs["attention_mask"] = mask.to(device)
+    return inputs
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
@@ -190,8 +205,11 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
     return lists[0] if lists else None
 
 
-def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor) -> list[bool]:
-    """Run each layer alone on the states it gets in the model, with the last token's state replaced."""
+def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> list[bool]:
+    """Run each layer alone on the states it gets in the model, with the last position's state replaced.
+
+    The first row has no padding, so its last position is its last token; a padded position changes nothing.
+    """
     layers = decoder_layers(model)
     if layers is None:
         return []
@@ -204,7 +222,7 @@ def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor) -> list[bool]:
     ]
     try:
         device = next(model.parameters()).device
-        model(input_ids=ids.to(device), **without_cache(model))
+        model(**_inputs(ids, mask, device), **without_cache(model))
     finally:
         for hook in hooks:
             hook.remove()
@@ -213,10 +231,10 @@ def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor) -> list[bool]:
         args, kwargs = calls[index]
         states = args[0] if args else kwargs["hidden_states"]
         changed = states.clone()
-        changed[:, -1] = states[:, -2].flip(-1)
+        changed[..., -1, :] = states[..., -2, :].flip(-1)
         outputs = []
         for replaced in (states, changed):
             result = layer(replaced, *args[1:], **kwargs) if args else layer(**{**kwargs, "hidden_states": replaced})
-            outputs.append((result[0] if isinstance(result, (tuple, list)) else result)[:, 0])
+            outputs.append((result[0] if isinstance(result, tuple | list) else result)[..., 0, :])
         answers.append(tokens_differ(outputs[0], outputs[1]))
     return answers

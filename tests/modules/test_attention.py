@@ -31,6 +31,16 @@ def test_stablelm_under_sdpa_depends_on_the_padding_until_repaired() -> None:
     assert prove_attention(model, "bidirectional", "it").kind == "bidirectional"
 
 
+def test_layers_that_depend_on_the_padding_are_noticed() -> None:
+    """Llama 4's chunked layers see the future under SDPA only as long as nothing is padded."""
+    model = tiny_decoder("llama4_text", "sdpa")
+    set_attention(model, "bidirectional")
+    probe = probe_attention(model)
+    assert probe.unpadded and probe.right_padded and probe.left_padded
+    assert probe.kind == "mixed"
+    assert "4 layers without padding and through 1 with it" in probe.describe()
+
+
 def test_a_hybrid_is_called_one() -> None:
     model = tiny_decoder("lfm2")
     set_attention(model, "bidirectional")
@@ -58,7 +68,7 @@ def test_the_probe_leaves_the_model_as_it_was() -> None:
 
 
 def test_the_probe_in_words() -> None:
-    probe = AttentionProbe("sdpa", False, True, True, (False, False))
+    probe = AttentionProbe("sdpa", False, True, True, (False, False), (False, False))
     assert probe.describe() == (
         "depends on the batch under sdpa: bidirectional right-padded and left-padded, causal without padding"
     )
