@@ -1,6 +1,6 @@
 """Write docs/spans.md: for each recipe, tokenizer family and way of calling, what is pooled and whether it is exact.
 
-    python scripts/write_spans.py
+python scripts/write_spans.py
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def row(recipe: str, kind: str, folder: Path) -> str:
         overrides["prompts"] = {"query": INSTRUCTION, "document": DOCUMENT}
     tokenizer = tiny_tokenizer(kind)
     decoder = tiny_decoder("llama", vocab_size=512, max_position_embeddings=256)
-    encoder = convert(tiny_decoder("llama", vocab_size=512, max_position_embeddings=256), recipe, tokenizer=tokenizer, **overrides)
+    encoder = convert(
+        tiny_decoder("llama", vocab_size=512, max_position_embeddings=256), recipe, tokenizer=tokenizer, **overrides
+    )
     layout = encoder.manifest.layout
     encoder.save_pretrained(str(folder))
     plain = SentenceTransformer(str(folder), trust_remote_code=layout == "custom")
@@ -135,7 +137,9 @@ def main() -> None:
         for kind in TOKENIZERS:
             lines.append(f"## Tokenizer family: {kind} ({LIKE[kind]})\n\n{header}")
             for recipe in tqdm(RECIPES, desc=kind):
-                lines[-1] += "\n" + row(recipe, kind, Path(folder) / f"{kind}_{recipe}".replace("-", "_").replace("+", "_"))
+                lines[-1] += "\n" + row(
+                    recipe, kind, Path(folder) / f"{kind}_{recipe}".replace("-", "_").replace("+", "_")
+                )
             lines[-1] += "\n"
     TARGET.write_text("\n".join(lines), encoding="utf-8")
 

@@ -206,7 +206,9 @@ def _word_weights(tokenizer: PreTrainedTokenizerBase, bos: str) -> WordWeights:
 # The arrangement "message" ---------------------------------------------------------------------------
 
 
-def _message_layout(transformer: Transformer, config: EncoderConfig, formatter: InstructionFormatter) -> Compilation | str:
+def _message_layout(
+    transformer: Transformer, config: EncoderConfig, formatter: InstructionFormatter
+) -> Compilation | str:
     templates = [t for t in (formatter.template, formatter.instruction_template) if t is not None]
     tokenizer = transformer.tokenizer
     if any(template.copies > 1 for template in templates):

@@ -12,8 +12,8 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.decoder import load_transformer, wrap_model
+from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.compilation import compile_encoder
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import (
@@ -24,7 +24,6 @@ from st_llm2vec.modules.attention import (
     prove_attention,
     repair_attention,
     set_attention,
-    tokens_differ,
     without_cache,
 )
 from st_llm2vec.recipes import EncoderConfig, get_recipe
@@ -88,7 +87,7 @@ def convert(
     compilation = compile_encoder(transformer, config, repaired)
     transformer.model.config.st_llm2vec_layout = compilation.layout
     logger.info("%s as %s: %s (%s)", name, config.name, compilation.layout, compilation.reason)
-    return TextEncoder(
+    encoder = TextEncoder(
         modules=compilation.modules,
         device=device,
         prompts=compilation.prompts,
@@ -102,6 +101,9 @@ def convert(
             attention=probe.to_dict(),
         ),
     )
+    for prompt in (None, *filter(None, compilation.prompts.values())):
+        encoder.check_room(prompt)
+    return encoder
 
 
 def prove_decoder(model: PreTrainedModel, name: str) -> None:

@@ -12,6 +12,8 @@ from torch import nn
 
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
+from st_llm2vec.compilation import UNLIMITED
+from st_llm2vec.modules.instruction import InstructionFormatter
 from st_llm2vec.modules.transformer import add_position_ids
 
 
@@ -29,11 +31,14 @@ class TextEncoder(SentenceTransformer):
 
     manifest: Manifest | None
 
-    def __init__(self, model_name_or_path: str | None = None, *, manifest: Manifest | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, model_name_or_path: str | None = None, *, manifest: Manifest | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(model_name_or_path, **kwargs)
         if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
             manifest = Manifest.read(model_name_or_path)
         self.manifest = manifest
+        self._roomy: set[tuple[str | None, int]] = set()
 
     @property
     def layout(self) -> str | None:
@@ -52,12 +57,43 @@ class TextEncoder(SentenceTransformer):
         Returns:
             ``input_ids`` and ``attention_mask`` of shape ``(batch, tokens)``, and what the modules need beside them.
         """
+        self.check_room(prompt)
         if self.layout == "text":
             if isinstance(prompt, str) and prompt.strip() and not prompt[-1].isspace():
                 prompt = f"{prompt.strip()} "
             inputs = self._readable(inputs, prompt)
         features = super().preprocess(inputs, prompt=prompt, **kwargs)
         return add_position_ids(features, self[0].model) if features else features
+
+    def check_room(self, prompt: Any = None) -> None:
+        """Raise unless template and instruction leave room for a text.
+
+        Stock preprocessing would cut the text away without a word, and all texts would share one vector.
+
+        Args:
+            prompt: The instruction.
+
+        Raises:
+            ValueError: If they are as long as the longest input.
+        """
+        known = (prompt, self.max_seq_length)
+        if (
+            self.manifest is None
+            or self.layout == "custom"
+            or not isinstance(prompt, str | None)
+            or known in self._roomy
+        ):
+            return
+        formatter = InstructionFormatter(**self.manifest.config.formatter_config())
+        if prompt and formatter.instruction_template is None:
+            return
+        needed = formatter([""], prompt, self.tokenizer, UNLIMITED)["input_ids"].shape[1]
+        if needed >= self.max_seq_length:
+            raise ValueError(
+                f"The template and the instruction take {needed} tokens and leave no room for the text within "
+                f"max_seq_length={self.max_seq_length}. Shorten the instruction or the demonstrations, or raise the limit."
+            )
+        self._roomy.add(known)
 
     def _readable(self, inputs: Sequence[Any], prompt: str | None) -> Sequence[Any]:
         """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read."""
@@ -92,7 +128,11 @@ class TextEncoder(SentenceTransformer):
 
         def write(folder: Path) -> None:
             SentenceTransformer.save(
-                self, str(folder), model_name=model_name, create_model_card=create_model_card, train_datasets=train_datasets
+                self,
+                str(folder),
+                model_name=model_name,
+                create_model_card=create_model_card,
+                train_datasets=train_datasets,
             )
 
         save_encoder(self, Path(path), write)

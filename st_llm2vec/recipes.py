@@ -116,9 +116,13 @@ class EncoderConfig:
         if self.layer >= 0:
             raise ValueError(f"layer={self.layer} must be negative: -1 is the model's output, -2 the states before it.")
         if self.demonstrations and self.demonstration_template is None:
-            raise ValueError(f"The recipe {self.name!r} has demonstrations but no demonstration_template to write them with.")
+            raise ValueError(
+                f"The recipe {self.name!r} has demonstrations but no demonstration_template to write them with."
+            )
         if self.demonstrations and "{demonstrations}" not in self.template + (self.instruction_template or ""):
-            raise ValueError(f"The recipe {self.name!r} has demonstrations but no template with a {{demonstrations}} slot.")
+            raise ValueError(
+                f"The recipe {self.name!r} has demonstrations but no template with a {{demonstrations}} slot."
+            )
 
     def formatter_config(self) -> dict[str, str | None]:
         """The templates with the demonstrations written out, as ``InstructionFormatter`` takes them."""
@@ -146,7 +150,9 @@ class EncoderConfig:
         names = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in names:
-                raise ValueError(f"EncoderConfig has no field {name!r}{_closest(name, names)}. Fields: {', '.join(names)}.")
+                raise ValueError(
+                    f"EncoderConfig has no field {name!r}{_closest(name, names)}. Fields: {', '.join(names)}."
+                )
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

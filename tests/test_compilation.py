@@ -12,7 +12,6 @@ from sentence_transformers.sentence_transformer.modules import WordWeights
 
 from st_llm2vec import RECIPES, convert
 from st_llm2vec.modules import BidirectionalTransformer, InstructionFormatter
-
 from st_llm2vec.tiny_tokenizers import TOKENIZERS
 
 from .conftest import INSTRUCTION, TEXTS, cosine_distance
@@ -26,7 +25,7 @@ def test_the_vectors_are_those_of_the_specification(
     tiny: Callable[..., str], tmp_path: Path, recipe: str, kind: str
 ) -> None:
     """Whatever was chosen gives what the formatter and span pooling give, saved and reloaded too."""
-    folder = tiny("llama", kind, max_position_embeddings=256)
+    folder = tiny("llama", kind, max_position_embeddings=384)
     instructed = RECIPES[recipe].instruction_template is not None
     prompts = {"query": INSTRUCTION, "document": "Represent the story"} if instructed else {}
     encoder = convert(folder, recipe, prompts=prompts)
@@ -90,5 +89,5 @@ def test_the_reason_is_told(decoder: str) -> None:
 def test_a_long_instruction_leaves_room_for_nothing_else(decoder: str) -> None:
     formatter = InstructionFormatter("{text}", "{instruction} {text}")
     tokenizer = convert(decoder, "llm2vec").tokenizer
-    with pytest.raises(ValueError, match="shorten the instruction"):
+    with pytest.raises(ValueError, match="Shorten the instruction"):
         formatter(["text"], "word " * 40, tokenizer, 20)

@@ -10,7 +10,6 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, T5Config, T5Model
 
 from st_llm2vec import CausalAttentionError, EncoderConfig, convert
-
 from st_llm2vec.tiny_tokenizers import tiny_tokenizer
 
 from .conftest import INSTRUCTION, TEXTS, cosine_distance
@@ -182,7 +181,9 @@ def save_with_tokenizer(model: torch.nn.Module, folder: Path) -> str:
 
 
 def test_bert_is_an_encoder_already(tmp_path: Path) -> None:
-    config = BertConfig(vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = BertConfig(
+        vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
     with pytest.raises(ValueError, match="an encoder already.*SentenceTransformer"):
         convert(save_with_tokenizer(BertModel(config), tmp_path), "llm2vec")
 
@@ -250,6 +251,24 @@ def test_tied_embeddings_saved_as_the_head_alone(tmp_path: Path, decoder: str) -
 def test_a_limit_beyond_the_context_is_refused(decoder: str) -> None:
     with pytest.raises(ValueError, match="longer than the context.*512 tokens"):
         convert(decoder, "llm2vec", max_length=4096)
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "e5-mistral", "bge-en-icl", "echo"])
+def test_an_instruction_that_leaves_no_room_is_refused(decoder: str, recipe: str) -> None:
+    """Otherwise every text would share one vector."""
+    long = "Retrieve the passage " * 30
+    encoder = convert(decoder, recipe, max_length=60)
+    with pytest.raises(ValueError, match="no room for the text"):
+        encoder.encode(TEXTS, prompt=long)
+    if recipe != "echo":
+        with pytest.raises(ValueError, match="no room for the text"):
+            convert(decoder, recipe, max_length=60, prompts={"query": long})
+
+
+def test_demonstrations_that_leave_no_room_are_refused(decoder: str) -> None:
+    demonstrations = [{"text": "A jockey riding a horse.", "response": "Equestrian"}] * 4
+    with pytest.raises(ValueError, match="no room for the text"):
+        convert(decoder, "prompteol", demonstrations=demonstrations, max_length=80)
 
 
 def test_an_adapter_must_be_merged_first(decoder: str) -> None:

@@ -21,7 +21,7 @@ def test_alone_and_in_any_batch(tiny: Callable[..., str], family: str, recipe: s
     tokenizer = "metaspace+bos" if family in ("llama", "mistral", "gemma") else "byte-level"
     overrides = {"latent_attention": LATENT} if recipe == "nv-embed" else {}
     folder = tiny(family, tokenizer, max_position_embeddings=256)
-    encoder = convert(folder, recipe, max_length=200, **overrides)
+    encoder = convert(folder, recipe, max_length=250, **overrides)
     instructed = RECIPES[recipe].instruction_template is not None
     for prompt in (None, INSTRUCTION) if instructed else (None,):
         alone = np.stack([encoder.encode(text, prompt=prompt) for text in TEXTS])

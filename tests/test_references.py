@@ -61,9 +61,7 @@ def test_llm2vec_lengths_of_the_unnormalized_mean(shared_data: Path) -> None:
 def test_llm2vec_token_ids(shared_data: Path) -> None:
     reference = json.loads((shared_data / "reference/llm2vec-stories260k.json").read_text())
     encoder = convert(shared_data / "models/stories260k", "llm2vec", prompts={"query": reference["instruction"]})
-    for text, plain, instructed in zip(
-        reference["texts"], reference["ids"], reference["ids+instruction"], strict=True
-    ):
+    for text, plain, instructed in zip(reference["texts"], reference["ids"], reference["ids+instruction"], strict=True):
         assert encoder.preprocess([text])["input_ids"][0].tolist() == plain
         found = encoder.preprocess([text], prompt=reference["instruction"])["input_ids"][0].tolist()
         assert found == instructed
@@ -117,4 +115,6 @@ def test_nv_embed_vectors(shared_data: Path) -> None:
     bare = expected["instruction"].removeprefix("Instruct: ").removesuffix("\nQuery: ")
     assert cosine_distance(encoder.encode(expected["texts"]), expected["documents"]) < 1e-6
     assert cosine_distance(encoder.encode(expected["texts"], prompt=bare), expected["queries"]) < 1e-6
-    assert cosine_distance(encoder.encode(expected["texts"], prompt=expected["instruction"]), expected["queries"]) < 1e-6
+    assert (
+        cosine_distance(encoder.encode(expected["texts"], prompt=expected["instruction"]), expected["queries"]) < 1e-6
+    )

@@ -198,9 +198,7 @@ def save_atomically(state: dict, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def train(
-    model: LlamaForCausalLM, tokens: np.ndarray, dev: np.ndarray, args: argparse.Namespace, device: str
-) -> None:
+def train(model: LlamaForCausalLM, tokens: np.ndarray, dev: np.ndarray, args: argparse.Namespace, device: str) -> None:
     optimizers = build_optimizers(model, args.lr)
     checkpoint = args.work / "checkpoint.pt"
     start = 0

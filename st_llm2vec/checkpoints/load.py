@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -71,7 +70,9 @@ def load(
     model_kwargs = {"dtype": dtype, "attn_implementation": attn_implementation}
     model_kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
     modules = [
-        cls.load(str(folder), subfolder=entry["path"], local_files_only=local_files_only, model_kwargs=dict(model_kwargs))
+        cls.load(
+            str(folder), subfolder=entry["path"], local_files_only=local_files_only, model_kwargs=dict(model_kwargs)
+        )
         for cls, entry in zip(classes, entries, strict=True)
     ]
     encoder = TextEncoder(

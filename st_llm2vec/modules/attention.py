@@ -27,7 +27,7 @@ class AttentionProbe:
         unpadded: Whether the first token's state changes with the last token in a batch without padding.
         right_padded: The same in a batch with right padding, for every row.
         left_padded: The same in a batch with left padding, for every row.
-        layers: For each layer, whether it alone carries information from the last token to the first;
+        layers: For each layer, whether it alone carries information from later tokens to the first;
             empty where the layers cannot be run one by one.
         padded_layers: The same in a batch with padding.
     """
@@ -63,7 +63,11 @@ class AttentionProbe:
                 f"{self.layers.count(True)} layers without padding and through {self.padded_layers.count(True)} with it"
             )
         if self.kind == "mixed":
-            answers = {"without padding": self.unpadded, "right-padded": self.right_padded, "left-padded": self.left_padded}
+            answers = {
+                "without padding": self.unpadded,
+                "right-padded": self.right_padded,
+                "left-padded": self.left_padded,
+            }
             sees = " and ".join(name for name, answer in answers.items() if answer)
             blind = " and ".join(name for name, answer in answers.items() if not answer)
             return f"depends on the batch under {self.implementation}: bidirectional {sees}, causal {blind}"
@@ -162,14 +166,22 @@ def prove_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
             'another attn_implementation ("eager" or "sdpa"), or a causal recipe such as "echo" or "prompteol".'
         )
     if attention == "causal" and probe.kind != "causal":
-        raise ValueError(f"{name} ({model.config.model_type}) is meant to be causal, but the probe found: {probe.describe()}.")
+        raise ValueError(
+            f"{name} ({model.config.model_type}) is meant to be causal, but the probe found: {probe.describe()}."
+        )
     return probe
 
 
 def tokens_differ(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two states differ by more than rounding."""
-    tolerance = 8 * torch.finfo(first.dtype).eps * first.abs().max()
-    return bool(((first - second).abs().max() > tolerance).item())
+    """Whether two states differ by more than rounding.
+
+    What a token cannot see leaves its state untouched, bit by bit, but for the rounding of experts that are
+    computed in other groups. What it sees changes most elements, if only in the last bits of half precision.
+    Elements are compared each with its own size, since a few of a first token's may be huge.
+    """
+    rounding = 64 if first.dtype in (torch.float32, torch.float64) else 0.5
+    changed = (first - second).abs() > rounding * torch.finfo(first.dtype).eps * first.abs()
+    return bool((changed.float().mean() > 0.25).item())
 
 
 def without_cache(model: PreTrainedModel) -> dict[str, bool]:
@@ -206,10 +218,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
 
 
 def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> list[bool]:
-    """Run each layer alone on the states it gets in the model, with the last position's state replaced.
-
-    The first row has no padding, so its last position is its last token; a padded position changes nothing.
-    """
+    """Run each layer alone on the states it gets in the model, with all states but the first replaced."""
     layers = decoder_layers(model)
     if layers is None:
         return []
@@ -231,7 +240,7 @@ def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tens
         args, kwargs = calls[index]
         states = args[0] if args else kwargs["hidden_states"]
         changed = states.clone()
-        changed[..., -1, :] = states[..., -2, :].flip(-1)
+        changed[..., 1:, :] = states[..., 1:, :].flip(-1)
         outputs = []
         for replaced in (states, changed):
             result = layer(replaced, *args[1:], **kwargs) if args else layer(**{**kwargs, "hidden_states": replaced})

@@ -50,7 +50,9 @@ class Template:
         pieces = [piece for piece in SLOT.split(template) if piece]
         unknown = [piece for piece in pieces if SLOT.fullmatch(piece) and piece not in SLOTS]
         if unknown:
-            raise ValueError(f"The template {template!r} has the unknown slot {unknown[0]}; known are {', '.join(SLOTS)}.")
+            raise ValueError(
+                f"The template {template!r} has the unknown slot {unknown[0]}; known are {', '.join(SLOTS)}."
+            )
         if "{text}" not in pieces:
             raise ValueError(f"The template {template!r} has no {{text}} slot; write {{text}} where the text belongs.")
         if pieces.count("{pool}") > 1 or pieces.count("{pool}") != pieces.count("{/pool}"):
@@ -237,16 +239,15 @@ class InstructionFormatter:
         text: str, offsets: list[tuple[int, int]], copies: list[tuple[int, int]], excess: int, max_length: int
     ) -> str:
         """Shorten the text so that each copy loses its share of the excess tokens, at least one character."""
-        if not text:
-            raise ValueError(
-                f"The template and the instruction alone are {excess} tokens longer than max_length={max_length}; "
-                "shorten the instruction or the demonstrations, or raise max_length."
-            )
         start, end = copies[0]
         inside = [s for s, e in offsets if e > start and s < end and e > s]
-        drop = -(-excess // len(copies))
-        keep = max(0, len(inside) - drop)
-        cut = max(0, inside[keep] - start) if keep < len(inside) else 0
+        keep = len(inside) - -(-excess // len(copies))
+        cut = inside[keep] - start if 0 < keep < len(inside) else 0
+        if cut <= 0:
+            raise ValueError(
+                f"The template and the instruction leave no room for the text: max_length={max_length} tokens are "
+                f"{excess} too few for the whole. Shorten the instruction or the demonstrations, or raise max_length."
+            )
         return text[: min(cut, len(text) - 1)]
 
 

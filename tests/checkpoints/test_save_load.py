@@ -53,7 +53,11 @@ def plain_vectors(folder: Path, trust: bool = False) -> list[np.ndarray]:
     command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), "|".join(TEXTS), str(folder / "out")]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "trust" if trust else "no", INSTRUCTION], env=environment, capture_output=True, text=True, check=False
+        [*command, "trust" if trust else "no", INSTRUCTION],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return [np.load(f"{folder / 'out'}-{step}.npy") for step in ("first", "again")]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from st_llm2vec.modules.instruction import InstructionFormatter, leading_special_ids
-
 from st_llm2vec.tiny_tokenizers import TOKENIZERS
 
 from ..conftest import INSTRUCTION, TEXTS
@@ -75,7 +74,7 @@ def test_both_copies_are_cut_alike(tokenizers, kind: str) -> None:
 
 
 def test_a_template_longer_than_the_limit_is_refused(tokenizers) -> None:
-    with pytest.raises(ValueError, match="longer than max_length=8"):
+    with pytest.raises(ValueError, match="no room for the text: max_length=8"):
         QUOTED(["a text"], None, tokenizers["byte-level+bos"], 8)
 
 
