@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from st_llm2vec.checkpoints.decoder import load_transformer, wrap_model
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.compilation import compile_encoder
+from st_llm2vec.compilation.proof import tokenizer_of
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import (
     Attention,
@@ -192,7 +193,7 @@ def _prepare_tokenizer(
 
 def _choose_padding_side(transformer: Transformer, config: EncoderConfig, name: str, asked_for: bool) -> None:
     """Pad at the right where left padding would change the vectors; refuse the left if it was asked for."""
-    tokenizer, model = transformer.tokenizer, transformer.model
+    tokenizer, model = tokenizer_of(transformer), transformer.model
     tokenizer.padding_side = config.padding_side
     if config.padding_side == "right" or not left_padding_changes(model):
         return
@@ -217,7 +218,11 @@ def left_padding_changes(model: PreTrainedModel) -> bool:
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    ids = torch.arange(10, 16, device=device).remainder(model.get_input_embeddings().num_embeddings).unsqueeze(0)
+    ids = (
+        torch.arange(10, 16, device=device)
+        .remainder(int(model.config.get_text_config(decoder=True).vocab_size))
+        .unsqueeze(0)
+    )
     padded = torch.cat([ids[:, :1].expand(1, 4), ids], dim=1)
     mask = torch.ones_like(padded)
     mask[:, :4] = 0

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import nn
 
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
-from st_llm2vec.compilation import UNLIMITED
-from st_llm2vec.modules.instruction import InstructionFormatter
+from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.transformer import add_position_ids
 
 
@@ -38,12 +38,17 @@ class TextEncoder(SentenceTransformer):
         if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
             manifest = Manifest.read(model_name_or_path)
         self.manifest = manifest
-        self._roomy: set[tuple[str | None, int]] = set()
+        self._roomy: set[tuple[str | None, int | None]] = set()
+
+    @property
+    def transformer(self) -> Transformer:
+        """The first module: the decoder and its tokenizer."""
+        return cast("Transformer", self[0])
 
     @property
     def layout(self) -> str | None:
         """How the encoder was compiled; kept in the model's configuration, which plain re-saving keeps too."""
-        kept = getattr(self[0].model.config, "st_llm2vec_layout", None)
+        kept = getattr(self.transformer.model.config, "st_llm2vec_layout", None)
         return kept or (self.manifest.layout if self.manifest is not None else None)
 
     def preprocess(self, inputs: Sequence[Any], prompt: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -63,7 +68,7 @@ class TextEncoder(SentenceTransformer):
                 prompt = f"{prompt.strip()} "
             inputs = self._readable(inputs, prompt)
         features = super().preprocess(inputs, prompt=prompt, **kwargs)
-        return add_position_ids(features, self[0].model) if features else features
+        return add_position_ids(features, self.transformer.model) if features else features
 
     def check_room(self, prompt: Any = None) -> None:
         """Raise unless template and instruction leave room for a text.
@@ -87,11 +92,12 @@ class TextEncoder(SentenceTransformer):
         formatter = InstructionFormatter(**self.manifest.config.formatter_config())
         if prompt and formatter.instruction_template is None:
             return
+        limit = self.max_seq_length or UNLIMITED
         needed = formatter([""], prompt, self.tokenizer, UNLIMITED)["input_ids"].shape[1]
-        if needed >= self.max_seq_length:
+        if needed >= limit:
             raise ValueError(
                 f"The template and the instruction take {needed} tokens and leave no room for the text within "
-                f"max_seq_length={self.max_seq_length}. Shorten the instruction or the demonstrations, or raise the limit."
+                f"max_seq_length={limit}. Shorten the instruction or the demonstrations, or raise the limit."
             )
         self._roomy.add(known)
 

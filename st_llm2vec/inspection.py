@@ -13,37 +13,24 @@ from typing import Any, Literal
 import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from st_llm2vec.checkpoints.decoder import load_transformer
+from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.compilation import compile_encoder
-from st_llm2vec.convert import _prepare_tokenizer, apply_attention, needs_position_ids, prove_decoder
-from st_llm2vec.modules.attention import CausalAttentionError, probe_attention, set_attention
+from st_llm2vec.convert import (
+    _prepare_tokenizer,
+    apply_attention,
+    left_padding_changes,
+    needs_position_ids,
+    probe_implementations,
+    prove_decoder,
+    sees_future,
+)
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention, set_attention
 from st_llm2vec.modules.instruction import leading_special_ids
 from st_llm2vec.recipes import RECIPES, EncoderConfig
-
-IMPLEMENTATIONS = ("sdpa", "eager")
-
-
-@dataclass(frozen=True)
-class Bidirectional:
-    """What a decoder becomes when it is told to attend in both directions, under one attention implementation.
-
-    Args:
-        implementation: The attention implementation, e.g. ``"sdpa"``.
-        kind: ``"bidirectional"``, ``"hybrid"`` (some layers stay causal), ``"mixed"`` or ``"causal"``.
-        description: The probe's result in words.
-        repaired: Whether the attention modules themselves had to be changed.
-    """
-
-    implementation: str
-    kind: str
-    description: str
-    repaired: bool = False
-
-    @property
-    def possible(self) -> bool:
-        """Whether a bidirectional recipe can be used."""
-        return self.kind in ("bidirectional", "hybrid")
 
 
 @dataclass(frozen=True)
@@ -92,7 +79,7 @@ class Inspection:
     """What a model is and what can be made of it.
 
     Args:
-        name: The model, as it was given.
+        name: The model as it was given.
         model_type: Its family, e.g. ``"llama"``.
         architecture: The class of its body.
         parameters: How many parameters the body has, output head excluded.
@@ -101,9 +88,13 @@ class Inspection:
         vocabulary: Rows of its embedding matrix.
         context: Longest input in tokens, if it is limited.
         dtype: Type of its weights.
-        attention: Its attention as it is loaded, in words.
-        bidirectional: What it becomes when made bidirectional, the default implementation first.
-        position_ids: Whether left padding shifts its positions unless they are given.
+        attention: Its attention as loaded, in words.
+        bidirectional: What it becomes when made bidirectional (and repaired, where that is needed), under each
+            attention implementation that can be tried here; the default one comes first.
+        refusal: Why no bidirectional recipe can be used; empty if they can.
+        needs_repair: Whether the attention must be repaired at every load, which stock modules do not do.
+        left_padding_changes: Whether vectors would be others under left padding; they are padded on the right then.
+        position_ids: Whether that is a matter of positions, which can be given (absolute positions, as in GPT-2).
         tokenizer: Its tokenizer.
         recipes: What each recipe would make of it.
         recommended: The recipe to begin with.
@@ -120,23 +111,20 @@ class Inspection:
     context: int | None
     dtype: str
     attention: str
-    bidirectional: tuple[Bidirectional, ...]
+    bidirectional: tuple[AttentionProbe, ...]
+    refusal: str
+    needs_repair: bool
+    left_padding_changes: bool
     position_ids: bool
     tokenizer: TokenizerFacts
     recipes: tuple[Outlook, ...]
     recommended: str
     advice: str
 
-    @property
-    def needs_repair(self) -> bool:
-        """Whether the attention must be repaired at every load, which stock modules do not do."""
-        return self.bidirectional[0].repaired
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data that JSON can hold."""
         data = dataclasses.asdict(self)
-        data["needs_repair"] = self.needs_repair
-        data["bidirectional"] = [{**dataclasses.asdict(one), "possible": one.possible} for one in self.bidirectional]
+        data["bidirectional"] = [{**probe.to_dict(), "description": probe.describe()} for probe in self.bidirectional]
         data["recipes"] = [{**dataclasses.asdict(one), "portable": one.portable} for one in self.recipes]
         return data
 
@@ -169,11 +157,14 @@ def inspect_model(
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
     transformer = load_transformer(name, None, None, {key: value for key, value in hub.items() if value})
     model = transformer.model
+    embeddings: Any = model.get_input_embeddings()
     as_loaded = probe_attention(model)
     prove_decoder(model, name)
-    position_ids = needs_position_ids(model)
-    bidirectional = _try_bidirectional(model, name)
-    recommended, advice = _recommend(bidirectional)
+    tokenizer = _tokenizer_facts(transformer.tokenizer, name)
+    left_changes = left_padding_changes(model)
+    context = transformer.max_seq_length
+    bidirectional, refusal, needs_repair = _try_bidirectional(model, name)
+    recommended, advice = _recommend(bidirectional, refusal)
     return Inspection(
         name=name,
         model_type=model.config.model_type,
@@ -181,112 +172,110 @@ def inspect_model(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=model.config.get_text_config(decoder=True).num_hidden_layers,
         width=transformer.get_embedding_dimension(),
-        vocabulary=model.get_input_embeddings().num_embeddings,
-        context=transformer.max_seq_length,
+        vocabulary=int(embeddings.weight.shape[0]),
+        context=context if context is not None and context < LARGE_INTEGER else None,
         dtype=str(model.dtype).removeprefix("torch."),
         attention=as_loaded.describe(),
         bidirectional=bidirectional,
-        position_ids=position_ids,
-        tokenizer=_tokenizer_facts(transformer.tokenizer, name),
+        refusal=refusal,
+        needs_repair=needs_repair,
+        left_padding_changes=left_changes,
+        position_ids=left_changes and needs_position_ids(model),
+        tokenizer=tokenizer,
         recipes=tuple(
-            _outlook(transformer, config, name, bidirectional[0], position_ids) for config in RECIPES.values()
+            _outlook(transformer, config, name, refusal, needs_repair, left_changes) for config in RECIPES.values()
         ),
         recommended=recommended,
         advice=advice,
     )
 
 
-# Attention --------------------------------------------------------------------------------------------
+def _try_bidirectional(model: PreTrainedModel, name: str) -> tuple[tuple[AttentionProbe, ...], str, bool]:
+    """Make the model bidirectional as ``convert`` would, look, and leave it causal as it was.
 
-
-def _try_bidirectional(model: PreTrainedModel, name: str) -> tuple[Bidirectional, ...]:
-    """Make the model bidirectional under each implementation that runs here, and leave it causal as it was."""
-    default = model.config._attn_implementation
-    others = [one for one in IMPLEMENTATIONS if one != default and _supports(model, one)]
-    found = []
-    for implementation in (default, *others):
-        with _attention_kept(model):
-            if implementation != default:
-                model.set_attn_implementation(implementation)
-            found.append(_bidirectional(model, name))
-    return tuple(found)
-
-
-def _bidirectional(model: PreTrainedModel, name: str) -> Bidirectional:
-    try:
-        probe, repaired = apply_attention(model, "bidirectional", name)
-    except CausalAttentionError:
-        probe, repaired = probe_attention(model), False
-    return Bidirectional(probe.implementation, probe.kind, probe.describe(), repaired)
-
-
-def _supports(model: PreTrainedModel, implementation: str) -> bool:
-    return model._can_set_attn_implementation() and (implementation == "eager" or bool(model._supports_sdpa))
+    Returns:
+        The probes, why it cannot be bidirectional (nothing if it can), and whether it needs a repair.
+    """
+    refusal, repaired = "", False
+    with _attention_kept(model):
+        try:
+            _, repaired = apply_attention(model, "bidirectional", name)
+        except CausalAttentionError as error:
+            refusal = str(error)
+        try:
+            return tuple(probe_implementations(model)), refusal, repaired
+        except (AttributeError, RuntimeError, TypeError):
+            return (), refusal, repaired
 
 
 @contextmanager
 def _attention_kept(model: PreTrainedModel) -> Iterator[None]:
-    """Put implementation, configuration and the modules' own flags back afterwards."""
-    implementation = model.config._attn_implementation
-    flags = [
-        (module, module.is_causal) for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)
-    ]
+    """Put the modules' own flags back afterwards, and the setting to causal."""
+    flags = [(one, one.is_causal) for one in model.modules() if isinstance(getattr(one, "is_causal", None), bool)]
     try:
         yield
     finally:
-        if model.config._attn_implementation != implementation:
-            model.set_attn_implementation(implementation)
         set_attention(model, "causal")
         for module, is_causal in flags:
             module.is_causal = is_causal
 
 
-# Recipes ----------------------------------------------------------------------------------------------
-
-
 def _outlook(
-    transformer: Transformer, config: EncoderConfig, name: str, bidirectional: Bidirectional, position_ids: bool
+    transformer: Transformer, config: EncoderConfig, name: str, refusal: str, needs_repair: bool, left_changes: bool
 ) -> Outlook:
-    """Compile a recipe as ``convert`` would, on a copy of everything but the weights."""
-    if config.attention == "bidirectional" and not bidirectional.possible:
-        return Outlook(
-            config.name, "impossible", "the recipe is bidirectional and the attention of this model stays causal"
-        )
-    if position_ids:
+    """Compile a recipe as ``convert`` would, on a transformer that shares weights and tokenizer."""
+    bidirectional = config.attention == "bidirectional"
+    if bidirectional and refusal:
+        return Outlook(config.name, "impossible", "the recipe is bidirectional, and this model cannot be")
+    if left_changes:
         config = config.replace(padding_side="right")
-    trial = copy.deepcopy(transformer, {id(transformer.model): transformer.model})
+    model, trial = transformer.model, copy.copy(transformer)
+    trial.input_formatter = copy.copy(transformer.input_formatter)
     # Latent attention has hundreds of millions of parameters for a large model; on "meta" it has their shapes alone.
     weightless = torch.device("meta") if config.pooling == "latent_attention" else nullcontext()
     try:
-        _prepare_tokenizer(trial, config, name, {})
-        with weightless:
-            compiled = compile_encoder(trial, config, bidirectional.repaired and config.attention == "bidirectional")
+        with _tokenizer_kept(transformer.tokenizer):
+            _prepare_tokenizer(trial, config, name, {})
+            with weightless:
+                compiled = compile_encoder(trial, config, needs_repair and bidirectional)
+            if compiled.layout != "custom":
+                manifest = Manifest(config, {}, compiled.layout)
+                TextEncoder(modules=compiled.modules, device=str(model.device), manifest=manifest).check_room()
     except ValueError as error:
         return Outlook(config.name, "impossible", str(error))
     return Outlook(config.name, compiled.layout, compiled.reason)
 
 
-def _recommend(bidirectional: tuple[Bidirectional, ...]) -> tuple[str, str]:
-    default = bidirectional[0]
-    if default.kind == "bidirectional":
-        return "llm2vec", (
-            "Its attention can be made bidirectional, which is what training an encoder wants. "
-            'Without any training, "prompteol" or "echo" give better vectors.'
+@contextmanager
+def _tokenizer_kept(tokenizer: Any) -> Iterator[None]:
+    """Undo what preparing and compiling change in a tokenizer; a copy of a large one would take seconds."""
+    names = ("pad_token", "padding_side", "truncation_side", "model_max_length", "chat_template")
+    kept = {name: getattr(tokenizer, name) for name in names}
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    try:
+        yield
+    finally:
+        tokenizer.backend_tokenizer.normalizer = normalizer
+        for name, value in kept.items():
+            setattr(tokenizer, name, value)
+
+
+def _recommend(bidirectional: tuple[AttentionProbe, ...], refusal: str) -> tuple[str, str]:
+    if refusal:
+        why = "Its attention stays causal; Echo reads the text twice, so that the second reading has seen the whole."
+        elsewhere = [probe.implementation for probe in bidirectional if sees_future(probe)]
+        return "echo", why + (
+            f' With attn_implementation="{elsewhere[0]}" it can be bidirectional.' if elsewhere else ""
         )
-    if default.kind == "hybrid":
+    if bidirectional[0].kind == "hybrid":
         return "prompteol", (
-            "Its recurrent layers stay causal whatever is set, so a bidirectional encoder would be one in part only; "
-            "a causal recipe takes the model as it is, and this one needs no training."
+            "Its recurrent layers stay causal whatever is set, so a bidirectional recipe would be bidirectional in part "
+            "only; a causal recipe takes the model as it is, and this one needs no training."
         )
-    elsewhere = [one.implementation for one in bidirectional[1:] if one.possible]
-    way_out = f' "llm2vec" works with attn_implementation="{elsewhere[0]}".' if elsewhere else ""
-    return "echo", (
-        "Its attention stays causal; Echo reads the text twice, so that the second reading has seen the whole."
-        + way_out
+    return "llm2vec", (
+        "Its attention can be made bidirectional, which an encoder that will be trained wants. "
+        'Without any training take "prompteol" or "echo", which are made for that and give better vectors.'
     )
-
-
-# Tokenizer --------------------------------------------------------------------------------------------
 
 
 def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase | None, name: str) -> TokenizerFacts:
@@ -295,7 +284,7 @@ def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase | None, name: str) -> To
     return TokenizerFacts(
         family=_family(tokenizer),
         tokens=len(tokenizer),
-        bos=tokenizer.decode(leading_special_ids(tokenizer)),
+        bos="".join(tokenizer.convert_ids_to_tokens(leading_special_ids(tokenizer))),
         eos=tokenizer.eos_token,
         pad=tokenizer.pad_token,
         chat_template=bool(tokenizer.chat_template),

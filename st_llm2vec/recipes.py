@@ -124,7 +124,7 @@ class EncoderConfig:
                 f"The recipe {self.name!r} has demonstrations but no template with a {{demonstrations}} slot."
             )
 
-    def formatter_config(self) -> dict[str, str | None]:
+    def formatter_config(self) -> dict[str, Any]:
         """The templates with the demonstrations written out, as ``InstructionFormatter`` takes them."""
         written = ""
         for demonstration in self.demonstrations:

@@ -1,0 +1,1 @@
+"""Folders: load a decoder, save and load an encoder."""

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sentence_transformers.base.modules import Transformer
 from transformers import (
@@ -72,7 +72,7 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
         if not model.config._name_or_path:
             raise ValueError("A loaded model without a source needs its tokenizer too: convert(model, tokenizer=...).")
         tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
-    body = model.base_model
+    body = cast("PreTrainedModel", model.base_model)
     with tempfile.TemporaryDirectory() as folder:
         body.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -82,11 +82,10 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
     try:
         with _quiet():
-            model, report = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **options)
+            options = {"config": config, "output_loading_info": True, **options}
+            model, report = cast("tuple[Any, Any]", AutoModel.from_pretrained(name, **options))
             if report["missing_keys"] and config.get_text_config(decoder=True).tie_word_embeddings:
-                whole, report = AutoModelForCausalLM.from_pretrained(
-                    name, config=config, output_loading_info=True, **options
-                )
+                whole, report = cast("tuple[Any, Any]", AutoModelForCausalLM.from_pretrained(name, **options))
                 model = whole.base_model
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} could not be loaded: {error}") from error

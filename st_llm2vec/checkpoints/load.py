@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
-from torch import nn
 
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
@@ -84,8 +84,8 @@ def load(
         truncate_dim=settings.get("truncate_dim"),
         manifest=Manifest.read(folder),
     )
-    if not getattr(encoder[0].model.config, "is_causal", True) or _meant_bidirectional(encoder):
-        prove_attention(encoder[0].model, "bidirectional", str(path_or_id))
+    if not getattr(encoder.transformer.model.config, "is_causal", True) or _meant_bidirectional(encoder):
+        prove_attention(encoder.transformer.model, "bidirectional", str(path_or_id))
     return encoder
 
 
@@ -112,7 +112,7 @@ def _resolve(
     )
 
 
-def _module_class(type_name: str, source: str | Path) -> type[nn.Module]:
+def _module_class(type_name: str, source: str | Path) -> type[Module]:
     if type_name in CUSTOM_MODULES:
         return CUSTOM_MODULES[type_name]
     if type_name.startswith(STOCK_NAMESPACE):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
+from sentence_transformers.base.modules.module import Module
 
 from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
 from st_llm2vec.checkpoints.module_file import MODULE_NAME, module_file_text
@@ -19,7 +19,7 @@ from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling,
 if TYPE_CHECKING:
     from st_llm2vec.encoder import TextEncoder
 
-CUSTOM_MODULES: dict[str, type[nn.Module]] = {
+CUSTOM_MODULES: dict[str, type[Module]] = {
     f"{MODULE_NAME}.{module.__name__}": module
     for module in (BidirectionalTransformer, SpanPooling, LatentAttentionPooling)
 }
@@ -83,7 +83,7 @@ def complete_folder(encoder: TextEncoder, folder: Path) -> None:
 
 
 def _require_bidirectional_reader(encoder: TextEncoder, folder: Path) -> None:
-    if getattr(encoder[0].model.config, "is_causal", True):
+    if getattr(encoder.transformer.model.config, "is_causal", True):
         return
     path = folder / "config_sentence_transformers.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def _require_bidirectional_reader(encoder: TextEncoder, folder: Path) -> None:
 
 def _keep_attention_beside_adapter(encoder: TextEncoder, folder: Path, modules: list[dict[str, str]]) -> None:
     """A folder with only an adapter reloads its base as the base is: name the module that sets the attention."""
-    transformer = encoder[0]
+    transformer = encoder.transformer
     config = transformer.model.config
     modules[0]["type"] = f"{MODULE_NAME}.{BidirectionalTransformer.__name__}"
     settings_path = folder / "sentence_bert_config.json"

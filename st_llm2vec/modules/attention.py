@@ -74,6 +74,7 @@ class AttentionProbe:
         return f"{self.kind} under {self.implementation}, with and without padding"
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
         lists = {"layers": list(self.layers), "padded_layers": list(self.padded_layers)}
         return {**asdict(self), **lists, "kind": self.kind}
 
@@ -123,7 +124,7 @@ def probe_attention(model: PreTrainedModel) -> AttentionProbe:
     training = model.training
     model.eval()
     try:
-        vocabulary = model.get_input_embeddings().num_embeddings
+        vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(min(10, vocabulary // 2), vocabulary, (2, PROBE_TOKENS), generator=generator)
         short = PROBE_TOKENS - 3
@@ -185,6 +186,7 @@ def tokens_differ(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 def without_cache(model: PreTrainedModel) -> dict[str, bool]:
+    """The keyword that turns the key-value cache off, for models that have one."""
     return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+UNLIMITED = 1_000_000
 SLOT = re.compile(r"(\{/?[a-z_]+\})")
 SLOTS = ("{bos}", "{eos}", "{instruction}", "{text}", "{pool}", "{/pool}")
 
@@ -79,8 +80,13 @@ class Template:
         """How often the text stands in the template."""
         return self.pieces.count("{text}")
 
+    def words(self) -> str:
+        """The template without what marks BOS, EOS and the pooled span."""
+        return "".join(piece for piece in self.pieces if piece not in ("{pool}", "{/pool}"))
+
     @property
     def pools_everything(self) -> bool:
+        """Whether no span is marked."""
         return "{pool}" not in self.pieces
 
     def around_instruction(self) -> tuple[str, str]:
@@ -144,6 +150,7 @@ class InstructionFormatter:
                 raise ValueError(f"The template {instruction_template!r} needs exactly one {{instruction}} slot.")
 
     def get_config_dict(self) -> dict[str, Any]:
+        """The templates, as the constructor takes them."""
         return {"template": self.template_string, "instruction_template": self.instruction_template_string}
 
     def bare_instruction(self, instruction: str | None) -> str:

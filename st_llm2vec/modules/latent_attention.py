@@ -96,7 +96,7 @@ class LatentAttentionPooling(Module):
         states = states + self.to_output(attended.squeeze(0).transpose(0, 1).flatten(1))
         return states + self.feed_forward(self.feed_forward_norm(states))
 
-    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Pool ``token_embeddings`` ``(batch, tokens, width)`` to ``sentence_embedding`` ``(batch, width)``.
 
         The tokens are those of ``pooling_mask``, or of ``attention_mask`` where there is none.
@@ -125,9 +125,18 @@ class LatentAttentionPooling(Module):
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> LatentAttentionPooling:
+    def load(  # type: ignore[override]
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> LatentAttentionPooling:
         """Load settings and weights from a folder or repository."""
-        hub = {key: kwargs.get(key) for key in ("token", "cache_folder", "revision")}
-        hub["local_files_only"] = bool(kwargs.get("local_files_only"))
+        hub: dict[str, Any] = {"token": token, "cache_folder": cache_folder, "revision": revision}
+        hub["local_files_only"] = local_files_only
         module = cls(**cls.load_config(model_name_or_path, subfolder=subfolder, **hub))
         return cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=module, **hub)

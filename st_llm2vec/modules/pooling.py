@@ -60,7 +60,7 @@ class SpanPooling(Module):
         self.embedding_dimension = embedding_dimension
         self.pooling_mode = pooling_mode
 
-    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Pool ``token_embeddings`` ``(batch, tokens, hidden)`` to ``sentence_embedding`` ``(batch, hidden)``.
 
         Raises:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sentence_transformers.base.modules import Transformer
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .attention import Attention, probe_attention, prove_attention, repair_attention, set_attention
-from .instruction import InstructionFormatter
+from .instruction import UNLIMITED, InstructionFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class BidirectionalTransformer(Transformer):
         model_name_or_path: str,
         *,
         attention: Attention = "bidirectional",
-        formatter: dict[str, str | None] | None = None,
+        formatter: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model_name_or_path, **kwargs)
@@ -74,7 +74,7 @@ class BidirectionalTransformer(Transformer):
 
     @classmethod
     def from_transformer(
-        cls, transformer: Transformer, attention: Attention, formatter: dict[str, str | None] | None
+        cls, transformer: Transformer, attention: Attention, formatter: dict[str, Any] | None
     ) -> BidirectionalTransformer:
         """Take over a loaded stock ``Transformer``, whose attention is already set and proven, weights and all."""
         module = cls.__new__(cls)
@@ -84,7 +84,7 @@ class BidirectionalTransformer(Transformer):
         module._formatter = InstructionFormatter(**formatter) if formatter is not None else None
         return module
 
-    def preprocess(
+    def preprocess(  # type: ignore[override]
         self, inputs: Sequence[Any], prompt: str | Sequence[str | None] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Format and tokenise texts.
@@ -101,15 +101,16 @@ class BidirectionalTransformer(Transformer):
             ValueError: If an input is not a text, or the formatter refuses it.
         """
         if self._formatter is None:
-            features = super().preprocess(inputs, prompt=prompt, **kwargs)
+            features = super().preprocess(inputs, prompt=cast("str | None", prompt), **kwargs)
             return add_position_ids(features, self.model)
         if not inputs:
             return {}
         wrong = next((one for one in inputs if not isinstance(one, str)), None)
         if wrong is not None:
             raise ValueError(f"This encoder reads texts; got {type(wrong).__name__}: {wrong!r}.")
-        max_length = kwargs.get("max_length") or self.max_seq_length
-        features = self._formatter(inputs, prompt, self.tokenizer, max_length)
+        max_length = kwargs.get("max_length") or self.max_seq_length or UNLIMITED
+        tokenizer = cast("PreTrainedTokenizerBase", self.tokenizer)
+        features = self._formatter(inputs, prompt, tokenizer, max_length)
         return add_position_ids({**features, "modality": "text"}, self.model)
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -1,0 +1,121 @@
+"""Stock modules with a chat template: the text is the user message, the instruction the system message.
+
+    Transformer (message modality) -> MultiVectorMask -> Pooling -> Normalize
+
+Everything in the template is pooled. Stock preprocessing cuts the rendered string and then puts the template's last
+tokens back, so a long text is cut and the suffix stays, as long as the text stands in the template once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import nn
+
+from st_llm2vec.compilation.prompt_layout import STOCK_POOLING
+from st_llm2vec.compilation.proof import CannotSay, prove_same_tokens, tokenizer_of
+from st_llm2vec.modules.instruction import InstructionFormatter, Template, leading_special_ids
+from st_llm2vec.recipes import EncoderConfig
+
+
+def with_chat_template(
+    transformer: Transformer, config: EncoderConfig, formatter: InstructionFormatter
+) -> tuple[list[nn.Module], dict[str, str]]:
+    """Say the encoder with stock modules and a chat template.
+
+    Args:
+        transformer: A stock ``Transformer``; it is set to the message modality and its tokenizer gets the template.
+        config: The encoder.
+        formatter: Its specification.
+
+    Returns:
+        The modules up to the pooling, and the prompts as they are saved.
+
+    Raises:
+        CannotSay: If they do not give the specification's tokens.
+    """
+    templates = [t for t in (formatter.template, formatter.instruction_template) if t is not None]
+    if any(template.copies > 1 for template in templates):
+        raise CannotSay("a text that stands twice cannot be cut safely")
+    if not all(template.pools_everything for template in templates):
+        raise CannotSay("stock pooling cannot follow a span inside a template")
+    tokenizer = tokenizer_of(transformer)
+    bos = "".join(tokenizer.convert_ids_to_tokens(leading_special_ids(tokenizer)))
+    refusal = CannotSay("the tokenizer renders no BOS")
+    for opening in (bos, f"{bos} "):
+        try:
+            with _message_modality(transformer, chat_template_for(formatter, opening)):
+                prove_same_tokens(transformer, config, formatter)
+        except CannotSay as error:
+            refusal = error
+            continue
+        guard = [MultiVectorMask([])] if config.attention == "bidirectional" else []
+        pooling = Pooling(transformer.get_embedding_dimension(), STOCK_POOLING[config.pooling])
+        prompts = {name: formatter.bare_instruction(text) for name, text in config.prompts.items()}
+        return [transformer, *guard, pooling], prompts
+    raise refusal
+
+
+@contextmanager
+def _message_modality(transformer: Transformer, chat_template: str) -> Iterator[None]:
+    """Read texts as messages through the chat template; undone if the proof fails."""
+    tokenizer, formatter = tokenizer_of(transformer), transformer.input_formatter
+    before = tokenizer.chat_template, transformer.modality_config, formatter.message_format
+    output = transformer.modality_config["text"]
+    tokenizer.chat_template = chat_template
+    transformer.modality_config = {"text": output, "message": {**output, "format": "flat"}}
+    formatter.message_format = "flat"
+    formatter.supported_modalities = ["text", "message"]
+    try:
+        yield
+    except CannotSay:
+        tokenizer.chat_template, transformer.modality_config, formatter.message_format = before
+        formatter.supported_modalities = ["text"]
+        raise
+
+
+def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
+    """The templates as one chat template: the user message is the text, the system message the instruction."""
+    parts = [
+        "{%- set turn = namespace(text='', instruction='') -%}",
+        "{%- for message in messages -%}",
+        "{%- if message['role'] == 'system' -%}{%- set turn.instruction = message['content'] | trim -%}",
+        "{%- else -%}{%- set turn.text = message['content'] -%}{%- endif -%}",
+        "{%- endfor -%}",
+    ]
+    if formatter.instruction_template is None:
+        refusal = "This encoder takes no instruction, but a prompt was given. Encode without a prompt."
+        parts.append(f"{{%- if turn.instruction -%}}{{{{- raise_exception({_quote(refusal)}) -}}}}{{%- endif -%}}")
+        return "".join(parts) + _jinja(formatter.template, opening)
+    before, after = (literal.strip() for literal in formatter.instruction_template.around_instruction())
+    if before:
+        parts.append(
+            f"{{%- if turn.instruction.startswith({_quote(before)}) -%}}"
+            f"{{%- set turn.instruction = turn.instruction[{len(before)}:] | trim -%}}{{%- endif -%}}"
+        )
+    if after:
+        parts.append(
+            f"{{%- if turn.instruction.endswith({_quote(after)}) -%}}"
+            f"{{%- set turn.instruction = turn.instruction[:-{len(after)}] | trim -%}}{{%- endif -%}}"
+        )
+    instructed = _jinja(formatter.instruction_template, opening)
+    plain = _jinja(formatter.template, opening)
+    return "".join(parts) + f"{{%- if turn.instruction -%}}{instructed}{{%- else -%}}{plain}{{%- endif -%}}"
+
+
+def _jinja(template: Template, opening: str) -> str:
+    slots = {"{text}": "turn.text", "{instruction}": "turn.instruction"}
+    expressions = [_quote(opening)] if template.bos and opening.strip() else []
+    expressions += [slots.get(piece) or _quote(piece) for piece in template.pieces]
+    if template.eos:
+        expressions.append("eos_token")
+    return "".join(f"{{{{- {expression} -}}}}" for expression in expressions)
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from safetensors.numpy import load_file
+from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
+from typer.testing import CliRunner, Result
+
+from st_llm2vec.cli import app
+from st_llm2vec.recipes import RECIPES
+
+PROMPT = "Find the passage that answers:"
+TEXTS = [f"The {thing} stood in the garden." for thing in ("oak", "table", "dog", "", "old well", "lamp")] * 7
+
+
+def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def succeed(*arguments: object, stdin: str | bytes | None = None) -> Result:
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+@pytest.fixture(autouse=True)
+def loud_again() -> Iterator[None]:
+    """The command line silences libraries for good; other tests want to hear them."""
+    logger, verbosity = logging.getLogger("sentence_transformers"), transformers_logging.get_verbosity()
+    level = logger.level
+    yield
+    logger.setLevel(level)
+    transformers_logging.set_verbosity(verbosity)
+    transformers_logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def folder(decoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("cli") / "encoder"
+    succeed("convert", decoder, "--output", folder, "--prompt", f"query={PROMPT}")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: str) -> np.ndarray:
+    return SentenceTransformer(folder).encode(TEXTS)
+
+
+def close(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and bool(np.allclose(first, second, atol=1e-5))
+
+
+# convert ------------------------------------------------------------------------------------------------
+
+
+def test_convert_prints_json_only(decoder: str, tmp_path: Path) -> None:
+    result = succeed(
+        "convert",
+        decoder,
+        "-o",
+        tmp_path / "e",
+        "-r",
+        "sgpt",
+        "--max-length",
+        64,
+        "--set",
+        "normalize: false".replace(": ", "="),
+        "--prompt",
+        "query=Find it:",
+        "--json",
+    )
+    data = json.loads(result.stdout)
+    assert (data["layout"], data["dimension"]) == ("text", 192)
+    assert data["attention"]["kind"] == "causal"
+    assert (data["config"]["max_length"], data["config"]["normalize"]) == (64, False)
+    encoder = SentenceTransformer(data["output"])
+    assert encoder.max_seq_length == 64
+    assert encoder.prompts["query"].strip() == "Find it:"
+
+
+def test_convert_tells_how_to_load(folder: str, decoder: str, tmp_path: Path) -> None:
+    shown = succeed("convert", decoder, "-o", tmp_path / "portable").stdout.replace("\n", "")
+    assert "portable" in shown and "SentenceTransformer(" in shown
+    shown = succeed("convert", decoder, "-o", tmp_path / "custom", "-r", "echo").stdout.replace("\n", "")
+    assert "custom" in shown and "st_llm2vec.load(" in shown
+
+
+def test_convert_takes_a_recipe_file(decoder: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("base: sgpt\nmax_length: 32\n")
+    data = json.loads(succeed("convert", decoder, "-o", tmp_path / "e", "-r", recipe, "--json").stdout)
+    assert (data["config"]["name"], data["config"]["max_length"]) == ("mine", 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["-r", "llm2ve"], "did you mean 'llm2vec'?"),
+        (["--set", "poling=mean"], "did you mean 'pooling'?"),
+        (["--set", "pooling"], "is not of the form NAME=VALUE"),
+        (["--set", "prompts=[1"], "the value is not YAML"),
+        (["--set", "max_length=long"], "do not fit the recipe 'llm2vec'"),
+        (["--set", "prompts=one", "--prompt", "query=two"], "do not fit the recipe 'llm2vec'"),
+        (["-r", "prompteol", "--prompt", "query=Find it:"], "takes no instruction"),
+        (["--dtype", "int8"], "--dtype int8 is not one of float32, float16, bfloat16."),
+        (["--max-length", "1000"], "longer than the context"),
+    ],
+)
+def test_convert_refuses_in_a_sentence(decoder: str, tmp_path: Path, options: list[str], sentence: str) -> None:
+    result = run("convert", decoder, "-o", tmp_path / "e", *options)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "e").exists()
+
+
+def test_convert_does_not_overwrite_its_decoder(decoder: str, tmp_path: Path) -> None:
+    copy = tmp_path / "decoder"
+    shutil.copytree(decoder, copy)
+    result = run("convert", copy, "-o", copy)
+    assert result.exit_code == 1
+    assert "is the decoder's own folder" in result.stderr
+    assert not (copy / "modules.json").exists()
+
+
+def test_debug_shows_the_error_itself(decoder: str, tmp_path: Path) -> None:
+    result = run("--debug", "convert", decoder, "-o", tmp_path / "e", "-r", "nothing")
+    assert isinstance(result.exception, ValueError)
+
+
+# inspect, recipes ---------------------------------------------------------------------------------------
+
+
+def test_inspect(decoder: str) -> None:
+    data = json.loads(succeed("inspect", decoder, "--json").stdout)
+    assert (data["model_type"], data["recommended"]) == ("llama", "llm2vec")
+    shown = succeed("inspect", decoder).stdout
+    assert "2,816,448 parameters" in shown
+    assert "Begin with llm2vec." in shown
+    assert all(recipe in shown for recipe in RECIPES)
+
+
+def test_inspect_refuses_in_a_sentence(tmp_path: Path) -> None:
+    result = run("inspect", tmp_path)
+    assert result.exit_code == 1
+    assert "has no config.json" in result.stderr
+
+
+def test_recipes() -> None:
+    data = json.loads(succeed("recipes", "--json").stdout)
+    assert data["echo"] == RECIPES["echo"].to_dict()
+    shown = succeed("recipes").stdout
+    assert all(name in shown for name in RECIPES)
+    assert "{bos}{text}{eos}" in shown
+
+
+# encode -------------------------------------------------------------------------------------------------
+
+
+def test_encode_arguments(folder: str, expected: np.ndarray) -> None:
+    data = json.loads(succeed("encode", folder, *TEXTS[:3], "--json").stdout)
+    assert data["dimension"] == 192
+    assert close(np.array(data["vectors"]), expected[:3])
+    shown = succeed("encode", folder, *TEXTS[:3]).stdout
+    assert "1.000" in shown and "--output" not in shown
+
+
+def test_encode_lines_to_npy_in_several_chunks(folder: str, expected: np.ndarray, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.txt"
+    lines.write_text("\n".join(TEXTS))
+    shown = succeed("encode", folder, "-i", lines, "-o", tmp_path / "v.npy", "--batch-size", 1).stdout
+    assert shown.startswith("42 vectors of 192 dimensions")
+    vectors = np.load(tmp_path / "v.npy", mmap_mode="r")
+    assert vectors.dtype == np.float32
+    assert close(vectors, expected)
+
+
+def test_empty_lines_are_rows(folder: str, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.txt"
+    lines.write_bytes(b"one\r\n\r\nthree\r\n")
+    succeed("encode", folder, "-i", lines, "-o", tmp_path / "v.npy")
+    expected = SentenceTransformer(folder).encode(["one", "", "three"])
+    assert close(np.load(tmp_path / "v.npy"), expected)
+
+
+def test_encode_standard_input_to_safetensors(folder: str, expected: np.ndarray, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "v.safetensors"
+    result = succeed("encode", folder, "-i", "-", "-o", target, "--json", stdin="\n".join(TEXTS) + "\n")
+    assert json.loads(result.stdout) == {"output": str(target), "rows": len(TEXTS), "dimension": 192}
+    assert close(load_file(target)["embeddings"], expected)
+
+
+def test_encode_jsonl_to_parquet_and_again(folder: str, expected: np.ndarray, tmp_path: Path) -> None:
+    rows = [{"body": text, "id": number} for number, text in enumerate(TEXTS)]
+    rows[5] = {"body": TEXTS[5], "note": ["seen"], "id": None}
+    source, target = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
+    source.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    succeed("encode", folder, "-i", source, "--column", "body", "-o", target, "--batch-size", 1)
+    table = parquet.read_table(target)
+    assert table.column_names == ["body", "id", "note", "embedding"]
+    assert len(table) == len(TEXTS) + 1
+    assert table["id"].to_pylist()[4:7] == [4, None, 6]
+    assert table["note"].to_pylist()[5] == ["seen"]
+    assert close(np.array(table["embedding"].to_pylist()[:-1], dtype=np.float32), expected)
+
+    refused = run("encode", folder, "-i", target, "--column", "body", "-o", tmp_path / "again.parquet")
+    assert "already has a column 'embedding'" in refused.stderr
+    parquet.write_table(table.drop_columns(["embedding"]), target)
+    succeed("encode", folder, "-i", target, "--column", "body", "-o", tmp_path / "again.parquet", "--batch-size", 1)
+    assert parquet.read_table(tmp_path / "again.parquet").equals(table)
+
+
+def test_encode_with_a_prompt(folder: str) -> None:
+    expected = SentenceTransformer(folder).encode(TEXTS[:2], prompt_name="query")
+    for options in (["--prompt", PROMPT], ["--prompt-name", "query"]):
+        data = json.loads(succeed("encode", folder, *TEXTS[:2], *options, "--json").stdout)
+        assert close(np.array(data["vectors"]), expected)
+
+
+def test_a_long_input_is_previewed(folder: str, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.txt"
+    lines.write_text("\n".join(TEXTS))
+    assert "The first 20 rows of 42; --output FILE writes them all." in succeed("encode", folder, "-i", lines).stdout
+
+
+FILES = {
+    "table.csv": "a,b",
+    "empty.txt": "",
+    "latin.txt": "caf\xe9".encode("latin-1"),
+    "rows.jsonl": '{"id": 1, "text": "one"}\n{"id": 2, "text": 3}\n',
+    "broken.jsonl": '{"text": "one"}\n{"text": \n',
+    "list.jsonl": '["one"]\n',
+    "missing.jsonl": '{"text": "one"}\n{"id": 1}\n',
+    "kinds.jsonl": '{"text": "one", "x": 1}\n{"text": "two", "x": "y"}\n',
+    "no.parquet": "not Parquet",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "neither texts nor --input was given"),
+        (["a text", "-i", "rows.jsonl"], "both texts and --input were given"),
+        (["-i", "nowhere.txt"], "There is no file nowhere.txt."),
+        (["-i", "."], "is a folder; give a file."),
+        (["-i", "table.csv"], "table.csv is a .csv file, which is not read here. Give .txt"),
+        (["-i", "empty.txt", "-o", "v.npy"], "empty.txt holds no texts"),
+        (["-i", "empty.txt"], "empty.txt holds no texts"),
+        (["-i", "latin.txt", "-o", "v.npy"], "latin.txt is not UTF-8 text"),
+        (["-i", "empty.txt", "--column", "text"], "empty.txt has no columns"),
+        (["-i", "rows.jsonl", "--column", "body"], "has no column 'body'; it has id, text. Choose one with --column."),
+        (["-i", "rows.jsonl", "-o", "v.npy"], "rows.jsonl, line 2: 'text' holds int '3'; a text is expected."),
+        (["-i", "broken.jsonl", "-o", "v.npy"], "broken.jsonl, line 2, is not JSON"),
+        (["-i", "list.jsonl", "-o", "v.npy"], "list.jsonl, line 1, is a JSON list; each must be an object."),
+        (["-i", "missing.jsonl", "-o", "v.npy"], "missing.jsonl, line 2, has no 'text'; it has id."),
+        (["-i", "kinds.jsonl", "-o", "v.parquet"], "which Parquet cannot hold"),
+        (["-i", "no.parquet"], "no.parquet could not be read as Parquet"),
+        (["a text", "-o", "v.pt"], "v.pt ends in .pt; vectors are written to .npy, .safetensors, .parquet."),
+        (["a text", "-o", "v"], "v has no extension"),
+        (["a text", "--prompt", "a", "--prompt-name", "query"], "Give --prompt or --prompt-name, not both."),
+        (["a text", "--prompt-name", "answer"], "'answer' not found"),
+    ],
+)
+def test_encode_refuses_in_a_sentence(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = run("encode", folder, *options)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+
+
+def test_a_failure_leaves_the_earlier_file(folder: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "v.npy"
+    rows = [json.dumps({"text": text}) for text in TEXTS]
+    source.write_text("\n".join([*rows, '{"text": 1}']))
+    target.write_bytes(b"earlier")
+    result = run("encode", folder, "-i", source, "-o", target, "--batch-size", 1)
+    assert "line 43: 'text' holds int" in result.stderr
+    assert target.read_bytes() == b"earlier"
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "v.npy"}
+
+
+def test_a_decoder_is_no_encoder_yet(decoder: str) -> None:
+    result = run("encode", decoder, "a text")
+    assert result.exit_code == 1
+    assert "is not an encoder yet" in result.stderr

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from st_llm2vec.convert import convert
+from st_llm2vec.inspection import inspect_model
+from st_llm2vec.modules.latent_attention import LatentAttentionPooling
+from st_llm2vec.recipes import RECIPES
+
+
+def test_the_facts_of_a_decoder(decoder: str) -> None:
+    found = inspect_model(decoder)
+    assert (found.model_type, found.architecture, found.dtype) == ("llama", "LlamaModel", "float32")
+    assert (found.parameters, found.layers, found.width) == (2_816_448, 6, 192)
+    assert (found.vocabulary, found.context) == (4096, 512)
+    assert found.attention == "causal under sdpa, with and without padding"
+    assert {probe.implementation: probe.kind for probe in found.bidirectional} == {
+        "sdpa": "bidirectional",
+        "eager": "bidirectional",
+    }
+    assert not (found.refusal or found.needs_repair or found.left_padding_changes or found.position_ids)
+    assert found.tokenizer.family == "byte-level BPE"
+    assert (found.tokenizer.bos, found.tokenizer.eos, found.tokenizer.pad) == ("<s>", "</s>", "<pad>")
+    assert not found.tokenizer.chat_template
+    assert found.recommended == "llm2vec"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "tokenizer"),
+    [("llama", "byte-level"), ("llama", "metaspace+bos"), ("gpt2", "byte-level+bos"), ("stablelm", "byte-level+bos")],
+)
+def test_every_recipe_is_foreseen_as_convert_makes_it(
+    tiny: Callable[..., str], model_type: str, tokenizer: str
+) -> None:
+    folder = tiny(model_type, tokenizer)
+    foreseen = {one.recipe: (one.layout, one.reason) for one in inspect_model(folder).recipes}
+    made = {}
+    for recipe in RECIPES:
+        manifest = convert(folder, recipe).manifest
+        made[recipe] = (manifest.layout, manifest.reason)
+    assert foreseen == made
+
+
+def test_a_recipe_that_convert_refuses_is_impossible_for_the_same_reason(tiny: Callable[..., str]) -> None:
+    folder = tiny("llama", "byte-level+bos", max_position_embeddings=48)
+    outlook = next(one for one in inspect_model(folder).recipes if one.recipe == "bge-en-icl-few-shot")
+    with pytest.raises(ValueError, match="no room for the text") as refusal:
+        convert(folder, "bge-en-icl-few-shot")
+    assert (outlook.layout, outlook.reason) == ("impossible", str(refusal.value))
+    assert not outlook.portable
+
+
+def test_tokenizers_in_words(tiny: Callable[..., str]) -> None:
+    tokenizer = inspect_model(tiny("llama", "metaspace")).tokenizer
+    assert tokenizer.family.startswith("Metaspace BPE")
+    assert tokenizer.bos == ""
+
+
+def test_absolute_positions_are_noticed(tiny: Callable[..., str]) -> None:
+    found = inspect_model(tiny("gpt2"))
+    assert found.left_padding_changes
+    assert found.position_ids
+
+
+def test_a_repair_is_noticed(tiny: Callable[..., str]) -> None:
+    found = inspect_model(tiny("stablelm"))
+    assert found.needs_repair
+    assert all(probe.kind == "bidirectional" for probe in found.bidirectional)
+    assert next(one for one in found.recipes if one.recipe == "llm2vec").layout == "custom"
+
+
+def test_a_hybrid_gets_a_causal_recipe(tiny: Callable[..., str]) -> None:
+    found = inspect_model(tiny("qwen3_next"))
+    assert found.bidirectional[0].kind == "hybrid"
+    assert found.recommended == "prompteol"
+    assert "recurrent layers stay causal" in found.advice
+
+
+def test_a_model_that_stays_causal_gets_echo(tiny: Callable[..., str]) -> None:
+    found = inspect_model(tiny("mamba"))
+    assert found.refusal
+    assert found.recommended == "echo"
+    impossible = {one.recipe for one in found.recipes if one.layout == "impossible"}
+    assert impossible == {name for name, recipe in RECIPES.items() if recipe.attention == "bidirectional"}
+
+
+def test_latent_attention_is_looked_at_without_its_weights(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    build = LatentAttentionPooling.__init__
+
+    def spy(module: LatentAttentionPooling, *args: object, **kwargs: object) -> None:
+        build(module, *args, **kwargs)
+        built.append({parameter.device.type for parameter in module.parameters()})
+
+    monkeypatch.setattr(LatentAttentionPooling, "__init__", spy)
+    inspect_model(decoder)
+    assert built == [{"meta"}]
+
+
+def test_as_data_it_is_json(decoder: str) -> None:
+    data = inspect_model(decoder).to_dict()
+    assert json.loads(json.dumps(data)) == data
+    assert data["bidirectional"][0]["description"] == "bidirectional under sdpa, with and without padding"
+    assert {one["recipe"] for one in data["recipes"] if one["portable"]} >= {"llm2vec", "prompteol", "sgpt"}
+
+
+def test_an_encoder_is_refused(tiny: Callable[..., str]) -> None:
+    folder = tiny("llama")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=512, **sizes)).save_pretrained(folder)
+    with pytest.raises(ValueError, match="it is an encoder already"):
+        inspect_model(folder)
