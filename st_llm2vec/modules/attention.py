@@ -106,7 +106,7 @@ def repair_attention(model: PreTrainedModel, attention: Attention) -> bool:
     changed = False
     for module in model.modules():
         if isinstance(getattr(module, "is_causal", None), bool) and module.is_causal != (attention == "causal"):
-            module.is_causal = attention == "causal"
+            module.is_causal = attention == "causal"  # type: ignore[assignment]
             changed = True
     return changed
 

@@ -1,0 +1,46 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from st_llm2vec import RECIPES, EncoderConfig, convert
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", README, re.DOTALL).groups()
+    monkeypatch.chdir(tmp_path)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "README.md", "exec"), {})
+    assert output.getvalue().strip() == printed.strip()
+    assert (tmp_path / "my-encoder" / "modules.json").is_file()
+
+
+def test_the_table_lists_every_recipe_as_it_is(decoder: str) -> None:
+    rows = {}
+    for line in README.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and cells[0].startswith("`"):
+            for name in re.findall(r"`([^`]+)`", cells[0]):
+                rows[name] = cells
+    assert set(rows) == set(RECIPES)
+    for name, recipe in RECIPES.items():
+        _, _, attention, _, instructed, saved = rows[name]
+        overrides = {"latent_attention": {"num_latents": 2, "num_heads": 1}} if name == "nv-embed" else {}
+        layout = convert(decoder, name, **overrides).manifest.layout
+        assert attention == recipe.attention
+        assert (instructed == "yes") == (recipe.instruction_template is not None)
+        assert (saved == "custom") == (layout == "custom")
+
+
+def test_the_recipe_of_ones_own(decoder: str) -> None:
+    config = re.search(r"convert\(path, (EncoderConfig\(.*\))\)", README).group(1)
+    assert convert(decoder, eval(config, {"EncoderConfig": EncoderConfig})).encode("a text").shape == (192,)
