@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from st_llm2vec.architectures import FAMILIES, tiny_decoder
-from st_llm2vec.convert import apply_attention, needs_position_ids, sees_future
+from st_llm2vec.conversion import apply_attention, needs_position_ids, sees_future
 from st_llm2vec.modules.attention import (
     AttentionProbe,
     CausalAttentionError,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "convert": "st_llm2vec.convert",
+    "convert": "st_llm2vec.conversion",
     "load": "st_llm2vec.checkpoints.load",
     "inspect_model": "st_llm2vec.inspection",
     "decoder_path": "st_llm2vec.assets",
@@ -34,7 +34,7 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from st_llm2vec.assets import decoder_path as decoder_path
     from st_llm2vec.checkpoints.load import load as load
-    from st_llm2vec.convert import convert as convert
+    from st_llm2vec.conversion import convert as convert
     from st_llm2vec.encoder import TextEncoder as TextEncoder
     from st_llm2vec.inspection import inspect_model as inspect_model
     from st_llm2vec.modules import BidirectionalTransformer as BidirectionalTransformer

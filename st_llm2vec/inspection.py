@@ -18,11 +18,11 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 from st_llm2vec.checkpoints.decoder import load_transformer
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.compilation import compile_encoder
-from st_llm2vec.convert import (
-    _prepare_tokenizer,
+from st_llm2vec.conversion import (
     apply_attention,
     left_padding_changes,
     needs_position_ids,
+    prepare_tokenizer,
     probe_implementations,
     prove_decoder,
     sees_future,
@@ -61,7 +61,7 @@ class Outlook:
     Args:
         recipe: The recipe's name.
         layout: ``"text"`` or ``"message"`` (stock modules), ``"custom"`` (this package's own), or ``"impossible"``.
-        reason: Why, in a sentence.
+        reason: Why.
     """
 
     recipe: str
@@ -134,7 +134,7 @@ def inspect_model(
 ) -> Inspection:
     """Load a decoder once, try its attention and every recipe on it, and recommend one.
 
-    Nothing is written. The model runs a few batches of some tokens; its weights are never changed.
+    Nothing is written; the model runs a few batches of some tokens.
 
     Args:
         name: A folder or a name on the Hugging Face Hub.
@@ -160,7 +160,6 @@ def inspect_model(
     embeddings: Any = model.get_input_embeddings()
     as_loaded = probe_attention(model)
     prove_decoder(model, name)
-    tokenizer = _tokenizer_facts(transformer.tokenizer, name)
     left_changes = left_padding_changes(model)
     context = transformer.max_seq_length
     bidirectional, refusal, needs_repair = _try_bidirectional(model, name)
@@ -181,9 +180,9 @@ def inspect_model(
         needs_repair=needs_repair,
         left_padding_changes=left_changes,
         position_ids=left_changes and needs_position_ids(model),
-        tokenizer=tokenizer,
+        tokenizer=_tokenizer_facts(transformer.tokenizer, name),
         recipes=tuple(
-            _outlook(transformer, config, name, refusal, needs_repair, left_changes) for config in RECIPES.values()
+            _outlook(transformer, one, name, refusal, needs_repair, left_changes) for one in RECIPES.values()
         ),
         recommended=recommended,
         advice=advice,
@@ -235,7 +234,7 @@ def _outlook(
     weightless = torch.device("meta") if config.pooling == "latent_attention" else nullcontext()
     try:
         with _tokenizer_kept(transformer.tokenizer):
-            _prepare_tokenizer(trial, config, name, {})
+            prepare_tokenizer(trial, config, name, {})
             with weightless:
                 compiled = compile_encoder(trial, config, needs_repair and bidirectional)
             if compiled.layout != "custom":
@@ -250,8 +249,7 @@ def _outlook(
 def _tokenizer_kept(tokenizer: Any) -> Iterator[None]:
     """Undo what preparing and compiling change in a tokenizer; a copy of a large one would take seconds."""
     names = ("pad_token", "padding_side", "truncation_side", "model_max_length", "chat_template")
-    kept = {name: getattr(tokenizer, name) for name in names}
-    normalizer = tokenizer.backend_tokenizer.normalizer
+    kept, normalizer = {name: getattr(tokenizer, name) for name in names}, tokenizer.backend_tokenizer.normalizer
     try:
         yield
     finally:
@@ -262,19 +260,19 @@ def _tokenizer_kept(tokenizer: Any) -> Iterator[None]:
 
 def _recommend(bidirectional: tuple[AttentionProbe, ...], refusal: str) -> tuple[str, str]:
     if refusal:
-        why = "Its attention stays causal; Echo reads the text twice, so that the second reading has seen the whole."
+        why = "It cannot be made bidirectional; Echo reads the text twice, so that the second time it has seen it all."
         elsewhere = [probe.implementation for probe in bidirectional if sees_future(probe)]
         return "echo", why + (
             f' With attn_implementation="{elsewhere[0]}" it can be bidirectional.' if elsewhere else ""
         )
     if bidirectional[0].kind == "hybrid":
         return "prompteol", (
-            "Its recurrent layers stay causal whatever is set, so a bidirectional recipe would be bidirectional in part "
-            "only; a causal recipe takes the model as it is, and this one needs no training."
+            "Its recurrent or convolutional layers stay causal whatever is set, so a bidirectional recipe would be so in "
+            "part only; a causal recipe takes the model as it is, and this one needs no training."
         )
     return "llm2vec", (
         "Its attention can be made bidirectional, which an encoder that will be trained wants. "
-        'Without any training take "prompteol" or "echo", which are made for that and give better vectors.'
+        'Without any training take "prompteol" or "echo", which are made for that.'
     )
 
 

@@ -151,7 +151,7 @@ class EncoderConfig:
         for name in changes:
             if name not in names:
                 raise ValueError(
-                    f"EncoderConfig has no field {name!r}{_closest(name, names)}. Fields: {', '.join(names)}."
+                    f"EncoderConfig has no field {name!r}{_closest(name, names)} Fields: {', '.join(names)}."
                 )
         return dataclasses.replace(self, **changes)
 
@@ -170,7 +170,10 @@ class EncoderConfig:
         """
         changes = dict(data)
         base = get_recipe(changes.pop("base")) if "base" in changes else cls()
-        return base.replace(**changes)
+        try:
+            return base.replace(**changes)
+        except TypeError as error:
+            raise ValueError(f"A field of the recipe has a value of the wrong type: {error}.") from error
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> EncoderConfig:
@@ -179,7 +182,10 @@ class EncoderConfig:
         Raises:
             ValueError: If the file is not a mapping of EncoderConfig's fields.
         """
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(data, dict):
             raise ValueError(f"{path} must hold a mapping of EncoderConfig's fields, not {type(data).__name__}.")
         return cls.from_dict({"name": Path(path).stem, **data})
@@ -322,11 +328,11 @@ def get_recipe(recipe: str | Path | Mapping[str, Any] | EncoderConfig) -> Encode
             raise ValueError(f"There is no recipe file {recipe}.")
         return EncoderConfig.from_yaml(recipe)
     raise ValueError(
-        f"There is no recipe {str(recipe)!r}{_closest(str(recipe), list(RECIPES))}. Known: {', '.join(RECIPES)}; "
+        f"There is no recipe {str(recipe)!r}{_closest(str(recipe), list(RECIPES))} Known: {', '.join(RECIPES)}; "
         "or give a YAML file or an EncoderConfig."
     )
 
 
 def _closest(word: str, words: list[str]) -> str:
     matches = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {matches[0]!r}?" if matches else "."

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 REVISION = "main"
 
 
 @dataclass
 class Repository:
-    """A folder as a model repository with one commit; only files that were there at the start are served."""
+    """A folder as a model repository with one commit on ``main``: the files that were there when it was made."""
 
     folder: Path
     etags: dict[str, str] = field(default_factory=dict)
@@ -26,11 +26,12 @@ class Repository:
     def __post_init__(self) -> None:
         for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
             content = path.read_bytes()
-            blob = hashlib.sha1(b"blob %d\0" % len(content) + content)  # noqa: S324
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content)
             self.etags[path.relative_to(self.folder).as_posix()] = blob.hexdigest()
         self.commit = hashlib.sha1(json.dumps(self.etags).encode()).hexdigest()
 
     def tree(self, parent: str, recursive: bool) -> list[dict[str, object]]:
+        """Files and direct subfolders of a folder, as the Hub lists them."""
         prefix = f"{parent}/" if parent else ""
         inside = [name for name in self.etags if name.startswith(prefix)]
         folders = {name[: len(prefix) + end] for name in inside if (end := name[len(prefix) :].find("/")) > 0}
@@ -89,18 +90,15 @@ class _Handler(BaseHTTPRequestHandler):
         if api and kind == "revision" and not inner:
             siblings = [{"rfilename": file} for file in repository.etags]
             self._answer_json({"id": "/".join(parts[:2]), "sha": repository.commit, "siblings": siblings})
-        elif api and kind == "tree" and (entries := repository.tree(name, "true" in _recursive(url.query))):
+        elif api and kind == "tree" and (entries := repository.tree(name, "recursive=true" in url.query.lower())):
             self._answer_json(entries)
         elif not api and kind == "resolve" and name in repository.etags:
-            self._answer((repository.folder / name).read_bytes(), repository.commit, repository.etags[name])
+            headers = {"ETag": f'"{repository.etags[name]}"', "X-Repo-Commit": repository.commit}
+            self._send(200, (repository.folder / name).read_bytes(), headers)
         else:
             self._refuse("EntryNotFound", "Entry not found", {"X-Repo-Commit": repository.commit})
 
     do_HEAD = do_GET
-
-    def _answer(self, content: bytes, commit: str, etag: str) -> None:
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Type": "application/octet-stream"}
-        self._send(200, content, headers)
 
     def _answer_json(self, content: object) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -118,7 +116,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Keep quiet: the requests are in ``Hub.requests``."""
-
-
-def _recursive(query: str) -> str:
-    return parse_qs(query).get("recursive", [""])[0].lower()

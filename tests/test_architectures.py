@@ -13,7 +13,7 @@ from transformers import CONFIG_MAPPING
 
 from st_llm2vec import convert
 from st_llm2vec.architectures import FAMILIES, tiny_decoder
-from st_llm2vec.convert import apply_attention, prove_decoder
+from st_llm2vec.conversion import apply_attention, prove_decoder
 from st_llm2vec.modules.attention import CausalAttentionError, prove_attention, set_attention
 
 DOCS = Path(__file__).parents[1] / "docs"

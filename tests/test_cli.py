@@ -58,9 +58,6 @@ def close(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and bool(np.allclose(first, second, atol=1e-5))
 
 
-# convert ------------------------------------------------------------------------------------------------
-
-
 def test_convert_prints_json_only(decoder: str, tmp_path: Path) -> None:
     result = succeed(
         "convert",
@@ -72,7 +69,7 @@ def test_convert_prints_json_only(decoder: str, tmp_path: Path) -> None:
         "--max-length",
         64,
         "--set",
-        "normalize: false".replace(": ", "="),
+        "normalize=false",
         "--prompt",
         "query=Find it:",
         "--json",
@@ -136,9 +133,6 @@ def test_debug_shows_the_error_itself(decoder: str, tmp_path: Path) -> None:
     assert isinstance(result.exception, ValueError)
 
 
-# inspect, recipes ---------------------------------------------------------------------------------------
-
-
 def test_inspect(decoder: str) -> None:
     data = json.loads(succeed("inspect", decoder, "--json").stdout)
     assert (data["model_type"], data["recommended"]) == ("llama", "llm2vec")
@@ -160,9 +154,6 @@ def test_recipes() -> None:
     shown = succeed("recipes").stdout
     assert all(name in shown for name in RECIPES)
     assert "{bos}{text}{eos}" in shown
-
-
-# encode -------------------------------------------------------------------------------------------------
 
 
 def test_encode_arguments(folder: str, expected: np.ndarray) -> None:

@@ -42,5 +42,6 @@ def test_the_table_lists_every_recipe_as_it_is(decoder: str) -> None:
 
 
 def test_the_recipe_of_ones_own(decoder: str) -> None:
-    config = re.search(r"convert\(path, (EncoderConfig\(.*\))\)", README).group(1)
-    assert convert(decoder, eval(config, {"EncoderConfig": EncoderConfig})).encode("a text").shape == (192,)
+    config = re.search(r"mine = (EncoderConfig.*)\n", README).group(1)
+    encoder = convert(decoder, eval(config, {"EncoderConfig": EncoderConfig}))
+    assert encoder.encode("a text").shape == (192,)

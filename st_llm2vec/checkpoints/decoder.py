@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError
 from sentence_transformers.base.modules import Transformer
 from transformers import (
     AutoConfig,
@@ -27,7 +28,7 @@ def load_transformer(name: str, dtype: Any, attn_implementation: str | None, hub
         name: The folder or the repository's name.
         dtype: Weights' type, or ``None`` for the stored one.
         attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
-        hub: ``revision``, ``token`` and ``local_files_only``, those that are set.
+        hub: ``revision``, ``token`` and ``local_files_only``, those that are set. Code in a repository is never run.
 
     Returns:
         A stock ``Transformer`` that reads plain texts, whatever chat template the tokenizer has.
@@ -35,6 +36,9 @@ def load_transformer(name: str, dtype: Any, attn_implementation: str | None, hub
     Raises:
         ValueError: If there is no model, it is an encoder-decoder, or weights or tokenizer are missing.
     """
+    hub = {**hub, "trust_remote_code": False}
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise ValueError(f"There is no folder {name}.")
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} has no config.json, so it is not a model's folder. Give the folder that holds one.")
     try:
@@ -71,12 +75,12 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     if tokenizer is None:
         if not model.config._name_or_path:
             raise ValueError("A loaded model without a source needs its tokenizer too: convert(model, tokenizer=...).")
-        tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path, trust_remote_code=False)
     body = cast("PreTrainedModel", model.base_model)
     with tempfile.TemporaryDirectory() as folder:
         body.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        return _around(body, folder, {})
+        return _around(body, folder, {"trust_remote_code": False})
 
 
 def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
@@ -87,7 +91,7 @@ def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedMod
             if report["missing_keys"] and config.get_text_config(decoder=True).tie_word_embeddings:
                 whole, report = cast("tuple[Any, Any]", AutoModelForCausalLM.from_pretrained(name, **options))
                 model = whole.base_model
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{name} could not be loaded: {error}") from error
     missing = sorted(report["missing_keys"])
     if missing:

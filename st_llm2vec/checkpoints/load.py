@@ -6,9 +6,11 @@ import importlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
 
@@ -56,23 +58,16 @@ def load(
         ValueError: If the folder is no encoder, or names a module that is neither stock nor ours.
         CausalAttentionError: If the encoder is meant to be bidirectional and is not here.
     """
-    folder = _resolve(path_or_id, revision, token, cache_folder, local_files_only)
-    modules_path = folder / "modules.json"
-    if not modules_path.is_file():
-        raise ValueError(
-            f"{path_or_id} has no modules.json, so it is not an encoder yet. To make one from a decoder: "
-            f'st_llm2vec.convert("{path_or_id}", "llm2vec").'
-        )
-    entries = json.loads(modules_path.read_text(encoding="utf-8"))
+    hub: dict[str, Any] = {"token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
+    folder = _resolve(path_or_id, revision, hub)
+    entries = _read_json(folder / "modules.json", path_or_id)
+    settings = _read_json(folder / "config_sentence_transformers.json", path_or_id)
     classes = [_module_class(entry["type"], path_or_id) for entry in entries]
-    settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
     check_version_requirements(settings.get("requirements"), source=str(path_or_id))
     model_kwargs = {"dtype": dtype, "attn_implementation": attn_implementation}
     model_kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
     modules = [
-        cls.load(
-            str(folder), subfolder=entry["path"], local_files_only=local_files_only, model_kwargs=dict(model_kwargs)
-        )
+        cls.load(str(folder), subfolder=entry["path"], model_kwargs=dict(model_kwargs), **hub)
         for cls, entry in zip(classes, entries, strict=True)
     ]
     encoder = TextEncoder(
@@ -93,23 +88,47 @@ def _meant_bidirectional(encoder: TextEncoder) -> bool:
     return encoder.manifest is not None and encoder.manifest.config.attention == "bidirectional"
 
 
-def _resolve(
-    path_or_id: str | Path, revision: str | None, token: str | bool | None, cache_folder: str | None, offline: bool
-) -> Path:
+def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) -> Path:
+    """The encoder's folder, downloaded first if it is on the Hub; a decoder is refused before its weights come."""
     if Path(path_or_id).is_dir():
+        if not (Path(path_or_id) / "modules.json").is_file():
+            raise _no_encoder(path_or_id)
         return Path(path_or_id)
-    if Path(path_or_id).is_absolute() or str(path_or_id).startswith((".", "~")) or str(path_or_id).count("/") > 1:
-        raise ValueError(f"There is no folder {path_or_id}.")
-    return Path(
-        snapshot_download(
-            str(path_or_id),
-            revision=revision,
-            token=token,
-            cache_dir=cache_folder,
-            local_files_only=offline,
-            ignore_patterns=IGNORED_ON_THE_HUB,
-        )
+    options = {
+        "revision": revision,
+        "token": hub["token"],
+        "cache_dir": hub["cache_folder"],
+        "local_files_only": hub["local_files_only"],
+    }
+    try:
+        hf_hub_download(str(path_or_id), "modules.json", **options)
+        return Path(snapshot_download(str(path_or_id), ignore_patterns=IGNORED_ON_THE_HUB, **options))
+    except HFValidationError as error:
+        raise ValueError(f"There is no folder {path_or_id}, and it is no repository's name either.") from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(f"{path_or_id} is not in the cache and could not be downloaded: {error}") from error
+    except EntryNotFoundError as error:
+        raise _no_encoder(path_or_id) from error
+    except HfHubHTTPError as error:
+        raise ValueError(f"{path_or_id} could not be downloaded from the Hub: {error}") from error
+
+
+def _no_encoder(path_or_id: str | Path) -> ValueError:
+    return ValueError(
+        f"{path_or_id} has no modules.json, so it is not an encoder yet. To make one from a decoder: "
+        f'st_llm2vec.convert("{path_or_id}", "llm2vec").'
     )
+
+
+def _read_json(path: Path, source: str | Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{source} has no {path.name}, so the encoder is incomplete; save or download it again."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name} of {source} is not valid JSON ({error}); save or download it again.") from error
 
 
 def _module_class(type_name: str, source: str | Path) -> type[Module]:
@@ -117,7 +136,13 @@ def _module_class(type_name: str, source: str | Path) -> type[Module]:
         return CUSTOM_MODULES[type_name]
     if type_name.startswith(STOCK_NAMESPACE):
         module, name = type_name.rsplit(".", 1)
-        return getattr(importlib.import_module(module), name)
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{source} names the module {type_name!r}, which the installed Sentence Transformers does not have; "
+                "upgrade it, or save the encoder with this version."
+            ) from error
     raise ValueError(
         f"{source} names the module {type_name!r}, which is neither a Sentence Transformers module nor one of this "
         "package's own, and code from a repository is never run here. If you trust it, load it with "

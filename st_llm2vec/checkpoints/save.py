@@ -56,6 +56,8 @@ def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]
         write(staging)
         complete_folder(encoder, staging)
         staging.chmod(0o755)
+        for file in staging.rglob("*.safetensors"):
+            file.chmod(0o644)
         if path.exists():
             _move_into(staging, path)
         else:

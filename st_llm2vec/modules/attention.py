@@ -78,6 +78,13 @@ class AttentionProbe:
         lists = {"layers": list(self.layers), "padded_layers": list(self.padded_layers)}
         return {**asdict(self), **lists, "kind": self.kind}
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> AttentionProbe:
+        """Read back what :meth:`to_dict` wrote."""
+        fields = {name: value for name, value in data.items() if name != "kind"}
+        layers, padded = tuple(fields.pop("layers")), tuple(fields.pop("padded_layers"))
+        return cls(**fields, layers=layers, padded_layers=padded)
+
 
 def set_attention(model: PreTrainedModel, attention: Attention) -> None:
     """Set ``is_causal`` in the model's configuration, which Transformers (>= 5.2) reads at every forward.

@@ -208,8 +208,25 @@ def test_repaired_families_are_saved_with_the_repair(tiny, tmp_path: Path) -> No
 def test_a_decoder_is_not_an_encoder_yet(decoder: str) -> None:
     with pytest.raises(ValueError, match="no modules.json.*convert"):
         load(decoder)
-    with pytest.raises(ValueError, match="There is no folder"):
-        load("/no/such/folder")
+    for missing in ("/no/such/folder", "no such name"):
+        with pytest.raises(ValueError, match="There is no folder"):
+            load(missing)
+
+
+def test_broken_folders_are_refused_in_a_sentence(decoder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    make(decoder, "llm2vec").save_pretrained(str(folder))
+    modules = (folder / "modules.json").read_text()
+    (folder / "modules.json").write_text(modules.replace(".Pooling", ".NoSuchPooling"))
+    with pytest.raises(ValueError, match="NoSuchPooling.*does not have"):
+        load(folder)
+    (folder / "modules.json").write_text(modules[:-10])
+    with pytest.raises(ValueError, match="not valid JSON"):
+        load(folder)
+    (folder / "modules.json").write_text(modules)
+    (folder / "config_sentence_transformers.json").unlink()
+    with pytest.raises(ValueError, match="has no config_sentence_transformers.json"):
+        load(folder)
 
 
 def test_pickles_are_not_written(decoder: str, tmp_path: Path) -> None:

@@ -217,6 +217,8 @@ def test_recurrent_models_are_padded_on_the_right(tiny: Callable[..., str]) -> N
 
 
 def test_folders_that_are_no_models(tmp_path: Path, decoder: str) -> None:
+    with pytest.raises(ValueError, match="There is no folder"):
+        convert("/no/such/folder")
     with pytest.raises(ValueError, match="no config.json"):
         convert(tmp_path)
     AutoModel.from_pretrained(decoder).config.save_pretrained(tmp_path)
@@ -224,6 +226,21 @@ def test_folders_that_are_no_models(tmp_path: Path, decoder: str) -> None:
         convert(tmp_path)
     AutoModel.from_pretrained(decoder).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="tokenizer"):
+        convert(tmp_path)
+
+
+def test_code_beside_a_decoder_is_never_run(tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import json
+
+    AutoModel.from_pretrained(decoder).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(decoder).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "unheard-of", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text("raise SystemExit('this was run')")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 10))
+    with pytest.raises(ValueError, match="could not be read as a Transformers model"):
         convert(tmp_path)
 
 
@@ -277,3 +294,12 @@ def test_an_adapter_must_be_merged_first(decoder: str) -> None:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(decoder), LoraConfig(target_modules=["q_proj"]))
     with pytest.raises(ValueError, match="merge it first"):
         convert(model)
+
+
+def test_the_name_convert_is_the_function_whatever_was_imported_first() -> None:
+    import subprocess
+    import sys
+
+    code = "import st_llm2vec.inspection, st_llm2vec.demo; from st_llm2vec import convert, load; convert.__call__"
+    code += "; assert callable(convert) and callable(load)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -84,7 +84,7 @@ def convert(
         transformer = load_transformer(name, dtype, attn_implementation, hub)
     prove_decoder(transformer.model, name)
     probe, repaired = apply_attention(transformer.model, config.attention, name)
-    _prepare_tokenizer(transformer, config, name, overrides)
+    prepare_tokenizer(transformer, config, name, overrides)
     compilation = compile_encoder(transformer, config, repaired)
     transformer.model.config.st_llm2vec_layout = compilation.layout
     logger.info("%s as %s: %s (%s)", name, config.name, compilation.layout, compilation.reason)
@@ -172,9 +172,18 @@ def sees_future(probe: AttentionProbe) -> bool:
     return probe.kind in ("bidirectional", "hybrid")
 
 
-def _prepare_tokenizer(
-    transformer: Transformer, config: EncoderConfig, name: str, overrides: Mapping[str, Any]
-) -> None:
+def prepare_tokenizer(transformer: Transformer, config: EncoderConfig, name: str, overrides: Mapping[str, Any]) -> None:
+    """Give the tokenizer a padding token, the padding side and the longest input that the encoder is to have.
+
+    Args:
+        transformer: The decoder, its attention already set.
+        config: The encoder.
+        name: The decoder's name, for messages.
+        overrides: The fields that the caller asked for, whose impossible values are refused, not mended.
+
+    Raises:
+        ValueError: If the tokenizer is not a fast one, has no token to pad with, or the context is too short.
+    """
     tokenizer = transformer.tokenizer
     if tokenizer is None or not tokenizer.is_fast:
         raise ValueError(f"{name} has no fast tokenizer (tokenizer.json), which exact spans need.")
