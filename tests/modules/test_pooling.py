@@ -68,3 +68,26 @@ def test_latent_attention_at_nv_embeds_size_says_how_large_it_is() -> None:
     feed_forward = 4096 * 32768 + 32768 + 16384 * 4096 + 4096
     assert pooling.num_parameters == attention + feed_forward + 512 * 4096 + 6 * 4096
     assert f"{pooling.num_parameters:,}" in repr(pooling)
+
+
+def test_latent_attention_is_nv_embeds_formula() -> None:
+    """Written out by hand, token by token and head by head (arXiv 2405.17428, section 3.2)."""
+    torch.manual_seed(0)
+    pooling = LatentAttentionPooling(8, num_latents=4, num_heads=2, head_dimension=6).double()
+    states = torch.randn(3, 8, dtype=torch.float64)
+    norm = torch.nn.functional.layer_norm
+    latents = norm(pooling.latents, (8,))
+    key, value = (latents @ pooling.to_key_value.weight.T).split(12, dim=1)
+    rows = []
+    for state in states:
+        query = norm(state, (8,)) @ pooling.to_query.weight.T
+        heads = []
+        for head in (slice(0, 6), slice(6, 12)):
+            weights = torch.softmax(key[:, head] @ query[head] / 6**0.5, dim=0)
+            heads.append(weights @ value[:, head])
+        state = state + torch.cat(heads) @ pooling.to_output.weight.T
+        inner = pooling.feed_forward.project_in(norm(state, (8,)))
+        gated = inner[:32] * torch.nn.functional.gelu(inner[32:])
+        rows.append(state + pooling.feed_forward.project_out(gated))
+    features = {"token_embeddings": states[None], "attention_mask": torch.ones(1, 3)}
+    torch.testing.assert_close(pooling(features)["sentence_embedding"][0], torch.stack(rows).mean(0))
