@@ -55,11 +55,24 @@ Ways of calling, each through this package (`st_llm2vec.load`) and through plain
 | bare | `encode(texts, prompt="{instruction}")`: a saved instruction, without a blank at its end |
 | other | `encode(texts, prompt="{other}")`: an instruction that was never saved, without a blank at its end |
 
-Where stock modules say the encoder with a prompt (layout `text`), the instruction and the text are one string to plain
-Sentence Transformers. A saved instruction is recognised by the saved tokenizer, which puts the blank back; one that was
-never saved is glued to the text, and no stock setting can prevent it: end it with a blank (then it is exact), save it
-as a prompt, or use this package, which adds the blank. Layouts `message` and `custom` take bare instructions
-everywhere. In the layout `text` of `llm2vec`, blanks at the end of a text are dropped.
+## Where stock modules end
+
+Through this package every way of calling is exact. In a folder of the layout `text` (`llm2vec`, `sgpt`), instruction
+and text are one string to plain Sentence Transformers, and no stock setting can mark the border. A saved instruction
+that is passed bare is recognised by the saved tokenizer, which puts the blank back, if it ends in punctuation or has
+five words or more (shorter ones might begin a text). One that was never saved is glued to the text: end it with a
+blank (then it is exact), save it as a prompt, or use this package, which adds the blank. Layouts `message` and `custom`
+take bare instructions everywhere.
+
+Limits of the stock layouts, here and through plain Sentence Transformers alike:
+
+- `llm2vec` drops blanks at the end of a text, and a text that holds a special token of the tokenizer as a literal
+  string (such as `<s>`) loses the blank before it, and BOS wherever it stands.
+- A text that is cut in the layout `message` is cut between two of its tokens, which may fall inside a character of a
+  script without blanks, and the tokens of the suffix are put back as they are, where the whole string might have
+  merged a full stop with the quotation mark after it. The vector is the same alone and in any batch.
+- An empty text has no token where the tokenizer adds no BOS: this package reads it as one padding token, while plain
+  Sentence Transformers raises an error if the whole batch is empty.
 
 """
 

@@ -27,6 +27,7 @@ _EXPORTS = {
     "LatentAttentionPooling": "st_llm2vec.modules",
     "CausalAttentionError": "st_llm2vec.modules",
     "probe_attention": "st_llm2vec.modules",
+    "set_attention": "st_llm2vec.modules",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from st_llm2vec.modules import LatentAttentionPooling as LatentAttentionPooling
     from st_llm2vec.modules import SpanPooling as SpanPooling
     from st_llm2vec.modules import probe_attention as probe_attention
+    from st_llm2vec.modules import set_attention as set_attention
     from st_llm2vec.recipes import RECIPES as RECIPES
     from st_llm2vec.recipes import Demonstration as Demonstration
     from st_llm2vec.recipes import EncoderConfig as EncoderConfig

@@ -94,6 +94,7 @@ def convert(
         prompts=compilation.prompts,
         default_prompt_name=config.default_prompt_name,
         similarity_fn_name="cosine",
+        base_is_stored=not isinstance(decoder, torch.nn.Module),
         manifest=Manifest(
             config=config,
             base={"name": name, "architecture": type(transformer.model).__name__, "revision": revision},

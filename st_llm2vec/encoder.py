@@ -13,6 +13,8 @@ from torch import nn
 
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
+from st_llm2vec.checkpoints.weights import fingerprint
+from st_llm2vec.modules.attention import prove_attention
 from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.transformer import add_position_ids
 
@@ -26,18 +28,28 @@ class TextEncoder(SentenceTransformer):
     Args:
         model_name_or_path: As for ``SentenceTransformer``.
         manifest: What the encoder is and how it was made; read from the folder where there is one.
+        base_is_stored: Whether the decoder's weights are those of a folder or repository, so that an adapter can be
+            saved without them.
         **kwargs: As for ``SentenceTransformer``.
     """
 
     manifest: Manifest | None
 
     def __init__(
-        self, model_name_or_path: str | None = None, *, manifest: Manifest | None = None, **kwargs: Any
+        self,
+        model_name_or_path: str | None = None,
+        *,
+        manifest: Manifest | None = None,
+        base_is_stored: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(model_name_or_path, **kwargs)
         if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
             manifest = Manifest.read(model_name_or_path)
         self.manifest = manifest
+        self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
+        if model_name_or_path is not None:
+            self.prove_attention(model_name_or_path)
         self._roomy: set[tuple[str | None, int | None]] = set()
 
     @property
@@ -62,26 +74,41 @@ class TextEncoder(SentenceTransformer):
         Returns:
             ``input_ids`` and ``attention_mask`` of shape ``(batch, tokens)``, and what the modules need beside them.
         """
-        self.check_room(prompt)
+        self.check_room(prompt, kwargs.get("max_length"))
         if self.layout == "text":
-            if isinstance(prompt, str) and prompt.strip() and not prompt[-1].isspace():
-                prompt = f"{prompt.strip()} "
+            if isinstance(prompt, str):
+                prompt = f"{prompt.strip()} " if prompt.strip() else None
             inputs = self._readable(inputs, prompt)
         features = super().preprocess(inputs, prompt=prompt, **kwargs)
         return add_position_ids(features, self.transformer.model) if features else features
 
-    def check_room(self, prompt: Any = None) -> None:
+    def prove_attention(self, name: str) -> None:
+        """Raise if the encoder is meant to attend in both directions and does not.
+
+        Args:
+            name: The encoder's name, for the message.
+
+        Raises:
+            CausalAttentionError: If it is causal.
+        """
+        model = self.transformer.model
+        meant = self.manifest is not None and self.manifest.config.attention == "bidirectional"
+        if meant or not getattr(model.config, "is_causal", True):
+            prove_attention(model, "bidirectional", name)
+
+    def check_room(self, prompt: Any = None, max_length: int | None = None) -> None:
         """Raise unless template and instruction leave room for a text.
 
         Stock preprocessing would cut the text away without a word, and all texts would share one vector.
 
         Args:
             prompt: The instruction.
+            max_length: Longest input of this call, in tokens; the encoder's own if not given.
 
         Raises:
             ValueError: If they are as long as the longest input.
         """
-        known = (prompt, self.max_seq_length)
+        known = (prompt, max_length or self.max_seq_length)
         if (
             self.manifest is None
             or self.layout == "custom"
@@ -92,7 +119,7 @@ class TextEncoder(SentenceTransformer):
         formatter = InstructionFormatter(**self.manifest.config.formatter_config())
         if prompt and formatter.instruction_template is None:
             return
-        limit = self.max_seq_length or UNLIMITED
+        limit = max_length or self.max_seq_length or UNLIMITED
         needed = formatter([""], prompt, self.tokenizer, UNLIMITED)["input_ids"].shape[1]
         if needed >= limit:
             raise ValueError(
@@ -105,7 +132,10 @@ class TextEncoder(SentenceTransformer):
         """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read."""
         if prompt or self.tokenizer("")["input_ids"]:
             return inputs
-        return [self.tokenizer.pad_token if isinstance(text, str) and not text.strip() else text for text in inputs]
+        return [self.tokenizer.pad_token if self._leaves_nothing(text) else text for text in inputs]
+
+    def _leaves_nothing(self, text: Any) -> bool:
+        return isinstance(text, str) and not text.strip() and not self.tokenizer(text)["input_ids"]
 
     def save(
         self,
@@ -125,7 +155,8 @@ class TextEncoder(SentenceTransformer):
             safe_serialization: Must be true; weights are saved as safetensors.
 
         Raises:
-            ValueError: If ``safe_serialization`` is false, or an adapter hides a repaired model.
+            ValueError: If ``safe_serialization`` is false, the attention is not what it is meant to be, or an adapter's
+                base would be lost.
         """
         if path is None:
             return

@@ -86,6 +86,7 @@ class EncoderConfig:
     latent_attention: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_types()
         demonstrations = tuple(d if isinstance(d, Demonstration) else Demonstration(**d) for d in self.demonstrations)
         object.__setattr__(self, "demonstrations", demonstrations)
         object.__setattr__(self, "prompts", dict(self.prompts))
@@ -101,6 +102,32 @@ class EncoderConfig:
                 f"The recipe {self.name!r} takes no instruction (instruction_template is None), "
                 f"but prompts were given: {dict(self.prompts)!r}. Leave them out, or set instruction_template."
             )
+
+    def _check_types(self) -> None:
+        types: dict[str, Any] = {
+            "template": str,
+            "instruction_template": str | None,
+            "normalize": bool,
+            "prompts": Mapping,
+            "default_prompt_name": str | None,
+            "max_length": int | None,
+            "demonstrations": list | tuple,
+            "demonstration_template": str | None,
+            "layer": int,
+            "latent_attention": Mapping,
+        }
+        for name, expected in types.items():
+            value = getattr(self, name)
+            if not isinstance(value, expected):
+                wanted = getattr(expected, "__name__", str(expected))
+                raise ValueError(f"{name}={value!r} must be of type {wanted}, not {type(value).__name__}.")
+        if not all(isinstance(text, str) for text in self.prompts.values()):
+            raise ValueError(f"prompts={dict(self.prompts)!r} must map names to instructions, as strings.")
+        for one in self.demonstrations:
+            if not isinstance(one, Demonstration) and not (
+                isinstance(one, Mapping) and {"text", "response"} <= set(one) <= {"text", "response", "instruction"}
+            ):
+                raise ValueError(f"A demonstration needs text and response, and may have an instruction; got {one!r}.")
 
     def _check_choices(self) -> None:
         choices = {
@@ -319,6 +346,10 @@ def get_recipe(recipe: str | Path | Mapping[str, Any] | EncoderConfig) -> Encode
     """
     if isinstance(recipe, EncoderConfig):
         return recipe
+    if not isinstance(recipe, str | Path | Mapping):
+        raise ValueError(
+            f"A recipe is a name, a YAML file, a mapping or an EncoderConfig, not {type(recipe).__name__}."
+        )
     if isinstance(recipe, Mapping):
         return EncoderConfig.from_dict(recipe)
     if str(recipe) in RECIPES:

@@ -49,6 +49,8 @@ def test_the_vectors_are_those_of_the_specification(
             expected = specification.encode(ODD_TEXTS, prompt=prompts.get(name))
             assert cosine_distance(call(ODD_TEXTS), expected) < 1e-6
             if prompts:
+                assert cosine_distance(model.encode(ODD_TEXTS, prompt=model.prompts[name]), expected) < 1e-6
+            if name == "query" and prompts:
                 assert cosine_distance(model.encode(TEXTS, prompt=prompts[name]), expected[: len(TEXTS)]) < 1e-6
                 assert cosine_distance(model.encode(ODD_TEXTS, prompt_name=name), expected) < 1e-6
 
@@ -78,6 +80,23 @@ def test_real_byte_level_tokenizers_are_portable(shared_data: Path, tiny: Callab
     encoder = convert(decoder, "llm2vec", tokenizer=tokenizer, prompts={"query": INSTRUCTION})
     assert encoder.manifest.layout == "text"
     assert convert(decoder, "prompteol", tokenizer=tokenizer).manifest.layout == "message"
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "sgpt", "e5-mistral", "echo"])
+@pytest.mark.parametrize("prompt", [f"{INSTRUCTION}\n", f"  {INSTRUCTION}  ", " ", "\n"])
+def test_blanks_around_an_instruction_do_not_matter(decoder: str, recipe: str, prompt: str) -> None:
+    encoder = convert(decoder, recipe)
+    expected = encoder.encode(TEXTS, prompt=prompt.strip() or None)
+    assert cosine_distance(encoder.encode(TEXTS, prompt=prompt), expected) < 1e-6
+
+
+def test_texts_that_begin_like_a_saved_instruction_are_left_alone(decoder: str) -> None:
+    with_prompt = convert(decoder, "llm2vec", prompts={"query": "Represent the story"})
+    without = convert(decoder, "llm2vec")
+    for text in ("Represent the storybook cover", "Represent the story", "Represent the story: in French"):
+        assert cosine_distance(with_prompt.encode(text), without.encode(text)) < 1e-6
+    longer = with_prompt.encode(TEXTS, prompt="Represent the story: in French")
+    assert cosine_distance(longer, without.encode(TEXTS, prompt="Represent the story: in French")) < 1e-6
 
 
 def test_the_reason_is_told(decoder: str) -> None:

@@ -282,6 +282,17 @@ def test_an_instruction_that_leaves_no_room_is_refused(decoder: str, recipe: str
             convert(decoder, recipe, max_length=60, prompts={"query": long})
 
 
+def test_a_limit_for_one_call_is_checked_too(decoder: str) -> None:
+    for recipe in ("prompteol", "echo"):
+        with pytest.raises(ValueError, match="no room for the text"):
+            convert(decoder, recipe).preprocess(TEXTS, max_length=12)
+
+
+def test_a_layer_deeper_than_the_model_is_refused(decoder: str) -> None:
+    with pytest.raises(ValueError, match="deeper than the model, which has 6 layers"):
+        convert(decoder, "prompteol", layer=-50)
+
+
 def test_demonstrations_that_leave_no_room_are_refused(decoder: str) -> None:
     demonstrations = [{"text": "A jockey riding a horse.", "response": "Equestrian"}] * 4
     with pytest.raises(ValueError, match="no room for the text"):

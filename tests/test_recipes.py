@@ -45,6 +45,12 @@ def test_demonstrations_are_written_out() -> None:
         ({"template": "no slot"}, "no {text} slot"),
         ({"max_length": 0}, "max_length=0"),
         ({"layer": 3}, "layer=3 must be negative"),
+        ({"layer": "x"}, "layer='x' must be of type int"),
+        ({"prompts": None}, "prompts=None must be of type Mapping"),
+        ({"prompts": {"query": 5}}, "must map names to instructions"),
+        ({"max_length": "abc"}, "max_length='abc' must be of type"),
+        ({"latent_attention": None}, "latent_attention=None must be"),
+        ({"demonstrations": [{"bad": 1}]}, "A demonstration needs text and response"),
         ({"poling": "mean"}, "no field 'poling'; did you mean 'pooling'"),
         ({"default_prompt_name": "query"}, "not among the prompts"),
         ({"demonstrations": [Demonstration("a", "b")]}, "no demonstration_template"),
@@ -53,6 +59,11 @@ def test_demonstrations_are_written_out() -> None:
 def test_bad_fields_are_refused_in_a_sentence(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("{", r"\{")):
         get_recipe("llm2vec").replace(**changes)
+
+
+def test_what_is_no_recipe_is_refused() -> None:
+    with pytest.raises(ValueError, match="not int"):
+        get_recipe(5)
 
 
 def test_prompts_need_a_place() -> None:

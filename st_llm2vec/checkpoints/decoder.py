@@ -45,6 +45,11 @@ def load_transformer(name: str, dtype: Any, attn_implementation: str | None, hub
         config = AutoConfig.from_pretrained(name, **hub)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} could not be read as a Transformers model: {error}") from error
+    if getattr(config, "st_llm2vec_layout", None) == "text":
+        raise ValueError(
+            f"{name} is an encoder that this package made, and its tokenizer has been taught its prompts. Load it with "
+            f'st_llm2vec.load("{name}"), or convert the decoder that it was made from.'
+        )
     if config.is_encoder_decoder:
         raise ValueError(
             f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "

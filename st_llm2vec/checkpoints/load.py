@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
 
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
+from st_llm2vec.checkpoints.weights import require_all_weights
 from st_llm2vec.encoder import TextEncoder
-from st_llm2vec.modules.attention import prove_attention
+from st_llm2vec.modules.attention import CausalAttentionError
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +64,13 @@ def load(
     folder = _resolve(path_or_id, revision, hub)
     entries = _read_json(folder / "modules.json", path_or_id)
     settings = _read_json(folder / "config_sentence_transformers.json", path_or_id)
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and {"type", "path"} <= set(e) for e in entries):
+        raise ValueError(f"modules.json of {path_or_id} does not list modules with a type and a path.")
     classes = [_module_class(entry["type"], path_or_id) for entry in entries]
     check_version_requirements(settings.get("requirements"), source=str(path_or_id))
     model_kwargs = {"dtype": dtype, "attn_implementation": attn_implementation}
     model_kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
-    modules = [
-        cls.load(str(folder), subfolder=entry["path"], model_kwargs=dict(model_kwargs), **hub)
-        for cls, entry in zip(classes, entries, strict=True)
-    ]
+    modules = _load_modules(path_or_id, folder, entries, classes, model_kwargs, hub)
     encoder = TextEncoder(
         modules=modules,
         device=device,
@@ -79,13 +80,9 @@ def load(
         truncate_dim=settings.get("truncate_dim"),
         manifest=Manifest.read(folder),
     )
-    if not getattr(encoder.transformer.model.config, "is_causal", True) or _meant_bidirectional(encoder):
-        prove_attention(encoder.transformer.model, "bidirectional", str(path_or_id))
+    require_all_weights(folder, encoder.transformer.model, path_or_id)
+    encoder.prove_attention(str(path_or_id))
     return encoder
-
-
-def _meant_bidirectional(encoder: TextEncoder) -> bool:
-    return encoder.manifest is not None and encoder.manifest.config.attention == "bidirectional"
 
 
 def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) -> Path:
@@ -113,6 +110,25 @@ def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) 
         raise ValueError(f"{path_or_id} could not be downloaded from the Hub: {error}") from error
 
 
+def _load_modules(
+    source: str | Path,
+    folder: Path,
+    entries: list[dict[str, str]],
+    classes: list[type[Module]],
+    model_kwargs: dict[str, Any],
+    hub: dict[str, Any],
+) -> list[Module]:
+    try:
+        return [
+            cls.load(str(folder), subfolder=entry["path"], model_kwargs=dict(model_kwargs), **hub)
+            for cls, entry in zip(classes, entries, strict=True)
+        ]
+    except CausalAttentionError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{source} could not be loaded: {error}") from error
+
+
 def _no_encoder(path_or_id: str | Path) -> ValueError:
     return ValueError(
         f"{path_or_id} has no modules.json, so it is not an encoder yet. To make one from a decoder: "
@@ -137,12 +153,14 @@ def _module_class(type_name: str, source: str | Path) -> type[Module]:
     if type_name.startswith(STOCK_NAMESPACE):
         module, name = type_name.rsplit(".", 1)
         try:
-            return getattr(importlib.import_module(module), name)
+            found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"{source} names the module {type_name!r}, which the installed Sentence Transformers does not have; "
                 "upgrade it, or save the encoder with this version."
             ) from error
+        if isinstance(found, type) and issubclass(found, Module):
+            return found
     raise ValueError(
         f"{source} names the module {type_name!r}, which is neither a Sentence Transformers module nor one of this "
         "package's own, and code from a repository is never run here. If you trust it, load it with "

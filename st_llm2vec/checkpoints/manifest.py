@@ -45,12 +45,16 @@ class Manifest:
         """Read the folder's manifest; ``None`` where there is none.
 
         Raises:
-            ValueError: If the file was written by a later format.
+            ValueError: If the file is damaged or was written by a later format.
         """
         path = Path(folder) / MANIFEST_NAME
         if not path.is_file():
             return None
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format", 0) > FORMAT:
-            raise ValueError(f"{path} was written by a newer st_llm2vec; upgrade with `pip install -U st-llm2vec`.")
-        return cls(**{**data, "config": EncoderConfig.from_dict(data["config"])})
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["format"] > FORMAT:
+                raise ValueError("it was written by a newer st_llm2vec; upgrade with `pip install -U st-llm2vec`")
+            known = {field.name for field in dataclasses.fields(cls)} & set(data)
+            return cls(**{name: data[name] for name in known} | {"config": EncoderConfig.from_dict(data["config"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read: {error}.") from error

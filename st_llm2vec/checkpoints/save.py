@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.base.modules.module import Module
 
 from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
 from st_llm2vec.checkpoints.module_file import MODULE_NAME, module_file_text
+from st_llm2vec.checkpoints.weights import fingerprint
 from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, SpanPooling
 
 if TYPE_CHECKING:
@@ -29,41 +31,72 @@ REQUIREMENTS = {
         "reason": "older versions ignore is_causal in config.json and would run this bidirectional encoder causally",
     }
 }
-# What an earlier encoder in the same folder may have left and the new one may not overwrite.
-REPLACED = (
-    "adapter_config.json",
-    "adapter_model.*",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "chat_template.jinja",
-    f"{MODULE_NAME}.py",
-    MANIFEST_NAME,
-    "[0-9]*_*",
+# Files of an earlier encoder that would change how the new one is read, if the new one does not replace them.
+MISLEADING = re.compile(
+    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_config\.json|"
+    rf"adapter_model\.safetensors|chat_template\.jinja|{re.escape(MODULE_NAME)}\.py|{re.escape(MANIFEST_NAME)}"
 )
+MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]+")
 
 
 def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the target, complete the folder, then move it into place, ``modules.json`` last.
+    """Write into a hidden folder, complete it, then move it into place by renaming; undo everything on failure.
 
     Args:
         encoder: The encoder.
-        path: Where its folder goes.
+        path: Where its folder goes. Other files there stay.
         write: Writes what Sentence Transformers writes into the folder it is given.
+
+    Raises:
+        ValueError: If the encoder is not what its manifest says, or holds an adapter whose base would be lost.
     """
+    refuse_wrong_attention(encoder)
+    refuse_lost_base(encoder, path)
+    exists = path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    staging = Path(tempfile.mkdtemp(dir=path if exists else path.parent, prefix=".saving-"))
     try:
-        write(staging)
-        complete_folder(encoder, staging)
-        staging.chmod(0o755)
-        for file in staging.rglob("*.safetensors"):
+        fresh = staging / "new"
+        fresh.mkdir()
+        write(fresh)
+        complete_folder(encoder, fresh)
+        for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)
-        if path.exists():
-            _move_into(staging, path)
+        if exists:
+            _swap(fresh, staging / "old", path)
         else:
-            os.replace(staging, path)
+            os.replace(fresh, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def refuse_wrong_attention(encoder: TextEncoder) -> None:
+    """Raise if the configuration that would be saved does not say what the encoder is meant to be."""
+    causal = getattr(encoder.transformer.model.config, "is_causal", True)
+    if encoder.manifest is not None and causal != (encoder.manifest.config.attention == "causal"):
+        raise ValueError(
+            f"The encoder is meant to be {encoder.manifest.config.attention}, but its model's configuration has "
+            f"is_causal={causal}; something changed it since. Set it back with st_llm2vec.set_attention, then save."
+        )
+
+
+def refuse_lost_base(encoder: TextEncoder, path: Path) -> None:
+    """Raise if the encoder holds an adapter and a reload would not find the very base that it was attached to."""
+    adapters = getattr(encoder.transformer.model, "peft_config", None)
+    if not adapters:
+        return
+    bases = {str(adapter.base_model_name_or_path or "") for adapter in adapters.values()}
+    if any(base and Path(base).is_dir() and Path(base).resolve() == path.resolve() for base in bases):
+        raise ValueError(
+            f"The adapter's base is {path} itself, which would be overwritten and lost. Save to another folder, or "
+            "merge the adapter first."
+        )
+    if "" in bases or encoder.base_fingerprint != fingerprint(encoder.transformer.model):
+        raise ValueError(
+            "The adapter is attached to weights that are not those of a folder or repository, so a reload would put it "
+            "on others. Save the encoder before the adapter is attached, load it from there and attach it to that; or "
+            "merge the adapter first."
+        )
 
 
 def complete_folder(encoder: TextEncoder, folder: Path) -> None:
@@ -93,25 +126,43 @@ def _require_bidirectional_reader(encoder: TextEncoder, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _keep_attention_beside_adapter(encoder: TextEncoder, folder: Path, modules: list[dict[str, str]]) -> None:
+def _keep_attention_beside_adapter(encoder: TextEncoder, folder: Path, modules: list[dict[str, Any]]) -> None:
     """A folder with only an adapter reloads its base as the base is: name the module that sets the attention."""
     transformer = encoder.transformer
-    config = transformer.model.config
     modules[0]["type"] = f"{MODULE_NAME}.{BidirectionalTransformer.__name__}"
     settings_path = folder / "sentence_bert_config.json"
     settings = json.loads(settings_path.read_text(encoding="utf-8"))
-    settings["attention"] = "causal" if getattr(config, "is_causal", True) else "bidirectional"
+    causal = getattr(transformer.model.config, "is_causal", True)
+    settings["attention"] = "causal" if causal else "bidirectional"
     settings["formatter"] = getattr(transformer, "formatter", None)
     settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _move_into(staging: Path, path: Path) -> None:
-    for pattern in REPLACED:
-        for stale in path.glob(pattern):
-            if stale.is_dir():
-                shutil.rmtree(stale)
-            else:
-                stale.unlink()
-    entries = sorted(staging.iterdir(), key=lambda entry: entry.name == "modules.json")
-    for entry in entries:
-        os.replace(entry, path / entry.name)
+def _swap(fresh: Path, old: Path, path: Path) -> None:
+    """Set aside what the new encoder replaces, move the new one in, ``modules.json`` last; put all back on failure."""
+    old.mkdir()
+    arriving = sorted(fresh.iterdir(), key=lambda entry: entry.name == "modules.json")
+    leaving = {entry.name for entry in arriving} | {
+        entry.name for entry in path.iterdir() if MISLEADING.fullmatch(entry.name)
+    }
+    leaving |= _module_folders(path)
+    moves = [(path / name, old / name) for name in sorted(leaving) if (path / name).exists()]
+    moves += [(entry, path / entry.name) for entry in arriving]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            os.replace(source, target)
+            done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            os.replace(target, source)
+        raise
+
+
+def _module_folders(path: Path) -> set[str]:
+    """The module folders of the encoder that is there already, as its own ``modules.json`` names them."""
+    try:
+        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+        return {str(module["path"]) for module in modules if MODULE_FOLDER.fullmatch(str(module["path"]))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

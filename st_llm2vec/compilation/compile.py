@@ -75,6 +75,9 @@ def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: b
 
 def set_output_layer(transformer: Transformer, layer: int) -> None:
     """Make the module return the hidden states of ``layer`` (``-1``: the model's output)."""
+    layers = getattr(transformer.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if layers is not None and -layer > layers + 1:
+        raise ValueError(f"layer={layer} is deeper than the model, which has {layers} layers and its embeddings.")
     output: Any = "last_hidden_state" if layer == -1 else ["hidden_states", layer]
     transformer.modality_config = {"text": {"method": "forward", "method_output_name": output}}
     transformer.module_output_name = "token_embeddings"

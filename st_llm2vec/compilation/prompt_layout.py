@@ -88,13 +88,13 @@ def _mark_border(tokenizer: PreTrainedTokenizerBase, instructions: list[str], st
 
     With ``strip``, trailing blanks go, so that a prompt that ends in a blank counts as many tokens alone as it
     has inside the whole string. And where a saved instruction is passed bare, so that plain Sentence
-    Transformers glues it to the text, the blank between them is put back; instructions of one or two words are
-    left alone, since a text might well begin with them.
+    Transformers glues it to the text, the blank between them is put back; instructions of less than five words that
+    end in a letter or a digit are left alone, since a text might begin like that and go on.
     """
     backend = tokenizer.backend_tokenizer
     steps: list[normalizers.Normalizer] = [normalizers.Strip(left=False, right=True)] if strip else []
     for instruction in instructions:
-        if len(instruction.split()) >= 3:
+        if instruction and (not instruction[-1].isalnum() or len(instruction.split()) >= 5):
             border = Regex(rf"(?<=\A{re.escape(instruction)})(?=\S)")
             steps.append(normalizers.Replace(border, " "))
     if backend.normalizer is not None:

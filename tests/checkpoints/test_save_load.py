@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
 
 from st_llm2vec import RECIPES, CausalAttentionError, convert, load
 from st_llm2vec.checkpoints.module_file import MODULE_NAME
@@ -170,15 +172,129 @@ def test_an_adapter_beside_the_base_is_never_silently_causal(
     assert cosine_distance(plain.encode(TEXTS), expected[0]) < 1e-6
 
 
-def test_saving_over_another_encoder_leaves_nothing_of_it(decoder: str, tmp_path: Path) -> None:
+def test_an_adapter_is_not_saved_over_its_own_base(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "base"))
+    encoder = load(tmp_path / "base")
+    encoder.add_adapter(LoraConfig(r=4, target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="would be overwritten and lost"):
+        encoder.save_pretrained(str(tmp_path / "base"))
+    load(tmp_path / "base")
+    encoder.save_pretrained(str(tmp_path / "adapter"))
+    assert cosine_distance(our_vectors(load(tmp_path / "adapter")), our_vectors(encoder)) < 1e-6
+
+
+@pytest.mark.parametrize("how", ["in memory", "changed since"])
+def test_an_adapter_over_weights_that_are_not_stored_is_refused(decoder: str, tmp_path: Path, how: str) -> None:
+    """A reload would put the adapter on the stored weights, which are others."""
+    if how == "in memory":
+        encoder = convert(AutoModel.from_pretrained(decoder), "llm2vec")
+    else:
+        encoder = make(decoder, "llm2vec")
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter.add_(0.01)
+    encoder.add_adapter(LoraConfig(r=4, target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="Save the encoder before the adapter"):
+        encoder.save_pretrained(str(tmp_path / "adapter"))
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_saving_over_another_encoder_leaves_nothing_of_it_and_all_else(decoder: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     make(decoder, "echo").save_pretrained(str(target))
-    (target / "notes.txt").write_text("mine")
+    mine = [target / "notes.txt", target / "2024_results" / "precious.csv", target / "model_notes.safetensors"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     encoder = make(decoder, "llm2vec")
     encoder.save_pretrained(str(target))
     assert not (target / f"{MODULE_NAME}.py").exists()
-    assert (target / "notes.txt").read_text() == "mine"
+    assert not (target / "1_SpanPooling").exists()
+    assert all(path.read_text() == "mine" for path in mine)
+    assert not [path for path in target.iterdir() if path.name.startswith(".")]
     assert cosine_distance(our_vectors(load(target)), our_vectors(encoder)) < 1e-6
+
+
+@pytest.mark.parametrize("moves", [1, 4, 9, 14])
+def test_a_move_that_fails_is_undone(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
+    target = tmp_path / "target"
+    old = make(decoder, "echo")
+    old.save_pretrained(str(target))
+    before = sorted(path.relative_to(target) for path in target.rglob("*"))
+    replace, count = os.replace, iter(range(100))
+
+    def failing(source: Path, destination: Path) -> None:
+        if next(count) == moves:
+            raise OSError("disk gone")
+        replace(source, destination)
+
+    monkeypatch.setattr("os.replace", failing)
+    with pytest.raises(OSError, match="disk gone"):
+        make(decoder, "llm2vec").save_pretrained(str(target))
+    assert sorted(path.relative_to(target) for path in target.rglob("*")) == before
+    assert cosine_distance(our_vectors(load(target)), our_vectors(old)) < 1e-6
+
+
+def test_a_wrong_attention_is_not_saved(decoder: str, tmp_path: Path) -> None:
+    encoder = make(decoder, "llm2vec")
+    set_attention(encoder[0].model, "causal")
+    with pytest.raises(ValueError, match="meant to be bidirectional"):
+        encoder.save_pretrained(str(tmp_path / "wrong"))
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_missing_weights_are_refused_at_load(decoder: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for recipe in ("llm2vec", "echo"):
+        folder = tmp_path / recipe
+        make(decoder, recipe).save_pretrained(str(folder))
+        weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if "layers.2." not in k}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ValueError, match="would be random"):
+            load(folder)
+        (folder / "model.safetensors").write_bytes(b"garbage")
+        with pytest.raises(ValueError, match="could not be loaded"):
+            load(folder)
+
+
+def test_a_damaged_manifest_is_refused(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "saved"))
+    manifest = tmp_path / "saved" / "st_llm2vec.json"
+    data = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**data, "added_later": 1}))
+    load(tmp_path / "saved")
+    for text in ("{}", "[]", "garbage", json.dumps({**data, "format": 99})):
+        manifest.write_text(text)
+        with pytest.raises(ValueError, match="cannot be read"):
+            load(tmp_path / "saved")
+
+
+def test_only_modules_are_loaded_from_the_host(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "saved"))
+    modules = json.loads((tmp_path / "saved/modules.json").read_text())
+    modules[1]["type"] = "sentence_transformers.base.modules.module.torch"
+    (tmp_path / "saved/modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError, match="neither a Sentence Transformers module"):
+        load(tmp_path / "saved")
+    (tmp_path / "saved/modules.json").write_text('["a"]')
+    with pytest.raises(ValueError, match="does not list modules"):
+        load(tmp_path / "saved")
+
+
+def test_an_encoders_folder_is_not_converted_again(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match="is an encoder that this package made"):
+        convert(tmp_path / "saved", "prompteol")
+
+
+def test_the_class_itself_proves_what_it_loads(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "saved"))
+    config = json.loads((tmp_path / "saved/config.json").read_text())
+    del config["is_causal"]
+    (tmp_path / "saved/config.json").write_text(json.dumps(config))
+    with pytest.raises(CausalAttentionError):
+        TextEncoder(str(tmp_path / "saved"))
 
 
 def test_a_save_that_fails_leaves_the_folder_as_it_was(
