@@ -289,3 +289,10 @@ def test_a_decoder_is_no_encoder_yet(decoder: str) -> None:
     result = run("encode", decoder, "a text")
     assert result.exit_code == 1
     assert "is not an encoder yet" in result.stderr
+
+
+def test_the_version_needs_no_command() -> None:
+    from st_llm2vec import __version__
+
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout.strip()) == (0, __version__)

@@ -27,8 +27,8 @@ CUSTOM_MODULES: dict[str, type[Module]] = {
 }
 REQUIREMENTS = {
     "transformers": {
-        "specifier": ">=5.2.0",
-        "reason": "older versions ignore is_causal in config.json and would run this bidirectional encoder causally",
+        "specifier": ">=5.17.0",
+        "reason": "older versions run some families of decoders causally, or partly so, whatever config.json says",
     }
 }
 # Files of an earlier encoder that would change how the new one is read, if the new one does not replace them.
