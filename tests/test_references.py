@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from transformers import MistralConfig, MistralModel, PreTrainedTokenizerFast
 
 from st_llm2vec import convert
@@ -42,6 +43,25 @@ def test_llm2vec_vectors(shared_data: Path, key: str, overrides: dict) -> None:
         assert cosine_distance(encoder.encode_query(texts), expected) < 1e-6
         assert cosine_distance(encoder.encode(texts, prompt=instruction), expected) < 1e-6
         assert cosine_distance(encoder.encode(texts, prompt_name="query"), expected) < 1e-6
+
+
+def test_llm2vec_vectors_through_plain_sentence_transformers(shared_data: Path, tmp_path: Path) -> None:
+    reference = json.loads((shared_data / "reference/llm2vec-stories260k.json").read_text())
+    texts, bare = reference["texts"], reference["instruction"]
+    encoder = convert(shared_data / "models/stories260k", "llm2vec", prompts={"query": bare, "other": "Tell it:"})
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    plain = SentenceTransformer(str(tmp_path / "saved"))
+    for side in ("left", "right"):
+        plain.tokenizer.padding_side = side
+        for vectors in (plain.encode(texts), plain.encode_document(texts)):
+            assert cosine_distance(vectors, reference["mean"]) < 1e-6
+        for vectors in (
+            plain.encode_query(texts),
+            plain.encode(texts, prompt_name="query"),
+            plain.encode(texts, prompt=bare),
+            plain.encode(texts, prompt=f"{bare} "),
+        ):
+            assert cosine_distance(vectors, reference["mean+instruction"]) < 1e-6
 
 
 def test_llm2vec_lengths_of_the_unnormalized_mean(shared_data: Path) -> None:

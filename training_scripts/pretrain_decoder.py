@@ -3,11 +3,10 @@
 The decoder is a Llama of 2.8 million parameters, trained on public-domain English novels and on
 Wikipedia text, so that demos, tests and examples have a real language model without a download.
 
-    # the decoder in the box (about 90 minutes on two CPU cores, resumable: run the same line again)
-    python training_scripts/pretrain_decoder.py --data DATA/text --work runs/pretrain --output OUT
-
-    # the same on one GPU
+    # the decoder in the box (about 75 minutes on two CPU cores; resumable: run the same line again)
     python training_scripts/pretrain_decoder.py --data DATA/text --work runs/pretrain --output OUT --compile
+
+    # the same line uses a GPU where there is one; without a C++ compiler leave out --compile
 
     # a tiny run that only shows that everything works (about a minute)
     python training_scripts/pretrain_decoder.py --data DATA/text --work runs/tiny --output OUT --steps 20
@@ -317,6 +316,9 @@ def main() -> None:
     tokens = np.load(tokens_file, mmap_mode="r")
     dev = {name: encode(tokenizer, lines, name) for name, lines in held_out.items()}
 
+    for name, ids in dev.items():
+        if len(ids) < CONTEXT:
+            raise SystemExit(f"The held-out part of {name} is too short: {len(ids)} tokens, and {CONTEXT} are needed.")
     model = build_model(tokenizer).to(device)
     parameters = sum(p.numel() for p in model.parameters())
     logger.info("%s parameters, %s training tokens, device %s", f"{parameters:,}", f"{len(tokens):,}", device)
