@@ -104,7 +104,7 @@ def test_convert_takes_a_recipe_file(decoder: str, tmp_path: Path) -> None:
         (["--set", "poling=mean"], "did you mean 'pooling'?"),
         (["--set", "pooling"], "is not of the form NAME=VALUE"),
         (["--set", "prompts=[1"], "the value is not YAML"),
-        (["--set", "max_length=long"], "do not fit the recipe 'llm2vec'"),
+        (["--set", "max_length=long"], "max_length='long' must be of type int | None, not str"),
         (["--set", "prompts=one", "--prompt", "query=two"], "do not fit the recipe 'llm2vec'"),
         (["-r", "prompteol", "--prompt", "query=Find it:"], "takes no instruction"),
         (["--dtype", "int8"], "--dtype int8 is not one of float32, float16, bfloat16."),
