@@ -16,9 +16,12 @@ WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 @torch.no_grad()
 def fingerprint(model: PreTrainedModel) -> str:
-    """A digest of the first elements of every weight but an adapter's: cheap, and other weights have another one."""
+    """A digest of the first elements of every weight but an adapter's: cheap, and other weights have another one.
+
+    It is taken in bfloat16, so that a model cast to half precision keeps it.
+    """
     samples = sorted(
-        parameter.detach().flatten()[:SAMPLE].float().cpu().numpy().tobytes()
+        parameter.detach().flatten()[:SAMPLE].bfloat16().float().cpu().numpy().tobytes()
         for name, parameter in model.named_parameters()
         if "lora_" not in name
     )

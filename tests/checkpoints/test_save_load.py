@@ -181,6 +181,7 @@ def test_an_adapter_is_not_saved_over_its_own_base(decoder: str, tmp_path: Path)
     load(tmp_path / "base")
     encoder.save_pretrained(str(tmp_path / "adapter"))
     assert cosine_distance(our_vectors(load(tmp_path / "adapter")), our_vectors(encoder)) < 1e-6
+    encoder.bfloat16().save_pretrained(str(tmp_path / "half"))
 
 
 @pytest.mark.parametrize("how", ["in memory", "changed since"])
