@@ -84,6 +84,8 @@ def convert(
         transformer = load_transformer(name, dtype, attn_implementation, hub)
     prove_decoder(transformer.model, name)
     probe, repaired = apply_attention(transformer.model, config.attention, name)
+    if probe.kind == "hybrid":
+        logger.warning("%s is a %s.", name, probe.describe())
     prepare_tokenizer(transformer, config, name, overrides)
     compilation = compile_encoder(transformer, config, repaired)
     transformer.model.config.st_llm2vec_layout = compilation.layout

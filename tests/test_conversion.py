@@ -207,6 +207,13 @@ def test_a_model_that_crashes_when_freed_is_refused(tiny: Callable[..., str]) ->
         convert(tiny("mpt"), "llm2vec")
 
 
+def test_a_hybrid_is_converted_with_a_warning(tiny: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
+    encoder = convert(tiny("lfm2"), "llm2vec")
+    assert "the other 3 (recurrent or convolutional) stay causal" in caplog.text
+    alone = np.stack([encoder.encode(text) for text in TEXTS])
+    assert cosine_distance(alone, encoder.encode(TEXTS)) < 1e-6
+
+
 def test_recurrent_models_are_padded_on_the_right(tiny: Callable[..., str]) -> None:
     encoder = convert(tiny("rwkv"), "prompteol")
     assert encoder.tokenizer.padding_side == "right"
