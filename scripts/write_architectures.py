@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from st_llm2vec.architectures import FAMILIES, tiny_decoder
-from st_llm2vec.conversion import apply_attention, needs_position_ids, sees_future
+from st_llm2vec.conversion import apply_attention, needs_position_ids
 from st_llm2vec.modules.attention import (
     AttentionProbe,
     CausalAttentionError,
@@ -154,10 +154,10 @@ def probe_implementation(family: str, implementation: str) -> dict[str, Any]:
     set_attention(model, "bidirectional")
     flag = try_probe(model)
     final = flag
-    if not isinstance(flag, AttentionProbe) or not sees_future(flag):
+    if not isinstance(flag, AttentionProbe) or not flag.sees_future:
         repair_attention(model, "bidirectional")
         final = try_probe(model)
-    seen = isinstance(final, AttentionProbe) and sees_future(final)
+    seen = isinstance(final, AttentionProbe) and final.sees_future
     if not seen:
         set_attention(model, "causal")
         repair_attention(model, "causal")

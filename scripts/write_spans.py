@@ -16,6 +16,7 @@ from tqdm import tqdm
 from st_llm2vec import RECIPES, convert
 from st_llm2vec.architectures import tiny_decoder
 from st_llm2vec.checkpoints.decoder import wrap_model
+from st_llm2vec.demo import largest_cosine_distance
 from st_llm2vec.modules import BidirectionalTransformer, SpanPooling, set_attention
 from st_llm2vec.tiny_tokenizers import LIKE, TOKENIZERS, tiny_tokenizer
 
@@ -77,14 +78,8 @@ Limits of the stock layouts, here and through plain Sentence Transformers alike:
 """
 
 
-def distance(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-    return float((1 - (first * second).sum(-1) / norms).max())
-
-
 def cell(first: np.ndarray, second: np.ndarray) -> str:
-    found = distance(first, second)
+    found = largest_cosine_distance(first, second)
     return "exact" if found < 1e-6 else f"{found:.2g}"
 
 

@@ -146,7 +146,7 @@ def apply_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
             f"{name} ({model.config.model_type}) cannot run with attention in both directions under "
             f'{model.config._attn_implementation}: {error}. Use a causal recipe such as "echo" or "prompteol".'
         ) from error
-    if all(sees_future(probe) for probe in probes):
+    if all(probe.sees_future for probe in probes):
         return probes[0], False
     repair_attention(model, attention)
     return prove_attention(model, attention, name), True
@@ -170,11 +170,6 @@ def probe_implementations(model: PreTrainedModel) -> list[AttentionProbe]:
     return probes
 
 
-def sees_future(probe: AttentionProbe) -> bool:
-    """Whether every row sees the future through at least some layers."""
-    return probe.kind in ("bidirectional", "hybrid")
-
-
 def prepare_tokenizer(transformer: Transformer, config: EncoderConfig, name: str, overrides: Mapping[str, Any]) -> None:
     """Give the tokenizer a padding token, the padding side and the longest input that the encoder is to have.
 
@@ -187,9 +182,7 @@ def prepare_tokenizer(transformer: Transformer, config: EncoderConfig, name: str
     Raises:
         ValueError: If the tokenizer is not a fast one, has no token to pad with, or the context is too short.
     """
-    tokenizer = transformer.tokenizer
-    if tokenizer is None or not tokenizer.is_fast:
-        raise ValueError(f"{name} has no fast tokenizer (tokenizer.json), which exact spans need.")
+    tokenizer = tokenizer_of(transformer, name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         if tokenizer.pad_token is None:

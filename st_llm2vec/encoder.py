@@ -14,7 +14,7 @@ from torch import nn
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint
-from st_llm2vec.modules.attention import prove_attention
+from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.transformer import add_position_ids
 
@@ -93,7 +93,7 @@ class TextEncoder(SentenceTransformer):
         """
         model = self.transformer.model
         meant = self.manifest is not None and self.manifest.config.attention == "bidirectional"
-        if meant or not getattr(model.config, "is_causal", True):
+        if meant or configured_attention(model) == "bidirectional":
             prove_attention(model, "bidirectional", name)
 
     def check_room(self, prompt: Any = None, max_length: int | None = None) -> None:

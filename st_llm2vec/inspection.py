@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 from st_llm2vec.checkpoints.decoder import load_transformer
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.compilation import compile_encoder
+from st_llm2vec.compilation.proof import tokenizer_of
 from st_llm2vec.conversion import (
     apply_attention,
     left_padding_changes,
@@ -25,7 +26,6 @@ from st_llm2vec.conversion import (
     prepare_tokenizer,
     probe_implementations,
     prove_decoder,
-    sees_future,
 )
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention, set_attention
@@ -180,7 +180,7 @@ def inspect_model(
         needs_repair=needs_repair,
         left_padding_changes=left_changes,
         position_ids=left_changes and needs_position_ids(model),
-        tokenizer=_tokenizer_facts(transformer.tokenizer, name),
+        tokenizer=_tokenizer_facts(tokenizer_of(transformer, name)),
         recipes=tuple(
             _outlook(transformer, one, name, refusal, needs_repair, left_changes) for one in RECIPES.values()
         ),
@@ -239,7 +239,11 @@ def _outlook(
                 compiled = compile_encoder(trial, config, needs_repair and bidirectional)
             if compiled.layout != "custom":
                 manifest = Manifest(config, {}, compiled.layout)
-                TextEncoder(modules=compiled.modules, device=str(model.device), manifest=manifest).check_room()
+                device = str(model.device)
+                trial_encoder = TextEncoder(
+                    modules=compiled.modules, device=device, manifest=manifest, base_is_stored=False
+                )
+                trial_encoder.check_room()
     except ValueError as error:
         return Outlook(config.name, "impossible", str(error))
     return Outlook(config.name, compiled.layout, compiled.reason)
@@ -261,7 +265,7 @@ def _tokenizer_kept(tokenizer: Any) -> Iterator[None]:
 def _recommend(bidirectional: tuple[AttentionProbe, ...], refusal: str) -> tuple[str, str]:
     if refusal:
         why = "It cannot be made bidirectional; Echo reads the text twice, so that the second time it has seen it all."
-        elsewhere = [probe.implementation for probe in bidirectional if sees_future(probe)]
+        elsewhere = [probe.implementation for probe in bidirectional if probe.sees_future]
         return "echo", why + (
             f' With attn_implementation="{elsewhere[0]}" it can be bidirectional.' if elsewhere else ""
         )
@@ -276,9 +280,7 @@ def _recommend(bidirectional: tuple[AttentionProbe, ...], refusal: str) -> tuple
     )
 
 
-def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase | None, name: str) -> TokenizerFacts:
-    if tokenizer is None or not tokenizer.is_fast:
-        raise ValueError(f"{name} has no fast tokenizer (tokenizer.json), which exact spans need.")
+def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
     return TokenizerFacts(
         family=_family(tokenizer),
         tokens=len(tokenizer),

@@ -17,6 +17,7 @@ from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
 from st_llm2vec.checkpoints.module_file import MODULE_NAME, module_file_text
 from st_llm2vec.checkpoints.weights import fingerprint
 from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, SpanPooling
+from st_llm2vec.modules.attention import configured_attention
 
 if TYPE_CHECKING:
     from st_llm2vec.encoder import TextEncoder
@@ -72,11 +73,11 @@ def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]
 
 def refuse_wrong_attention(encoder: TextEncoder) -> None:
     """Raise if the configuration that would be saved does not say what the encoder is meant to be."""
-    causal = getattr(encoder.transformer.model.config, "is_causal", True)
-    if encoder.manifest is not None and causal != (encoder.manifest.config.attention == "causal"):
+    found = configured_attention(encoder.transformer.model)
+    if encoder.manifest is not None and found != encoder.manifest.config.attention:
         raise ValueError(
-            f"The encoder is meant to be {encoder.manifest.config.attention}, but its model's configuration has "
-            f"is_causal={causal}; something changed it since. Set it back with st_llm2vec.set_attention, then save."
+            f"The encoder is meant to be {encoder.manifest.config.attention}, but its model's configuration says "
+            f"{found}; something changed it since. Set it back with st_llm2vec.set_attention, then save."
         )
 
 
@@ -118,7 +119,7 @@ def complete_folder(encoder: TextEncoder, folder: Path) -> None:
 
 
 def _require_bidirectional_reader(encoder: TextEncoder, folder: Path) -> None:
-    if getattr(encoder.transformer.model.config, "is_causal", True):
+    if configured_attention(encoder.transformer.model) == "causal":
         return
     path = folder / "config_sentence_transformers.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -132,8 +133,7 @@ def _keep_attention_beside_adapter(encoder: TextEncoder, folder: Path, modules: 
     modules[0]["type"] = f"{MODULE_NAME}.{BidirectionalTransformer.__name__}"
     settings_path = folder / "sentence_bert_config.json"
     settings = json.loads(settings_path.read_text(encoding="utf-8"))
-    causal = getattr(transformer.model.config, "is_causal", True)
-    settings["attention"] = "causal" if causal else "bidirectional"
+    settings["attention"] = configured_attention(transformer.model)
     settings["formatter"] = getattr(transformer, "formatter", None)
     settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -54,11 +54,12 @@ class CannotSay(Exception):
     """An arrangement of stock modules cannot express the encoder; the message says why."""
 
 
-def tokenizer_of(transformer: Transformer) -> PreTrainedTokenizerBase:
-    """The tokenizer of a text model."""
-    if transformer.tokenizer is None:
-        raise ValueError("The model has no tokenizer, so it cannot read texts.")
-    return transformer.tokenizer
+def tokenizer_of(transformer: Transformer, name: str = "The model") -> PreTrainedTokenizerBase:
+    """The tokenizer of a text model, which must be a fast one."""
+    tokenizer = transformer.tokenizer
+    if tokenizer is None or not tokenizer.is_fast:
+        raise ValueError(f"{name} has no fast tokenizer (tokenizer.json), which exact spans need.")
+    return tokenizer
 
 
 def prove_same_tokens(

@@ -49,6 +49,11 @@ class AttentionProbe:
             return "mixed"
         return "bidirectional" if all(self.layers) else "hybrid"
 
+    @property
+    def sees_future(self) -> bool:
+        """Whether every row sees the future, through all layers or, in a hybrid, through some."""
+        return self.kind in ("bidirectional", "hybrid")
+
     def describe(self) -> str:
         """The probe's result in words."""
         if self.kind == "hybrid":
@@ -100,6 +105,11 @@ def set_attention(model: PreTrainedModel, attention: Attention) -> None:
     for config in configs.values():
         if attention == "bidirectional" or hasattr(config, "is_causal"):
             config.is_causal = attention == "causal"
+
+
+def configured_attention(model: PreTrainedModel) -> Attention:
+    """What the model's configuration says, as :func:`set_attention` writes it; decoders without the key are causal."""
+    return "causal" if getattr(model.config, "is_causal", True) else "bidirectional"
 
 
 def repair_attention(model: PreTrainedModel, attention: Attention) -> bool:
@@ -167,7 +177,7 @@ def prove_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
         ValueError: If the model is meant to be causal and is not.
     """
     probe = probe_attention(model)
-    if attention == "bidirectional" and probe.kind not in ("bidirectional", "hybrid"):
+    if attention == "bidirectional" and not probe.sees_future:
         raise CausalAttentionError(
             f"{name} ({model.config.model_type}) is meant to attend in both directions, but the probe found: "
             f"{probe.describe()}. Its vectors would be wrong without a word. Use a decoder of another architecture, "

@@ -28,6 +28,8 @@ def add_position_ids(features: dict[str, Any], model: PreTrainedModel) -> dict[s
         The same features, with ``position_ids`` of shape ``(batch, tokens)`` where the batch is left-padded
         and the model takes them.
     """
+    if "position_ids" in features:
+        return features
     mask = features.get("attention_mask")
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and mask.numel() and bool((mask[:, 0] == 0).any()):
         if "position_ids" in inspect.signature(model.forward).parameters:
