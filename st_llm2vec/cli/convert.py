@@ -1,0 +1,92 @@
+"""``st-llm2vec convert``: a decoder and a recipe, turned into an encoder in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from st_llm2vec.cli.app import app
+from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, print_json
+from st_llm2vec.console import encoder_view, output, quiet, say
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@app.command()
+def convert(
+    decoder: Annotated[str, typer.Argument(help="A folder or a name on the Hugging Face Hub.")],
+    target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")],
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name or a YAML file.")] = "llm2vec",
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest input in tokens, template included.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help=f"Weights' type: {', '.join(DTYPES)}.", show_default="as stored")
+    ] = None,
+    attn_implementation: Annotated[str | None, typer.Option(help="sdpa, eager or flash_attention_2.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; the value is YAML."),
+    ] = None,
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a decoder into a text encoder and save it."""
+    overrides = _overrides(recipe, prompt or [], changes or [], max_length)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
+    check_target(decoder, target)
+    quiet()
+    from st_llm2vec.conversion import convert as convert_decoder
+
+    if not as_json:
+        say(f"Converting {decoder} with the recipe {recipe} …")
+    encoder = convert_decoder(
+        decoder, recipe, dtype=dtype, attn_implementation=attn_implementation, revision=revision, **overrides
+    )
+    encoder.save(str(target))
+    if not as_json:
+        output.print(encoder_view(encoder, str(target)))
+        return
+    assert encoder.manifest is not None
+    print_json(
+        {
+            "output": str(target),
+            "dimension": encoder.get_embedding_dimension(),
+            "layout": encoder.manifest.layout,
+            "reason": encoder.manifest.reason,
+            "attention": encoder.manifest.attention,
+            "config": encoder.manifest.config.to_dict(),
+        }
+    )
+
+
+def _overrides(recipe: str, prompts: list[str], changes: list[str], max_length: int | None) -> dict[str, Any]:
+    """The recipe's fields that the options change, checked before anything slow begins."""
+    from st_llm2vec.recipes import get_recipe
+
+    base = get_recipe(recipe)
+    overrides = dict(_changed_field(change) for change in changes)
+    if max_length is not None:
+        overrides["max_length"] = max_length
+    try:
+        if prompts:
+            given = dict(pair("--prompt", one) for one in prompts)
+            overrides["prompts"] = {**base.prompts, **overrides.get("prompts", {}), **given}
+        base.replace(**overrides)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"The changes {overrides!r} do not fit the recipe {base.name!r}: {error}.") from error
+    return overrides
+
+
+def _changed_field(change: str) -> tuple[str, Any]:
+    import yaml
+
+    field, value = pair("--set", change)
+    try:
+        return field, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {change}: the value is not YAML ({' '.join(str(error).split())}).") from error

@@ -1,0 +1,39 @@
+"""``st-llm2vec inspect`` and ``st-llm2vec recipes``: what a model is, and what it could become."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from st_llm2vec.cli.app import app
+from st_llm2vec.cli.options import AsJson, Revision, print_json
+from st_llm2vec.console import inspection_view, output, quiet, recipes_view
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A folder or a name on the Hugging Face Hub.")],
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a model is, what its attention can be, and what each recipe would make of it."""
+    quiet()
+    from st_llm2vec.inspection import inspect_model
+
+    found = inspect_model(model, revision=revision)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        output.print(inspection_view(found))
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes."""
+    if as_json:
+        from st_llm2vec.recipes import RECIPES
+
+        print_json({name: recipe.to_dict() for name, recipe in RECIPES.items()})
+    else:
+        output.print(recipes_view())

@@ -1,0 +1,33 @@
+"""Options that several commands have, and the checks of what they are given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+
+
+def check_target(decoder: str, target: Path) -> None:
+    """Refuse a file, and the decoder's own folder, as the place for an encoder."""
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file; give a folder for the encoder.")
+    if target.is_dir() and Path(decoder).is_dir() and target.samefile(decoder):
+        raise ValueError(f"{target} is the decoder's own folder, which the encoder would overwrite; give another one.")
+
+
+def pair(option: str, text: str) -> tuple[str, str]:
+    """Read NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"{option} {text!r} is not of the form NAME=VALUE.")
+    return name, value
+
+
+def print_json(data: Any, indent: int | None = 2) -> None:
+    """Write JSON to standard output."""
+    typer.echo(json.dumps(data, ensure_ascii=False, indent=indent))
