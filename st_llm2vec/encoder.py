@@ -12,6 +12,7 @@ from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import nn
 
 from st_llm2vec.checkpoints.manifest import Manifest
+from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint
 from st_llm2vec.modules.attention import configured_attention, prove_attention
@@ -184,7 +185,9 @@ class TextEncoder(SentenceTransformer):
         cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
     ) -> TextEncoder:
         """Let the trainer reload its own checkpoints of encoders with custom modules."""
-        return super()._load_with_module_classes(model_name_or_path, {**module_classes, **CUSTOM_MODULES}, **kwargs)
+        encoder = super()._load_with_module_classes(model_name_or_path, {**module_classes, **CUSTOM_MODULES}, **kwargs)
+        restore_head(encoder, Path(model_name_or_path))
+        return encoder
 
 
 def _describe(module: nn.Module) -> str:

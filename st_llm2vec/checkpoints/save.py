@@ -15,6 +15,7 @@ from sentence_transformers.base.modules.module import Module
 
 from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
 from st_llm2vec.checkpoints.module_file import MODULE_NAME, module_file_text
+from st_llm2vec.checkpoints.output_head import HEAD_FILE, write_head
 from st_llm2vec.checkpoints.weights import fingerprint
 from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, SpanPooling
 from st_llm2vec.modules.attention import configured_attention
@@ -35,7 +36,8 @@ REQUIREMENTS = {
 # Files of an earlier encoder that would change how the new one is read, if the new one does not replace them.
 MISLEADING = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_config\.json|"
-    rf"adapter_model\.safetensors|chat_template\.jinja|{re.escape(MODULE_NAME)}\.py|{re.escape(MANIFEST_NAME)}"
+    rf"adapter_model\.safetensors|{re.escape(HEAD_FILE)}|chat_template\.jinja|"
+    rf"{re.escape(MODULE_NAME)}\.py|{re.escape(MANIFEST_NAME)}"
 )
 MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]+")
 
@@ -103,6 +105,7 @@ def refuse_lost_base(encoder: TextEncoder, path: Path) -> None:
 def complete_folder(encoder: TextEncoder, folder: Path) -> None:
     """Add what stock saving never writes: the requirements, the manifest, the module file, an adapter's base flag."""
     _require_bidirectional_reader(encoder, folder)
+    write_head(encoder.transformer, folder)
     if encoder.manifest is not None:
         encoder.manifest.write(folder)
     modules_path = folder / "modules.json"

@@ -1,0 +1,15 @@
+"""Losses with the Sentence Transformers signature, for the stock ``SentenceTransformerTrainer``."""
+
+from st_llm2vec.losses.contrastive import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
+from st_llm2vec.losses.masking import TokenMasker, add_mask_token
+from st_llm2vec.losses.mntp import MNTPLoss
+from st_llm2vec.losses.simcse import SimCSELoss
+
+__all__ = [
+    "CachedHardNegativesRankingLoss",
+    "HardNegativesRankingLoss",
+    "MNTPLoss",
+    "SimCSELoss",
+    "TokenMasker",
+    "add_mask_token",
+]

@@ -1,0 +1,160 @@
+"""Dropout on the live layers of a loaded model, for as long as one loss uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor, nn
+
+from st_llm2vec.losses.processes import unwrapped
+
+ATTENTION_RATES = ("attention_dropout", "attn_dropout", "attn_dropout_p", "dropout", "dropout_p")
+HIDDEN_RATES = ("dropout", "hidden_dropout")
+PROBE = "The compass needle points to the north."
+
+
+class TrainingDropout:
+    """Rates of dropout that differ from those a model was loaded with.
+
+    Layers copy their rates from the configuration when they are built, so a change of the configuration does nothing:
+    the rates are set on the layers themselves. Inside ``on()`` the asked-for rates hold, and through the backward pass
+    that follows, where gradient checkpointing runs the layers again; the next forward pass outside ``on()`` finds the
+    model's own rates restored. The configuration is never touched, so nothing of it is saved.
+
+    Args:
+        model: The encoder.
+        attention: Dropout of the attention weights, in [0, 1); ``None`` leaves it.
+        hidden: Dropout of the hidden states, in [0, 1); ``None`` leaves it.
+
+    Raises:
+        ValueError: If a rate is out of range, or the architecture has no such dropout.
+    """
+
+    def __init__(self, model: SentenceTransformer, attention: float | None, hidden: float | None) -> None:
+        for name, rate in (("attention_dropout", attention), ("hidden_dropout", hidden)):
+            if rate is not None and not 0 <= rate < 1:
+                raise ValueError(f"{name} is {rate}; it must be at least 0 and below 1.")
+        self.transformer = cast("Transformer", model[0])
+        self._sites: list[tuple[nn.Module, str, float, float]] = []
+        self._inside = False
+        self.attention = attention
+        layers = list(self.transformer.model.modules())
+        self.attention_modules = [module for module in layers if _is_attention(module)]
+        inner = {part for module in self.attention_modules for part in module.modules()}
+        others = [module for module in layers if module not in inner]
+        self._add_sites(_rates(self.attention_modules, ATTENTION_RATES), attention, "attention")
+        self._add_sites([*_rates(others, HIDDEN_RATES), *_dropout_layers(others)], hidden, "hidden")
+        self.transformer.register_forward_pre_hook(self._restore_outside)
+
+    def _add_sites(self, places: list[tuple[nn.Module, str]], rate: float | None, kind: str) -> None:
+        if rate and not places:
+            raise ValueError(
+                f"{type(self.transformer.model).__name__} has no {kind} dropout that could be set to {rate}. Set "
+                f"{kind}_dropout=None, and train with another dropout, such as LoRA's."
+            )
+        if rate is not None:
+            self._sites += [(module, name, _rate(module, name), rate) for module, name in places]
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Hold the asked-for rates."""
+        self._inside = True
+        for module, name, _, rate in self._sites:
+            _set_rate(module, name, rate)
+        try:
+            yield
+        finally:
+            self._inside = False
+
+    def restore(self) -> None:
+        """Give the layers the rates that they had."""
+        for module, name, own, _ in self._sites:
+            _set_rate(module, name, own)
+
+    def _restore_outside(self, module: nn.Module, inputs: Any) -> None:
+        if not self._inside:
+            self.restore()
+
+
+def refuse_equal_passes(model: SentenceTransformer, dropout: TrainingDropout) -> None:
+    """Raise unless two training passes over the same text differ, and differ by what was asked for.
+
+    Args:
+        model: The encoder.
+        dropout: The dropout that is on while they run.
+
+    Raises:
+        ValueError: If the attention's dropout has no effect, or there is none at all, so that SimCSE would teach
+            nothing.
+    """
+    encoder = unwrapped(model)
+    decoder: Any = encoder[0].model
+    if dropout.attention and not _passes_differ(encoder, dropout, dropout.attention_modules):
+        raise ValueError(
+            f"attention_dropout={dropout.attention} has no effect: the {decoder.config._attn_implementation} attention "
+            f"of {type(decoder).__name__} drops nothing. Set attention_dropout=None, and train with another dropout, "
+            "such as LoRA's."
+        )
+    if not _passes_differ(encoder, dropout, [encoder]):
+        raise ValueError(
+            "Two training passes over a text gave the same vector: dropout is zero everywhere, and SimCSE, which tells "
+            "a text's two vectors from those of other texts, would teach nothing. Set attention_dropout (LLM2Vec uses "
+            "0.3) or hidden_dropout above 0, or attach an adapter with dropout."
+        )
+
+
+def _passes_differ(encoder: SentenceTransformer, dropout: TrainingDropout, training: list[nn.Module]) -> bool:
+    features = encoder.preprocess([PROBE])
+    features = {
+        key: value.to(encoder.device) if isinstance(value, Tensor) else value for key, value in features.items()
+    }
+    modes = {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    for module in training:
+        module.train()
+    try:
+        with torch.random.fork_rng(), torch.no_grad(), dropout.on():
+            first, second = (encoder(dict(features))["sentence_embedding"] for _ in range(2))
+    finally:
+        dropout.restore()
+        for module, mode in modes.items():
+            module.training = mode
+    return not torch.equal(first, second)
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return hasattr(module, "is_causal") or "attention" in type(module).__name__.lower()
+
+
+def _rates(modules: list[nn.Module], names: tuple[str, ...]) -> list[tuple[nn.Module, str]]:
+    """The places where these modules keep a rate, as a number or in a dropout layer."""
+    kinds = (int, float, nn.Dropout)
+    return [(module, name) for module in modules for name in names if isinstance(getattr(module, name, None), kinds)]
+
+
+def _dropout_layers(modules: list[nn.Module]) -> list[tuple[nn.Module, str]]:
+    """The dropout layers under any other name, but an adapter's."""
+    return [
+        (module, name)
+        for module in modules
+        for name, child in module.named_children()
+        if isinstance(child, nn.Dropout) and name not in HIDDEN_RATES and not isinstance(module, nn.ModuleDict)
+    ]
+
+
+def _rate(module: nn.Module, name: str) -> float:
+    value = getattr(module, name)
+    return value.p if isinstance(value, nn.Dropout) else float(value)
+
+
+def _set_rate(module: nn.Module, name: str, rate: float) -> None:
+    value = getattr(module, name)
+    if isinstance(value, nn.Dropout):
+        value.p = rate
+    else:
+        setattr(module, name, rate)
