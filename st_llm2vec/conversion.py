@@ -40,6 +40,7 @@ def convert(
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
     attn_implementation: str | None = None,
+    quantization_config: Any = None,
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -55,6 +56,7 @@ def convert(
         device: Where to put the encoder; chosen by Sentence Transformers if not given.
         dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given. Not for a loaded model.
         attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
+        quantization_config: How to quantise the weights, e.g. a ``BitsAndBytesConfig``. Not for a loaded model.
         revision: Branch, tag or commit on the Hub.
         token: Access token for the Hub.
         local_files_only: Whether to stay off the network.
@@ -81,7 +83,7 @@ def convert(
         name = decoder.config._name_or_path or type(decoder).__name__
     else:
         name = str(decoder)
-        transformer = load_transformer(name, dtype, attn_implementation, hub)
+        transformer = load_transformer(name, dtype, attn_implementation, hub, quantization_config)
     prove_decoder(transformer.model, name)
     probe, repaired = apply_attention(transformer.model, config.attention, name)
     if probe.kind == "hybrid":

@@ -15,6 +15,7 @@ from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint
+from st_llm2vec.data.inputs import block_features, is_block, is_instructed, split_instructed
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.transformer import add_position_ids
@@ -48,6 +49,9 @@ class TextEncoder(SentenceTransformer):
         if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
             manifest = Manifest.read(model_name_or_path)
         self.manifest = manifest
+        for module in self:
+            if isinstance(module, WordWeights):
+                module.requires_grad_(False)  # they say what is pooled, which no training may change
         self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
         if model_name_or_path is not None:
             self.prove_attention(model_name_or_path)
@@ -68,13 +72,23 @@ class TextEncoder(SentenceTransformer):
         """Tokenise a batch.
 
         Args:
-            inputs: The texts.
+            inputs: The texts; or blocks of token ids, possibly of different lengths, for training on packed texts; or
+                ``{"text": str, "instruction": str | None}``, texts with an instruction each. Encoders of stock modules
+                take one instruction for a batch, those with an ``InstructionFormatter`` any.
             prompt: The bare instruction; the blank between it and the text is added here where one is needed.
             **kwargs: As for ``SentenceTransformer.preprocess``.
 
         Returns:
             ``input_ids`` and ``attention_mask`` of shape ``(batch, tokens)``, and what the modules need beside them.
+
+        Raises:
+            ValueError: If template and instruction leave no room for a text, a block is too long, or the instructions
+                of a batch differ where they cannot.
         """
+        if inputs and is_block(inputs[0]):
+            return self._block_features(inputs, prompt, kwargs.get("max_length"))
+        if inputs and is_instructed(inputs[0]):
+            inputs, prompt = split_instructed(inputs, prompt, one_only=self.layout != "custom")
         self.check_room(prompt, kwargs.get("max_length"))
         if self.layout == "text":
             if isinstance(prompt, str):
@@ -82,6 +96,12 @@ class TextEncoder(SentenceTransformer):
             inputs = self._readable(inputs, prompt)
         features = super().preprocess(inputs, prompt=prompt, **kwargs)
         return add_position_ids(features, self.transformer.model) if features else features
+
+    def _block_features(self, blocks: Sequence[Any], prompt: Any, max_length: int | None) -> dict[str, Any]:
+        features = block_features(blocks, prompt, self.tokenizer, max_length or self.max_seq_length)
+        if self.layout != "custom":
+            del features["pooling_mask"]
+        return add_position_ids({**features, "modality": "text"}, self.transformer.model)
 
     def prove_attention(self, name: str) -> None:
         """Raise if the encoder is meant to attend in both directions and does not.

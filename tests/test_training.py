@@ -58,6 +58,12 @@ def test_the_stock_trainer(decoder: str, tmp_path: Path, recipe: str, caplog: py
     assert load(best).manifest.config.name == recipe
 
 
+def test_what_is_pooled_does_not_learn(decoder: str, tmp_path: Path) -> None:
+    convert(decoder, "llm2vec").save(str(tmp_path / "encoder"))
+    for encoder in (convert(decoder, "llm2vec"), load(tmp_path / "encoder")):
+        assert {name.split(".")[0] for name, weight in encoder.named_parameters() if weight.requires_grad} == {"0"}
+
+
 def test_resuming_continues_from_the_checkpoint(decoder: str, tmp_path: Path) -> None:
     trainer(decoder, "echo", tmp_path, steps=1).train()
     resumed = trainer(decoder, "echo", tmp_path, steps=2)

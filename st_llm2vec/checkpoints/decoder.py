@@ -21,7 +21,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 
-def load_transformer(name: str, dtype: Any, attn_implementation: str | None, hub: dict[str, Any]) -> Transformer:
+def load_transformer(
+    name: str, dtype: Any, attn_implementation: str | None, hub: dict[str, Any], quantization_config: Any = None
+) -> Transformer:
     """Load a decoder's body from a folder or the Hub.
 
     Args:
@@ -29,6 +31,8 @@ def load_transformer(name: str, dtype: Any, attn_implementation: str | None, hub
         dtype: Weights' type, or ``None`` for the stored one.
         attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
         hub: ``revision``, ``token`` and ``local_files_only``, those that are set. Code in a repository is never run.
+
+        quantization_config: How to quantise the weights, or ``None``.
 
     Returns:
         A stock ``Transformer`` that reads plain texts, whatever chat template the tokenizer has.
@@ -55,7 +59,12 @@ def load_transformer(name: str, dtype: Any, attn_implementation: str | None, hub
             f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "
             f'Its encoder works as it is: SentenceTransformer("{name}").'
         )
-    options = {"dtype": dtype, "attn_implementation": attn_implementation, **hub}
+    options = {
+        "dtype": dtype,
+        "attn_implementation": attn_implementation,
+        "quantization_config": quantization_config,
+        **hub,
+    }
     model = _load_body(name, config, {key: value for key, value in options.items() if value is not None})
     try:
         return _around(model, name, hub)

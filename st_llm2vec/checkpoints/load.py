@@ -33,6 +33,7 @@ def load(
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
     attn_implementation: str | None = None,
+    quantization_config: Any = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_folder: str | None = None,
@@ -48,6 +49,7 @@ def load(
         device: Where to put it; chosen by Sentence Transformers if not given.
         dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given.
         attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
+        quantization_config: How to quantise the weights, e.g. a ``BitsAndBytesConfig``.
         revision: Branch, tag or commit on the Hub.
         token: Access token for the Hub.
         cache_folder: Where downloads are kept.
@@ -68,7 +70,11 @@ def load(
         raise ValueError(f"modules.json of {path_or_id} does not list modules with a type and a path.")
     classes = [_module_class(entry["type"], path_or_id) for entry in entries]
     check_version_requirements(settings.get("requirements"), source=str(path_or_id))
-    model_kwargs = {"dtype": dtype, "attn_implementation": attn_implementation}
+    model_kwargs = {
+        "dtype": dtype,
+        "attn_implementation": attn_implementation,
+        "quantization_config": quantization_config,
+    }
     model_kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
     modules = _load_modules(path_or_id, folder, entries, classes, model_kwargs, hub)
     encoder = TextEncoder(

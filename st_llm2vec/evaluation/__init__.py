@@ -1,0 +1,5 @@
+"""What an encoder has learned."""
+
+from st_llm2vec.evaluation.masked_tokens import MNTPEvaluator
+
+__all__ = ["MNTPEvaluator"]

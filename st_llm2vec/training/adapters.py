@@ -1,0 +1,185 @@
+"""LoRA and QLoRA adapters: attach, merge with proof, and interpolate with the base."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from st_llm2vec.encoder import TextEncoder
+
+PROBES = ["The compass needle points to the north.", "rain", "A violin is carved from spruce and maple; a drum is not."]
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
+HALF_TOLERANCE = 1e-2
+
+
+@dataclass
+class Adapter:
+    """A LoRA adapter's shape.
+
+    The defaults are LLM2Vec's (arXiv 2404.05961, appendix D.1): rank 16, alpha 32, dropout 0.05, on all linear layers of
+    attention and feed-forward.
+
+    Args:
+        r: Rank.
+        alpha: The update is scaled by ``alpha / r``.
+        dropout: Dropout before the update, while training.
+        targets: Names of the layers that get one, or ``"all-linear"``.
+        quantize: ``"nf4"`` keeps the decoder's own weights in 4 bits (QLoRA, arXiv 2305.14314) and needs bitsandbytes:
+            ``pip install "st-llm2vec[qlora]"``.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: str | list[str] = field(default_factory=lambda: "all-linear")
+    quantize: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"An adapter has a rank of at least 1, a positive alpha and a dropout in [0, 1); these are r={self.r}, "
+                f"alpha={self.alpha}, dropout={self.dropout}."
+            )
+        if self.quantize not in (None, "nf4"):
+            raise ValueError(f"quantize is {self.quantize!r}; choose null or nf4.")
+
+    def quantization_config(self) -> Any:
+        """The 4-bit configuration for loading the decoder: nf4 with double quantisation; ``None`` without quantize.
+
+        Raises:
+            ValueError: If bitsandbytes is not installed.
+        """
+        if self.quantize is None:
+            return None
+        from transformers import BitsAndBytesConfig
+        from transformers.utils import is_bitsandbytes_available
+
+        if not is_bitsandbytes_available():
+            raise ValueError('QLoRA needs bitsandbytes: pip install "st-llm2vec[qlora]".')
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quantize,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        )
+
+
+def attach_adapter(encoder: TextEncoder, adapter: Adapter) -> None:
+    """Attach a fresh adapter to the encoder's decoder, whose own weights then stay as they are.
+
+    Args:
+        encoder: An encoder without an adapter.
+        adapter: Its shape.
+
+    Raises:
+        ValueError: If the encoder has an adapter already, or no layer has a target's name.
+    """
+    if getattr(encoder.transformer.model, "peft_config", None):
+        raise ValueError("The encoder has an adapter already; merge it first: merge_adapter(encoder).")
+    config = LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=linear_layers(encoder.transformer.model) if adapter.targets == "all-linear" else adapter.targets,
+        bias="none",
+    )
+    try:
+        encoder.add_adapter(config)
+    except ValueError as error:
+        raise ValueError(f"The adapter does not fit {type(encoder.transformer.model).__name__}: {error}") from error
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """The last names of a decoder's linear layers, which PEFT takes as targets."""
+    from transformers.pytorch_utils import Conv1D
+
+    found = {name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, Conv1D))}
+    return sorted(found)
+
+
+def merge_adapter(encoder: TextEncoder, probes: list[str] | None = None) -> float:
+    """Add the adapter's update to the decoder's weights, once, and prove that the vectors stay what they were.
+
+    Args:
+        encoder: An encoder with one adapter attached; it is changed in place and has none afterwards.
+        probes: Texts whose vectors are compared.
+
+    Returns:
+        The largest cosine distance between a text's vectors before and after.
+
+    Raises:
+        ValueError: If there is no adapter or more than one, the decoder is quantised, or the vectors differ by more
+            than rounding explains (1e-5 in float32, 1e-2 in half precision).
+    """
+    body = encoder.transformer.model
+    names = list(getattr(body, "peft_config", {}))
+    if len(names) != 1:
+        raise ValueError(f"The encoder has {len(names)} adapters; exactly one can be merged.")
+    if getattr(body, "is_quantized", False):
+        raise ValueError(
+            "The decoder is quantised, and merging into 4 bits would round the adapter away. Load the same folder "
+            "without quantisation, attach the saved adapter there, and merge that."
+        )
+    probes = probes or PROBES
+    before = _vectors(encoder, probes)
+    base = body.get_base_model() if hasattr(body, "get_base_model") else body
+    for name, layer in list(base.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(base.get_submodule(parent), child, layer.get_base_layer())
+    for attribute in ("peft_config", "active_adapter"):
+        base.__dict__.pop(attribute, None)
+    base._hf_peft_config_loaded = False
+    base.requires_grad_(True)
+    encoder.transformer.model = base
+    encoder.base_fingerprint = None
+    distance = float((1 - (before * _vectors(encoder, probes)).sum(1)).abs().max())
+    if not distance <= TOLERANCE.get(base.dtype, HALF_TOLERANCE):
+        raise ValueError(
+            f"Merged and unmerged vectors differ by a cosine distance of {distance:.1e}, more than rounding explains; "
+            "the merge is not used. Train on from the last checkpoint, or keep the adapter apart."
+        )
+    return distance
+
+
+def interpolate(encoder: TextEncoder, start: dict[str, Tensor], share: float) -> None:
+    """Mix the trained weights with those that training began from (BidirLM, arXiv 2604.02045).
+
+    Every weight becomes ``share * trained + (1 - share) * start``, which gives back some of what a full fine-tuning
+    without the original pretraining data forgets.
+
+    Args:
+        encoder: The trained encoder, without an adapter; it is changed in place.
+        start: The first module's weights before training, from :func:`body_weights`.
+        share: Share of the trained weights, in [0, 1].
+
+    Raises:
+        ValueError: If the share is out of range or the weights are of another decoder.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share of the trained weights is {share}; it must be between 0 and 1.")
+    trained = dict(encoder.transformer.model.named_parameters())
+    if {name: weight.shape for name, weight in trained.items()} != {name: start[name].shape for name in start}:
+        raise ValueError("The weights to interpolate with are not those of the same decoder.")
+    with torch.no_grad():
+        for name, weight in trained.items():
+            weight.lerp_(start[name].to(weight), 1 - share)
+    encoder.base_fingerprint = None
+
+
+def body_weights(encoder: TextEncoder) -> dict[str, Tensor]:
+    """A copy of the decoder's weights, by name, on the CPU."""
+    parameters = encoder.transformer.model.named_parameters()
+    return {name: copy.deepcopy(weight.detach()).cpu() for name, weight in parameters}
+
+
+def _vectors(encoder: TextEncoder, texts: list[str]) -> Tensor:
+    vectors = encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False).double()
+    return torch.nn.functional.normalize(vectors, dim=1)

@@ -1,0 +1,101 @@
+"""Masked next token prediction: the stage that teaches a decoder to read in both directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
+from torch import nn
+
+from st_llm2vec.checkpoints.load import load
+from st_llm2vec.data import TrainingData, check_texts, pack_blocks, read_dataset
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.evaluation import MNTPEvaluator
+from st_llm2vec.losses import MNTPLoss, add_mask_token
+from st_llm2vec.losses.masking import Masking
+from st_llm2vec.training.stage import Stage
+
+
+@dataclass(kw_only=True)
+class MNTP(Stage):
+    """LLM2Vec's first training stage (arXiv 2404.05961, section 2.1 and appendix D.1.1).
+
+    Args:
+        data: Texts, as :func:`st_llm2vec.data.read_dataset` reads them.
+        column: Their column.
+        block_size: Tokens in a block; texts are concatenated and cut into blocks. ``None`` reads the texts as they are,
+            one a row.
+        mlm_probability: Share of the tokens to predict: 0.2 for LLaMA models, 0.8 for Mistral.
+        masking: ``"bert"`` for LLaMA models, ``"all_mask"`` for Mistral.
+        mask_token: A token of the vocabulary, ``"eos"``, ``"own"``; or one that is not there with ``add_mask_token``.
+        add_mask_token: Whether to add the mask token to the vocabulary.
+        head: Where an untied output head comes from, if not from the base that the manifest names.
+        train_head: Whether the head learns too.
+        evaluation: Held-out texts for accuracy and perplexity while training.
+    """
+
+    name: ClassVar[str] = "mntp"
+    # Batch 32, 1000 steps, the trainer's own learning rate; train_configs/mntp/*.json of the authors.
+    arguments_of_paper: ClassVar[dict[str, Any]] = {
+        "per_device_train_batch_size": 32,
+        "max_steps": 1000,
+        "learning_rate": 5e-5,
+        "lr_scheduler_type": "linear",
+    }
+
+    column: str = "text"
+    block_size: int | None = 512
+    mlm_probability: float = 0.2
+    masking: Masking = "bert"
+    mask_token: str = "_"
+    add_mask_token: bool = False
+    head: str | None = None
+    train_head: bool = False
+
+    def start(self) -> TextEncoder:
+        """Load or convert; with ``add_mask_token`` the encoder that has the token is saved first, as adapters need."""
+        encoder = super().start()
+        if self.add_mask_token and self.mask_token not in encoder.tokenizer.get_vocab():
+            add_mask_token(encoder, self.mask_token)
+            folder = self.folder.path / "start"
+            encoder.save(str(folder))
+            encoder = self.limited(load(folder, **self.loading_options()))
+        return encoder
+
+    def read(self, encoder: TextEncoder) -> TrainingData:
+        """Read the texts and pack them."""
+        return TrainingData(self._rows(encoder, self.data), {})
+
+    def _rows(self, encoder: TextEncoder, source: Any) -> Any:
+        texts = read_dataset(source)
+        check_texts(texts, self.column, encoder.tokenizer)
+        texts = texts.select_columns(self.column)
+        if self.block_size is None:
+            return texts
+        if encoder.max_seq_length is not None and self.block_size > encoder.max_seq_length:
+            raise ValueError(
+                f"block_size={self.block_size} is more than the encoder reads (max_length={encoder.max_seq_length}); "
+                "lower the one or raise the other."
+            )
+        return pack_blocks(texts, encoder.tokenizer, self.block_size, self.column)
+
+    def loss(self, encoder: TextEncoder) -> nn.Module:
+        """Make the loss."""
+        return MNTPLoss(
+            encoder,
+            self.mlm_probability,
+            self.masking,
+            self.mask_token,
+            head=self.head,
+            train_head=self.train_head,
+            seed=self.arguments().seed,
+        )
+
+    def evaluator(self, encoder: TextEncoder, loss: nn.Module) -> SentenceEvaluator | None:
+        """Accuracy and perplexity on the texts of ``evaluation``."""
+        if self.evaluation is None:
+            return None
+        rows = self._rows(encoder, self.evaluation)
+        column = rows.column_names[0]
+        return MNTPEvaluator(cast("MNTPLoss", loss), list(rows[column]), self.arguments().per_device_eval_batch_size)

@@ -1,0 +1,112 @@
+"""Stages in a row: each starts from the folder that the one before left."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.training.mntp import MNTP
+from st_llm2vec.training.prompteol_cse import PromptEOLCSE
+from st_llm2vec.training.simcse import SimCSE
+from st_llm2vec.training.stage import Stage
+from st_llm2vec.training.supervised import Supervised
+from st_llm2vec.training.two_stage import BlendedStage, RetrievalStage
+
+STAGES: dict[str, type[Stage]] = {
+    stage.name: stage for stage in (MNTP, SimCSE, Supervised, RetrievalStage, BlendedStage, PromptEOLCSE)
+}
+SHARED_FIELDS = ("recipe", "changes", "dtype", "attn_implementation", "adapter", "training")
+
+
+def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None = None) -> list[Stage]:
+    """Make the stages of a plan and check their settings.
+
+    Args:
+        plan: As a YAML file has it: ``model``, ``stages`` (a list of mappings, each with ``stage``, the stage's name,
+            and its fields) and, for all stages, ``recipe``, ``changes``, ``dtype``, ``attn_implementation``,
+            ``adapter`` and ``training``. Other keys, such as published scores, are notes.
+        output: The last stage's folder; the ones before it go under ``<output>-stages``.
+        model: Where to start, in place of the plan's.
+
+    Returns:
+        The stages, in order.
+
+    Raises:
+        ValueError: If a stage or field does not exist, or a value does not fit.
+    """
+    entries = plan.get("stages")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(
+            "The plan has no stages; it needs a list of them, each with its name: stages: [{stage: mntp}]."
+        )
+    source = model or plan.get("model")
+    if not source:
+        raise ValueError("The plan names no model to start from; give one.")
+    stages: list[Stage] = []
+    for number, entry in enumerate(entries, start=1):
+        last = number == len(entries)
+        target = Path(output) if last else Path(f"{output}-stages") / f"{number}-{entry.get('stage')}"
+        stages.append(_stage(entry, plan, str(source), str(target), first=number == 1))
+        source = target
+    return stages
+
+
+def run_stages(stages: list[Stage], announce: Callable[[str], None] = lambda message: None) -> TextEncoder:
+    """Run stages one after the other; finished ones are left as they are, an interrupted one is continued.
+
+    Args:
+        stages: At least one.
+        announce: Is told, before each, what it is.
+
+    Returns:
+        The last stage's encoder.
+    """
+    for number, stage in enumerate(stages, start=1):
+        announce(f"Stage {number} of {len(stages)}: {stage.name}, from {stage.model} to {stage.output}")
+        encoder = stage.run()
+    return encoder
+
+
+def read_plan(path: str | Path) -> dict[str, Any]:
+    """Read a plan from a YAML file.
+
+    Raises:
+        ValueError: If there is no such file, or it holds no mapping.
+    """
+    try:
+        plan = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"The plan {path} cannot be read: {error}") from error
+    if not isinstance(plan, dict):
+        raise ValueError(f"The plan {path} is a {type(plan).__name__}; a mapping with model and stages is expected.")
+    return plan
+
+
+def change(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """A copy of nested settings with one of them changed: ``change(plan, "training.max_steps", 10)``."""
+    changed = copy.deepcopy(dict(settings))
+    *path, last = dotted.split(".")
+    place: Any = changed
+    for name in path:
+        place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+    place[last] = value
+    return changed
+
+
+def _stage(entry: Any, plan: Mapping[str, Any], model: str, output: str, *, first: bool) -> Stage:
+    if not isinstance(entry, Mapping) or entry.get("stage") not in STAGES:
+        raise ValueError(f"A stage of the plan is {entry!r}; its stage must be one of {', '.join(STAGES)}.")
+    shared = {name: plan[name] for name in SHARED_FIELDS if name in plan}
+    fields = {**shared, **{name: value for name, value in entry.items() if name != "stage"}}
+    fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
+    if not first:
+        fields.pop("changes", None)
+    try:
+        return STAGES[entry["stage"]](**{"data": None, **fields, "model": model, "output": output})
+    except TypeError as error:
+        raise ValueError(f"The stage {entry['stage']} does not have these settings: {error}.") from error

@@ -1,0 +1,135 @@
+"""A run's folder: which run it holds, where it can be resumed, and whether it is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+RUN_FILE = "training_run.json"
+CHECKPOINTS = "checkpoints"
+# What a run may be started again with: it changes neither data nor weights.
+HARMLESS = {
+    "output",
+    "logging_steps",
+    "logging_strategy",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "save_steps",
+    "save_total_limit",
+    "log_level",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "use_cpu",
+}
+
+
+class RunFolder:
+    """The folder that a stage trains into.
+
+    It holds the finished encoder at its top, the trainer's checkpoints under ``checkpoints``, and ``training_run.json``
+    with the run's settings, so that a run is continued and never mixed with another. Settings may change as long as there
+    is no checkpoint.
+
+    Args:
+        path: The folder.
+        settings: The run's settings, as plain data.
+
+    Raises:
+        ValueError: If the folder holds another run, or something else.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.settings = json.loads(json.dumps(settings))
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; give a folder for the run.")
+        self._record = self._read()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer's checkpoints go."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete and its encoder saved."""
+        return bool(self._record.get("finished"))
+
+    def claim(self) -> None:
+        """Write the run's settings into the folder."""
+        if not self._record:
+            self._write({"settings": self.settings, "finished": False})
+
+    def finish(self) -> None:
+        """Note that the encoder is saved."""
+        self._write({"settings": self.settings, "finished": True})
+
+    def last_checkpoint(self, processes: int = 1) -> str | None:
+        """The last checkpoint that was written to its end, or ``None``.
+
+        The trainer's state is the last file that a checkpoint gets from its main process, and each process writes its
+        random state: a checkpoint that was interrupted lacks one of them.
+
+        Args:
+            processes: How many processes train.
+        """
+        found = []
+        for folder in self.checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+            step = folder.name.rpartition("-")[2]
+            if step.isdigit() and _is_complete(folder, processes):
+                found.append((int(step), str(folder)))
+        return max(found)[1] if found else None
+
+    def _read(self) -> dict[str, Any]:
+        file = self.path / RUN_FILE
+        if not file.is_file():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise ValueError(
+                    f"{self.path} is not empty and holds no training run; give an empty or a new folder for the run."
+                )
+            return {}
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            settings = record["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} cannot be read ({error}); give another folder, or remove this one.") from error
+        differences = _differences(settings, self.settings)
+        if differences and not (record.get("finished") or any(self.checkpoints.glob("*"))):
+            return {}
+        if differences:
+            raise ValueError(
+                f"{self.path} holds another run: {'; '.join(differences[:3])}. Give another folder, or remove this one."
+            )
+        return record
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        staging = self.path / f".{RUN_FILE}"
+        staging.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(staging, self.path / RUN_FILE)
+        self._record = record
+
+
+def _is_complete(folder: Path, processes: int) -> bool:
+    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (folder / "modules.json").is_file() and all((folder / name).is_file() for name in names)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name in sorted({*before, *now} - HARMLESS):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name} was {old!r} and is {new!r} now")
+    return found

@@ -1,0 +1,287 @@
+"""A stage of training: from an encoder or a decoder in a folder to a better encoder in another."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, set_seed
+
+from st_llm2vec.checkpoints.load import load
+from st_llm2vec.conversion import convert
+from st_llm2vec.data import TrainingData, read_dataset
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.recipes import get_recipe
+from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate, merge_adapter
+from st_llm2vec.training.callbacks import StopAfter, Throughput
+from st_llm2vec.training.run_folder import CHECKPOINTS, RunFolder
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """What all stages share; a stage of its own says what it reads (``read``) and what it learns by (``loss``).
+
+    Args:
+        model: Where to start: a folder or Hub name of an encoder, or of a decoder, which is converted first.
+        output: The run's folder; the trained encoder ends up in it.
+        data: What to train on; see the stage.
+        recipe: How a decoder is converted: a recipe's name, a YAML file or a mapping of fields.
+        changes: Fields of the recipe that differ, e.g. ``{"max_length": 128}``.
+        adapter: The LoRA adapter to train and merge at the end; ``None`` trains all weights.
+        max_length: Longest input in tokens while training; the encoder's own if not given.
+        evaluation: Sentence pairs with scores to evaluate on while training, as :func:`st_llm2vec.data.read_dataset`
+            reads them, with the columns ``sentence1``, ``sentence2`` and ``score``.
+        patience: Evaluations without a better score before training stops; ``None`` trains to the end.
+        stop_after: Steps after which to stop, where the learning rate is planned for a longer run.
+        interpolation: Share of the trained weights in the result; the rest is those that the stage began with.
+        dtype: Weights' type, e.g. ``"bfloat16"``; the stored one if not given.
+        attn_implementation: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``; Transformers' choice if not given.
+        training: Fields of ``SentenceTransformerTrainingArguments`` that differ from :attr:`arguments_of_paper`.
+    """
+
+    name: ClassVar[str]
+    arguments_of_paper: ClassVar[dict[str, Any]] = {}
+
+    model: str
+    output: str
+    data: Any
+    recipe: str | dict[str, Any] = "llm2vec"
+    changes: dict[str, Any] = field(default_factory=dict)
+    adapter: Adapter | None = field(default_factory=Adapter)
+    max_length: int | None = None
+    evaluation: Any = None
+    patience: int | None = None
+    stop_after: int | None = None
+    interpolation: float = 1.0
+    dtype: str | None = None
+    attn_implementation: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.adapter, dict):
+            self.adapter = Adapter(**self.adapter)
+        if not 0 <= self.interpolation <= 1:
+            raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
+        if self.patience is not None and self.evaluation is None:
+            raise ValueError("patience needs an evaluation: name the pairs, or the texts, to evaluate on.")
+
+    # What a stage of its own says ------------------------------------------------------------------------
+
+    def read(self, encoder: TextEncoder) -> TrainingData:
+        """Read and check the data, before any training time is spent."""
+        raise NotImplementedError
+
+    def loss(self, encoder: TextEncoder) -> nn.Module:
+        """Make the loss."""
+        raise NotImplementedError
+
+    def evaluator(self, encoder: TextEncoder, loss: nn.Module) -> SentenceEvaluator | None:
+        """Make the evaluator that runs while training: Spearman correlation on the pairs of ``evaluation``."""
+        if self.evaluation is None:
+            return None
+        pairs = read_dataset(self.evaluation)
+        missing = {"sentence1", "sentence2", "score"} - set(pairs.column_names)
+        if missing:
+            raise ValueError(
+                f"{self.evaluation} has the columns {', '.join(pairs.column_names)}; sentence1, sentence2 and score are "
+                "read. Name the columns of a file without a header: {path: ..., columns: [sentence1, sentence2, score]}."
+            )
+        return EmbeddingSimilarityEvaluator(
+            pairs["sentence1"], pairs["sentence2"], pairs["score"], main_similarity="cosine", name="sts"
+        )
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.output, self.to_dict())
+
+    # The life of a run, in order -------------------------------------------------------------------------
+
+    def run(self) -> TextEncoder:
+        """Train, or continue where an interrupted run stopped, and save the encoder.
+
+        Returns:
+            The trained encoder, without an adapter, as it stands in ``output``.
+
+        Raises:
+            ValueError: If data, settings or folder are not what they should be; nothing has been trained then.
+            RuntimeError: If the best checkpoint could not be read back.
+        """
+        folder = self.folder
+        if folder.finished:
+            return load(folder.path)
+        with PartialState().main_process_first():
+            folder.claim()
+        encoder = self.start()
+        data = self.read(encoder)
+        start_weights = body_weights(encoder) if self.interpolation < 1 else None
+        self.attach(encoder)
+        trainer = self.trainer(encoder, data)
+        trainer.train(resume_from_checkpoint=folder.last_checkpoint(PartialState().num_processes))
+        if trainer.args.load_best_model_at_end:
+            prove_best_model(trainer)
+        if PartialState().is_main_process:
+            self.finish(encoder, trainer, data, start_weights)
+            folder.finish()
+        PartialState().wait_for_everyone()
+        return encoder if PartialState().is_main_process else load(self.output)
+
+    def start(self) -> TextEncoder:
+        """Load the encoder, or convert the decoder, with every random draw seeded."""
+        set_seed(self.arguments().seed)
+        if _is_encoder(self.model):
+            if self.changes:
+                raise ValueError(f"{self.model} is an encoder; changes of the recipe are for decoders. Leave them out.")
+            return self.limited(load(self.model, **self.loading_options()))
+        return self.limited(convert(self.model, get_recipe(self.recipe), **self.loading_options(), **self.changes))
+
+    def loading_options(self) -> dict[str, Any]:
+        """How the weights are loaded: their type, attention implementation and quantisation."""
+        return {
+            "dtype": self.dtype,
+            "attn_implementation": self.attn_implementation,
+            "quantization_config": self.adapter.quantization_config() if self.adapter is not None else None,
+        }
+
+    def limited(self, encoder: TextEncoder) -> TextEncoder:
+        """Set the longest input of the training run."""
+        if self.max_length is not None:
+            encoder.max_seq_length = self.max_length
+        return encoder
+
+    def attach(self, encoder: TextEncoder) -> None:
+        """Attach the adapter, if there is one to train."""
+        if self.adapter is not None:
+            attach_adapter(encoder, self.adapter)
+
+    def arguments(self, **more: Any) -> SentenceTransformerTrainingArguments:
+        """The trainer's arguments: the paper's, with this run's on top."""
+        given: dict[str, Any] = {
+            "output_dir": str(Path(self.output) / CHECKPOINTS),
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+            "logging_steps": 10,
+            "report_to": "none",
+            **self.arguments_of_paper,
+            **self.training,
+            **more,
+        }
+        try:
+            return SentenceTransformerTrainingArguments(**given)
+        except TypeError as error:
+            raise ValueError(
+                f"The training arguments do not fit SentenceTransformerTrainingArguments: {error}"
+            ) from error
+
+    def trainer(self, encoder: TextEncoder, data: TrainingData) -> SentenceTransformerTrainer:
+        """The stock trainer with this stage's parts."""
+        loss = self.loss(encoder)
+        evaluator = self.evaluator(encoder, loss)
+        more: dict[str, Any] = {"prompts": data.prompts or None}
+        callbacks: list[Any] = []
+        if evaluator is not None:
+            more |= {"eval_strategy": "steps", "metric_for_best_model": _metric(evaluator), "greater_is_better": True}
+            if self.patience is not None:
+                more["load_best_model_at_end"] = True
+                callbacks.append(EarlyStoppingCallback(self.patience))
+        arguments = self.arguments(**{**more, **{key: self.training[key] for key in more if key in self.training}})
+        if self.stop_after is not None:
+            callbacks.append(StopAfter(self.stop_after))
+        trainer = SentenceTransformerTrainer(
+            model=encoder,
+            args=arguments,
+            train_dataset=data.dataset,
+            loss=loss,
+            evaluator=evaluator,
+            callbacks=callbacks,
+        )
+        trainer.callback_handler.callbacks.insert(0, Throughput(encoder))
+        return trainer
+
+    def finish(
+        self,
+        encoder: TextEncoder,
+        trainer: SentenceTransformerTrainer,
+        data: TrainingData,
+        start_weights: dict[str, Tensor] | None,
+    ) -> None:
+        """Merge, interpolate, record what was trained on what, and save."""
+        record = self.record(trainer, data)
+        if self.adapter is not None:
+            record["merged"] = True
+            record["merge_distance"] = merge_adapter(encoder)
+        if start_weights is not None:
+            interpolate(encoder, start_weights, self.interpolation)
+        assert encoder.manifest is not None
+        encoder.manifest.stages.append(record)
+        if self.max_length is not None:
+            encoder.max_seq_length = encoder.manifest.config.max_length
+        encoder.save(self.output)
+
+    def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:
+        """What was trained on what, for the manifest and the model card."""
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        rows = {"train": data.dataset} if isinstance(data.dataset, Dataset) else dict(data.dataset)
+        kept = self.to_dict()
+        return {
+            "name": self.name,
+            "method": type(self).__name__,
+            "from": self.model,
+            "data": kept.pop("data"),
+            "rows": {name: len(dataset) for name, dataset in rows.items()},
+            "settings": {name: value for name, value in kept.items() if name not in ("model", "output", "stage")},
+            "steps": trainer.state.global_step,
+            "last_loss": losses[-1] if losses else None,
+            "best": trainer.state.best_metric,
+            "processes": PartialState().num_processes,
+            "merged": False,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return {"stage": self.name, **dataclasses.asdict(self)}
+
+
+def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
+    """Raise unless the trainer holds the weights of its best checkpoint; on failure it would only log.
+
+    Args:
+        trainer: A trainer that has trained with ``load_best_model_at_end``.
+
+    Raises:
+        RuntimeError: If the best checkpoint is not there, or its weights are not the model's.
+    """
+    best = trainer.state.best_model_checkpoint
+    if best is None or not Path(best).is_dir():
+        raise RuntimeError(
+            "There is no best checkpoint to go back to: evaluate and save at the same steps, e.g. training: "
+            "{eval_steps: 100, save_steps: 100}."
+        )
+    model: Any = trainer.model
+    stored = type(model)._load_with_module_classes(best, {}).to(model.device)
+    weights = model.state_dict()
+    for name, weight in stored.state_dict().items():
+        if isinstance(weight, torch.Tensor) and not torch.equal(weight.to(weights[name].dtype), weights[name]):
+            raise RuntimeError(
+                f"The best checkpoint {best} could not be read back: {name} differs. The trainer's log says why; the "
+                "checkpoints are kept."
+            )
+
+
+def _metric(evaluator: SentenceEvaluator) -> str:
+    return f"eval_{evaluator.primary_metric}"
+
+
+def _is_encoder(model: str) -> bool:
+    from huggingface_hub import file_exists
+
+    if Path(model).is_dir():
+        return (Path(model) / "modules.json").is_file()
+    return not Path(model).exists() and model.count("/") == 1 and file_exists(model, "modules.json")
