@@ -9,12 +9,12 @@ from sentence_transformers.sentence_transformer.evaluation import SentenceEvalua
 from torch import nn
 
 from st_llm2vec.checkpoints.load import load
-from st_llm2vec.data import TrainingData, check_texts, pack_blocks, read_dataset
+from st_llm2vec.data import TrainingData, check_texts, pack_blocks
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.evaluation import MNTPEvaluator
 from st_llm2vec.losses import MNTPLoss, add_mask_token
 from st_llm2vec.losses.masking import Masking
-from st_llm2vec.training.stage import Stage
+from st_llm2vec.training.stage import Stage, open_data
 
 
 @dataclass(kw_only=True)
@@ -68,7 +68,7 @@ class MNTP(Stage):
         return TrainingData(self._rows(encoder, self.data), {})
 
     def _rows(self, encoder: TextEncoder, source: Any) -> Any:
-        texts = read_dataset(source)
+        texts = open_data(source)
         check_texts(texts, self.column, encoder.tokenizer)
         texts = texts.select_columns(self.column)
         if self.block_size is None:

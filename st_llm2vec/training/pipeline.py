@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.recipes import get_recipe
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.prompteol_cse import PromptEOLCSE
 from st_llm2vec.training.simcse import SimCSE
@@ -21,6 +22,47 @@ STAGES: dict[str, type[Stage]] = {
     stage.name: stage for stage in (MNTP, SimCSE, Supervised, RetrievalStage, BlendedStage, PromptEOLCSE)
 }
 SHARED_FIELDS = ("recipe", "changes", "dtype", "attn_implementation", "adapter", "training")
+
+
+# What the authors trained on: train_configs/mntp and train_configs/simcse.
+WIKITEXT = "Salesforce/wikitext:wikitext-103-raw-v1"
+WIKI1M = "hf://datasets/princeton-nlp/datasets-for-simcse/wiki1m_for_simcse.txt"
+
+
+def default_plan(recipe: str, texts: str | None = None, pairs: str | None = None) -> dict[str, Any]:
+    """The stages that a recipe's paper trains, with its settings.
+
+    Args:
+        recipe: A recipe's name, or a YAML file.
+        texts: What MNTP and SimCSE read, in place of the paper's Wikipedia.
+        pairs: Queries, positives and negatives: the supervised stage's data.
+
+    Returns:
+        A plan for :func:`build_stages`.
+
+    Raises:
+        ValueError: If the recipe's stages need pairs and there are none, or need none.
+    """
+    config = get_recipe(recipe)
+    if config.attention == "bidirectional" and config.pooling != "latent_attention":
+        mntp = {"stage": "mntp", "data": texts or WIKITEXT}
+        second = (
+            {"stage": "supervised", "data": {"path": pairs}} if pairs else {"stage": "simcse", "data": texts or WIKI1M}
+        )
+        return {"recipe": recipe, "stages": [mntp, second]}
+    if pairs is None:
+        raise ValueError(
+            f"The recipe {recipe} is trained on pairs; name a file with the columns query, positive and, if there are "
+            "any, negatives: --pairs pairs.jsonl."
+        )
+    if texts is not None:
+        raise ValueError(f"The recipe {recipe} is trained on pairs only; leave --texts out.")
+    names = ["supervised"]
+    if config.pooling == "latent_attention":
+        names = ["retrieval", "blended"]
+    elif config.name.startswith("prompteol"):
+        names = ["prompteol_cse"]
+    return {"recipe": recipe, "stages": [{"stage": name, "data": {"path": pairs}} for name in names]}
 
 
 def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None = None) -> list[Stage]:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from st_llm2vec.data import TrainingData, check_texts, read_dataset
+from st_llm2vec.data import TrainingData, check_texts
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import SimCSELoss
-from st_llm2vec.training.stage import Stage
+from st_llm2vec.training.stage import Stage, open_data
 
 
 @dataclass(kw_only=True)
@@ -46,7 +46,7 @@ class SimCSE(Stage):
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the sentences."""
-        texts = read_dataset(self.data)
+        texts = open_data(self.data)
         check_texts(texts, self.column, encoder.tokenizer)
         return TrainingData(texts.select_columns(self.column), {})
 

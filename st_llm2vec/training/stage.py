@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from st_llm2vec.checkpoints.load import load
 from st_llm2vec.conversion import convert
@@ -21,6 +21,7 @@ from st_llm2vec.data import TrainingData, read_dataset
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.recipes import get_recipe
 from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate, merge_adapter
+from st_llm2vec.training.best_checkpoint import prove_best_model
 from st_llm2vec.training.callbacks import StopAfter, Throughput
 from st_llm2vec.training.run_folder import CHECKPOINTS, RunFolder
 
@@ -87,7 +88,7 @@ class Stage:
         """Make the evaluator that runs while training: Spearman correlation on the pairs of ``evaluation``."""
         if self.evaluation is None:
             return None
-        pairs = read_dataset(self.evaluation)
+        pairs = open_data(self.evaluation)
         missing = {"sentence1", "sentence2", "score"} - set(pairs.column_names)
         if missing:
             raise ValueError(
@@ -162,17 +163,24 @@ class Stage:
         if self.adapter is not None:
             attach_adapter(encoder, self.adapter)
 
-    def arguments(self, **more: Any) -> SentenceTransformerTrainingArguments:
-        """The trainer's arguments: the paper's, with this run's on top."""
+    def arguments(
+        self, data: TrainingData | None = None, evaluator: SentenceEvaluator | None = None
+    ) -> SentenceTransformerTrainingArguments:
+        """The trainer's arguments: the paper's, the data's instructions and the evaluation's, with this run's on top."""
         given: dict[str, Any] = {
             "output_dir": str(Path(self.output) / CHECKPOINTS),
             "gradient_checkpointing_kwargs": {"use_reentrant": False},
             "logging_steps": 10,
             "report_to": "none",
             **self.arguments_of_paper,
-            **self.training,
-            **more,
         }
+        if data is not None and data.prompts:
+            given["prompts"] = data.prompts
+        if evaluator is not None:
+            metric = f"eval_{evaluator.primary_metric}"
+            given |= {"eval_strategy": "steps", "metric_for_best_model": metric, "greater_is_better": True}
+            given["load_best_model_at_end"] = self.patience is not None
+        given |= self.training
         try:
             return SentenceTransformerTrainingArguments(**given)
         except TypeError as error:
@@ -184,26 +192,25 @@ class Stage:
         """The stock trainer with this stage's parts."""
         loss = self.loss(encoder)
         evaluator = self.evaluator(encoder, loss)
-        more: dict[str, Any] = {"prompts": data.prompts or None}
-        callbacks: list[Any] = []
-        if evaluator is not None:
-            more |= {"eval_strategy": "steps", "metric_for_best_model": _metric(evaluator), "greater_is_better": True}
-            if self.patience is not None:
-                more["load_best_model_at_end"] = True
-                callbacks.append(EarlyStoppingCallback(self.patience))
-        arguments = self.arguments(**{**more, **{key: self.training[key] for key in more if key in self.training}})
-        if self.stop_after is not None:
-            callbacks.append(StopAfter(self.stop_after))
         trainer = SentenceTransformerTrainer(
             model=encoder,
-            args=arguments,
+            args=self.arguments(data, evaluator),
             train_dataset=data.dataset,
             loss=loss,
             evaluator=evaluator,
-            callbacks=callbacks,
+            callbacks=self.callbacks(),
         )
         trainer.callback_handler.callbacks.insert(0, Throughput(encoder))
         return trainer
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """Early stopping, and the stop short of the learning rate's horizon."""
+        found: list[TrainerCallback] = []
+        if self.patience is not None:
+            found.append(EarlyStoppingCallback(self.patience))
+        if self.stop_after is not None:
+            found.append(StopAfter(self.stop_after))
+        return found
 
     def finish(
         self,
@@ -249,34 +256,28 @@ class Stage:
         return {"stage": self.name, **dataclasses.asdict(self)}
 
 
-def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
-    """Raise unless the trainer holds the weights of its best checkpoint; on failure it would only log.
+def open_data(source: Any) -> Dataset:
+    """Read a dataset from what a plan names: a path or Hub name, several files, or a mapping of both and more.
 
     Args:
-        trainer: A trainer that has trained with ``load_best_model_at_end``.
+        source: A path or name; a list of paths; or a mapping with ``path`` and any of ``split``, ``columns`` and
+            ``limit`` (the first rows only).
+
+    Returns:
+        The dataset.
 
     Raises:
-        RuntimeError: If the best checkpoint is not there, or its weights are not the model's.
+        ValueError: If nothing was named, or it cannot be read.
     """
-    best = trainer.state.best_model_checkpoint
-    if best is None or not Path(best).is_dir():
-        raise RuntimeError(
-            "There is no best checkpoint to go back to: evaluate and save at the same steps, e.g. training: "
-            "{eval_steps: 100, save_steps: 100}."
-        )
-    model: Any = trainer.model
-    stored = type(model)._load_with_module_classes(best, {}).to(model.device)
-    weights = model.state_dict()
-    for name, weight in stored.state_dict().items():
-        if isinstance(weight, torch.Tensor) and not torch.equal(weight.to(weights[name].dtype), weights[name]):
-            raise RuntimeError(
-                f"The best checkpoint {best} could not be read back: {name} differs. The trainer's log says why; the "
-                "checkpoints are kept."
-            )
-
-
-def _metric(evaluator: SentenceEvaluator) -> str:
-    return f"eval_{evaluator.primary_metric}"
+    if source is None:
+        raise ValueError("The stage has no data; name a file or a dataset: data: texts.txt.")
+    if not isinstance(source, Mapping):
+        return read_dataset(source)
+    unknown = set(source) - {"path", "split", "columns", "limit"}
+    if unknown or "path" not in source:
+        raise ValueError(f"Data is named by path, split, columns and limit; got {dict(source)}.")
+    dataset = read_dataset(source["path"], split=source.get("split", "train"), columns=source.get("columns"))
+    return dataset.select(range(min(source.get("limit", len(dataset)), len(dataset))))
 
 
 def _is_encoder(model: str) -> bool:

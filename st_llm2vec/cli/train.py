@@ -1,0 +1,67 @@
+"""``st-llm2vec train``: from a decoder to a trained encoder, stage by stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from st_llm2vec.cli.app import app
+from st_llm2vec.cli.options import AsJson, pair, print_json
+from st_llm2vec.console import output, quiet, say
+
+
+@app.command()
+def train(
+    target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained encoder.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A decoder or an encoder: a folder or a name on the Hub.")
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="What to train; see `st-llm2vec recipes`.")] = "llm2vec",
+    texts: Annotated[
+        str | None,
+        typer.Option(help="Texts for MNTP and SimCSE: a file or a Hub dataset.", show_default="as in the paper"),
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="Query, positive and negatives for supervised training, instead of SimCSE.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="A YAML file with stages; see training_scripts/configs.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each stage.", show_default="the paper's")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change the plan: training.bf16=true, stages.0.training.max_steps=100."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an encoder: convert, then MNTP, then SimCSE or pairs, or the stages of a plan.
+
+    Run the same command again to continue an interrupted run. Several GPUs: accelerate launch -m st_llm2vec train ...
+    """
+    import yaml
+
+    from st_llm2vec.training.pipeline import build_stages, change, default_plan, read_plan, run_stages
+
+    if plan is not None and (texts is not None or pairs is not None):
+        raise ValueError("A plan names its own data; leave --texts and --pairs out, or change it with --set.")
+    settings = read_plan(plan) if plan is not None else default_plan(recipe, texts, pairs)
+    if steps is not None:
+        settings = change(settings, "training.max_steps", steps)
+        for number in range(len(settings["stages"])):
+            settings = change(settings, f"stages.{number}.training.max_steps", steps)
+    for one in changes or []:
+        key, value = pair("--set", one)
+        settings = change(settings, key, yaml.safe_load(value))
+    stages = build_stages(settings, target, model)
+    quiet()
+    encoder = run_stages(stages, (lambda message: None) if as_json else say)
+    records: list[dict[str, Any]] = encoder.manifest.stages if encoder.manifest is not None else []
+    if as_json:
+        print_json({"output": str(target), "dimension": encoder.get_embedding_dimension(), "stages": records})
+        return
+    for record in records:
+        loss = "" if record["last_loss"] is None else f", last loss {record['last_loss']:.3f}"
+        output.print(f"{record['name']}: {record['steps']} steps{loss}", soft_wrap=True, markup=False)
+    output.print(f"The encoder is in {target}", soft_wrap=True, markup=False)
