@@ -44,7 +44,7 @@ class MNTPEvaluator(SentenceEvaluator):
         self.greater_is_better = True
 
     def __call__(
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Predict the masked tokens.
 
@@ -82,7 +82,7 @@ class MNTPEvaluator(SentenceEvaluator):
             "mntp_tokens": float(count),
         }
         metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(encoder, metrics, epoch, steps)
+        self.store_metrics_in_model_card_data(encoder, metrics, int(epoch), steps)
         return metrics
 
     def _predict(self, encoder: SentenceTransformer, texts: list[Any]) -> tuple[int, float, int]:

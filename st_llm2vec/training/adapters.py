@@ -11,6 +11,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from st_llm2vec.checkpoints.output_head import plain_body
 from st_llm2vec.encoder import TextEncoder
 
 PROBES = ["The compass needle points to the north.", "rain", "A violin is carved from spruce and maple; a drum is not."]
@@ -128,7 +129,7 @@ def merge_adapter(encoder: TextEncoder, probes: list[str] | None = None) -> floa
         )
     probes = probes or PROBES
     before = _vectors(encoder, probes)
-    base = body.get_base_model() if hasattr(body, "get_base_model") else body
+    base = plain_body(encoder)
     for name, layer in list(base.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge(safe_merge=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
-from torch import nn
 
 from st_llm2vec.checkpoints.load import load
 from st_llm2vec.data import TrainingData, check_texts, pack_blocks
@@ -36,6 +35,7 @@ class MNTP(Stage):
     """
 
     name: ClassVar[str] = "mntp"
+    metric: ClassVar[str] = "eval_mntp_accuracy"
     # Batch 32, 1000 steps, the trainer's own learning rate; train_configs/mntp/*.json of the authors.
     arguments_of_paper: ClassVar[dict[str, Any]] = {
         "per_device_train_batch_size": 32,
@@ -69,7 +69,7 @@ class MNTP(Stage):
 
     def _rows(self, encoder: TextEncoder, source: Any) -> Any:
         texts = open_data(source)
-        check_texts(texts, self.column, encoder.tokenizer)
+        check_texts(texts, self.column, encoder.tokenizer, every=False)
         texts = texts.select_columns(self.column)
         if self.block_size is None:
             return texts
@@ -80,7 +80,7 @@ class MNTP(Stage):
             )
         return pack_blocks(texts, encoder.tokenizer, self.block_size, self.column)
 
-    def loss(self, encoder: TextEncoder) -> nn.Module:
+    def loss(self, encoder: TextEncoder, data: TrainingData) -> MNTPLoss:
         """Make the loss."""
         return MNTPLoss(
             encoder,
@@ -92,10 +92,10 @@ class MNTP(Stage):
             seed=self.arguments().seed,
         )
 
-    def evaluator(self, encoder: TextEncoder, loss: nn.Module) -> SentenceEvaluator | None:
+    def evaluator(self, encoder: TextEncoder, loss: Any) -> SentenceEvaluator | None:
         """Accuracy and perplexity on the texts of ``evaluation``."""
         if self.evaluation is None:
             return None
         rows = self._rows(encoder, self.evaluation)
         column = rows.column_names[0]
-        return MNTPEvaluator(cast("MNTPLoss", loss), list(rows[column]), self.arguments().per_device_eval_batch_size)
+        return MNTPEvaluator(loss, list(rows[column]), self.arguments().per_device_eval_batch_size)

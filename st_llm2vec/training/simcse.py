@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import nn
-
 from st_llm2vec.data import TrainingData, check_texts
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import SimCSELoss
@@ -47,10 +45,10 @@ class SimCSE(Stage):
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the sentences."""
         texts = open_data(self.data)
-        check_texts(texts, self.column, encoder.tokenizer)
+        check_texts(texts, self.column, encoder.tokenizer, every=False)
         return TrainingData(texts.select_columns(self.column), {})
 
-    def loss(self, encoder: TextEncoder) -> nn.Module:
+    def loss(self, encoder: TextEncoder, data: TrainingData) -> SimCSELoss:
         """Make the loss."""
         return SimCSELoss(
             encoder,

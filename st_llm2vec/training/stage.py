@@ -49,6 +49,7 @@ class Stage:
     """
 
     name: ClassVar[str]
+    metric: ClassVar[str] = "eval_sts_spearman_cosine"
     arguments_of_paper: ClassVar[dict[str, Any]] = {}
 
     model: str
@@ -80,11 +81,11 @@ class Stage:
         """Read and check the data, before any training time is spent."""
         raise NotImplementedError
 
-    def loss(self, encoder: TextEncoder) -> nn.Module:
-        """Make the loss."""
+    def loss(self, encoder: TextEncoder, data: TrainingData) -> nn.Module | dict[str, nn.Module]:
+        """Make the loss, or one for each dataset."""
         raise NotImplementedError
 
-    def evaluator(self, encoder: TextEncoder, loss: nn.Module) -> SentenceEvaluator | None:
+    def evaluator(self, encoder: TextEncoder, loss: Any) -> SentenceEvaluator | None:
         """Make the evaluator that runs while training: Spearman correlation on the pairs of ``evaluation``."""
         if self.evaluation is None:
             return None
@@ -177,8 +178,7 @@ class Stage:
         if data is not None and data.prompts:
             given["prompts"] = data.prompts
         if evaluator is not None:
-            metric = f"eval_{evaluator.primary_metric}"
-            given |= {"eval_strategy": "steps", "metric_for_best_model": metric, "greater_is_better": True}
+            given |= {"eval_strategy": "steps", "metric_for_best_model": self.metric, "greater_is_better": True}
             given["load_best_model_at_end"] = self.patience is not None
         given |= self.training
         try:
@@ -190,7 +190,7 @@ class Stage:
 
     def trainer(self, encoder: TextEncoder, data: TrainingData) -> SentenceTransformerTrainer:
         """The stock trainer with this stage's parts."""
-        loss = self.loss(encoder)
+        loss = self.loss(encoder, data)
         evaluator = self.evaluator(encoder, loss)
         trainer = SentenceTransformerTrainer(
             model=encoder,
@@ -220,6 +220,7 @@ class Stage:
         start_weights: dict[str, Tensor] | None,
     ) -> None:
         """Merge, interpolate, record what was trained on what, and save."""
+        trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)  # no autocast from here on
         record = self.record(trainer, data)
         if self.adapter is not None:
             record["merged"] = True

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from st_llm2vec.data import TrainingData, TrainingSource, build_training_data, check_pairs
+from st_llm2vec.data import TrainingData, TrainingSource, build_training_data
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.losses.contrastive import InBatchNegatives
@@ -48,19 +48,29 @@ class Supervised(Stage):
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the sources."""
-        sources = self.data if isinstance(self.data, list) else [self.data]
-        data = build_training_data(
-            [TrainingSource.from_dict(source) for source in sources], blended=self.blended, seed=self.arguments().seed
+        if self.data is None:
+            raise ValueError("The stage has no data; name a file or a dataset of pairs: data: {path: pairs.jsonl}.")
+        given = self.data if isinstance(self.data, list) else [self.data]
+        sources = [one if isinstance(one, dict) else {"path": one} for one in given]
+        return build_training_data(
+            [TrainingSource.from_dict({"in_batch_negatives": self.in_batch_negatives, **source}) for source in sources],
+            blended=self.blended,
+            seed=self.arguments().seed,
         )
-        check_pairs(data.dataset)
-        return data
 
-    def loss(self, encoder: TextEncoder) -> nn.Module:
-        """Make the loss."""
-        in_batch: InBatchNegatives = "per_row" if self.blended else self.in_batch_negatives
+    def loss(self, encoder: TextEncoder, data: TrainingData) -> nn.Module | dict[str, nn.Module]:
+        """Make the loss; one for each dataset where they differ in their in-batch negatives."""
+        switches = data.in_batch_negatives
+        if self.blended:
+            return self._loss(encoder, "per_row")
+        if len(set(switches.values())) == 1:
+            return self._loss(encoder, next(iter(switches.values())))
+        return {name: self._loss(encoder, switch) for name, switch in switches.items()}
+
+    def _loss(self, encoder: TextEncoder, in_batch_negatives: InBatchNegatives) -> nn.Module:
         options: dict[str, Any] = {
             "scale": self.scale,
-            "in_batch_negatives": in_batch,
+            "in_batch_negatives": in_batch_negatives,
             "gather_across_devices": self.gather_across_devices,
         }
         if self.mini_batch_size is None:

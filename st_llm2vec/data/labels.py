@@ -1,0 +1,143 @@
+"""From texts with class labels to queries with positives and hard negatives."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+
+from datasets import Dataset
+
+from st_llm2vec.data.rows import as_text, refuse_equal_negative
+
+
+def pairs_from_labels(
+    texts: Sequence[str],
+    labels: Sequence[Hashable],
+    negatives: int = 7,
+    seed: int = 42,
+    label_texts: Mapping[Hashable, str] | None = None,
+) -> Dataset:
+    """Make contrastive examples of a classification or clustering dataset, as NV-Embed v2 does (arXiv 2405.17428).
+
+    A text's positive is another text of its class, drawn at random, and its negatives are texts of other classes: for
+    many classes this beats the names of the classes (72.31 against 70.82 on MTEB). For two classes NV-Embed keeps the
+    names: with ``label_texts`` the positive is the name of the text's class, and the negatives are those of the others.
+
+    Such rows belong with in-batch negatives off, since other rows' positives are of the same classes.
+
+    Args:
+        texts: The texts. One that occurs twice in a class is never its own positive, and one that occurs in two classes
+            is no negative of either.
+        labels: The class of each text.
+        negatives: Negatives of each text. Where there are fewer, they are repeated by turns.
+        seed: Seed of the draws.
+        label_texts: What each class is called.
+
+    Returns:
+        A row for each text, in order, with the columns ``query``, ``positive``, ``negative_1``, ...
+
+    Raises:
+        ValueError: If there is one class only, a class has one text only, or a text or a class's name is missing.
+
+    Example:
+        >>> texts, labels = ["a cat", "a dog", "red", "blue"], ["animal", "animal", "colour", "colour"]
+        >>> rows = pairs_from_labels(texts, labels, negatives=2)
+        >>> rows["positive"][:], sorted([rows[0]["negative_1"], rows[0]["negative_2"]])
+        (['a dog', 'a cat', 'blue', 'red'], ['blue', 'red'])
+        >>> pairs_from_labels(texts, labels, negatives=1, label_texts={"animal": "an animal", "colour": "a colour"})[0]
+        {'query': 'a cat', 'positive': 'an animal', 'negative_1': 'a colour'}
+    """
+    if len(texts) != len(labels):
+        raise ValueError(f"There are {len(texts)} texts and {len(labels)} labels; give one label for each text.")
+    if negatives < 1:
+        raise ValueError(f"negatives={negatives}; a text needs at least one text of another class.")
+    for number, text in enumerate(texts):
+        as_text(text, "text", "the texts", number)
+    classes: dict[Hashable, list[str]] = {}
+    for text, label in zip(texts, labels, strict=True):
+        classes.setdefault(label, []).append(text)
+    if len(classes) < 2:
+        raise ValueError(
+            f"There is nothing to tell apart: the labels are of {len(classes)} class ({', '.join(map(str, classes))}); "
+            "two are needed."
+        )
+    rows = _Named(classes, label_texts) if label_texts is not None else _Examples(classes)
+    draws = random.Random(seed)
+    made = []
+    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        positive, found = rows.draw(text, label, negatives, draws)
+        refuse_equal_negative({"query": text}, found, "the texts", number)
+        made.append([text, positive, *itertools.islice(itertools.cycle(found), negatives)])
+    names = ["query", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
+    return Dataset.from_dict({name: [row[at] for row in made] for at, name in enumerate(names)})
+
+
+class _Examples:
+    """Positives and negatives that are other texts."""
+
+    def __init__(self, classes: Mapping[Hashable, list[str]]) -> None:
+        self.classes = {label: _distinct(texts) for label, texts in classes.items()}
+        self.keys = {label: {text.strip() for text in texts} for label, texts in self.classes.items()}
+        self.everything: list[str] = []
+        self.spans: dict[Hashable, tuple[int, int]] = {}
+        for label, texts in self.classes.items():
+            if len(texts) < 2:
+                raise ValueError(
+                    f"The class {label!r} has one text only, {texts[0][:60]!r}, so that it has no positive. Leave the "
+                    "class out, or give label_texts."
+                )
+            self.spans[label] = (len(self.everything), len(self.everything) + len(texts))
+            self.everything += texts
+
+    def draw(self, text: str, label: Hashable, count: int, draws: random.Random) -> tuple[str, list[str]]:
+        """A positive, and up to ``count`` negatives."""
+        positive = draws.choice(self.classes[label])
+        while positive.strip() == text.strip():
+            positive = draws.choice(self.classes[label])
+        start, end = self.spans[label]
+        outside = len(self.everything) - (end - start)
+        shared, found = self.keys[label], list[str]()
+        for place in _shuffled(outside, draws):
+            other = self.everything[place if place < start else place + end - start]
+            if other.strip() not in shared:
+                found.append(other)
+            if len(found) == count:
+                break
+        if not found:
+            raise ValueError(
+                f"Every text of another class than {label!r} is of that class too, so that {text[:60]!r} has no negative."
+            )
+        return positive, found
+
+
+class _Named:
+    """Positives and negatives that are the names of classes."""
+
+    def __init__(self, classes: Mapping[Hashable, list[str]], names: Mapping[Hashable, str]) -> None:
+        missing = next((label for label in classes if label not in names), None)
+        if missing is not None:
+            raise ValueError(
+                f"label_texts has no text for the class {missing!r}; it has {', '.join(map(repr, names))}."
+            )
+        self.names = {label: as_text(name, str(label), "label_texts", 0) for label, name in names.items()}
+        if len(_distinct(list(self.names.values()))) < len(self.names):
+            raise ValueError(f"label_texts calls two classes the same: {self.names!r}.")
+
+    def draw(self, text: str, label: Hashable, count: int, draws: random.Random) -> tuple[str, list[str]]:
+        """The class's name, and up to ``count`` of the others'."""
+        others = [name for other, name in self.names.items() if other != label]
+        return self.names[label], draws.sample(others, min(count, len(others)))
+
+
+def _distinct(texts: Sequence[str]) -> list[str]:
+    return list({text.strip(): text for text in reversed(texts)}.values())[::-1]
+
+
+def _shuffled(size: int, draws: random.Random) -> Iterator[int]:
+    """The numbers below ``size`` in random order, each drawn when it is asked for (Fisher and Yates)."""
+    moved: dict[int, int] = {}
+    for last in range(size - 1, -1, -1):
+        place = draws.randrange(last + 1)
+        yield moved.get(place, place)
+        moved[place] = moved.get(last, last)

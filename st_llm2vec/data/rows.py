@@ -1,0 +1,206 @@
+"""From a dataset's own columns to rows of query, positive and hard negatives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from st_llm2vec.data.sources import require_columns
+
+ROLES = ("query", "positive", "negative")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what.
+
+    Args:
+        query: The query's.
+        positive: The positive's; it may hold lists.
+        negatives: Those of the hard negatives, in order; they may hold lists.
+    """
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> list[str]:
+        """Every column, each once."""
+        return list(dict.fromkeys([self.query, self.positive, *self.negatives]))
+
+
+def find_columns(dataset: Dataset, chosen: Mapping[str, Any] | None, where: str) -> Columns:
+    """Find out which columns hold what.
+
+    Args:
+        dataset: The dataset.
+        chosen: ``{"query": name, "positive": name, "negative": name or names}``; ``None`` goes by the usual names.
+        where: What the dataset is called in messages.
+
+    Returns:
+        The columns.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    if chosen is None:
+        chosen = _usual(dataset.column_names, where)
+    if not {"query", "positive"} <= set(chosen) <= set(ROLES):
+        raise ValueError(
+            f"The columns of {where} are {dict(chosen)!r}; name those of query and positive, and of negative if there is "
+            "any."
+        )
+    negatives = chosen.get("negative") or ()
+    found = Columns(
+        chosen["query"], chosen["positive"], (negatives,) if isinstance(negatives, str) else tuple(negatives)
+    )
+    require_columns(dataset, found.all, where)
+    return found
+
+
+def _usual(names: Sequence[str], where: str) -> dict[str, Any]:
+    query = next((name for name in ("query", "anchor") if name in names), None)
+    if query is None or "positive" not in names:
+        raise ValueError(
+            f"The columns of {where} are {', '.join(map(repr, names))}, not query and positive. Say which is which: "
+            'columns={"query": ..., "positive": ..., "negative": ...}.'
+        )
+    return {
+        "query": query,
+        "positive": "positive",
+        "negative": [name for name in names if name.startswith("negative")],
+    }
+
+
+class RowReader:
+    """Reads batches of a dataset into rows with as many hard negatives each.
+
+    Args:
+        where: What the dataset is called in messages.
+        columns: Its columns.
+        names: Those of the rows: query, positive, negative_1, ...
+        numbers: The number of each row in the source, for messages.
+        instructions: One for each name, where each text carries its own; else ``None``.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        columns: Columns,
+        names: Sequence[str],
+        numbers: Sequence[int],
+        instructions: Sequence[str | None] | None,
+    ) -> None:
+        self.where = where
+        self.columns = columns
+        self.names = list(names)
+        self.numbers = numbers
+        self.instructions = instructions
+
+    def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        """Read a batch.
+
+        Args:
+            batch: The source's columns.
+            indices: Their places among ``numbers``.
+
+        Returns:
+            The columns ``names``.
+
+        Raises:
+            ValueError: If a row has no query, positive or negative, or a negative equals one of the others.
+        """
+        rows = [
+            row
+            for place, index in enumerate(indices)
+            for row in self._rows({name: values[place] for name, values in batch.items()}, self.numbers[index])
+        ]
+        found: dict[str, list[Any]] = {name: [row[at] for row in rows] for at, name in enumerate(self.names)}
+        if self.instructions is None:
+            return found
+        return {
+            name: [{"text": text, "instruction": instruction} for text in found[name]]
+            for name, instruction in zip(self.names, self.instructions, strict=True)
+        }
+
+    def _rows(self, record: dict[str, Any], number: int) -> list[list[str]]:
+        query = self._text(record[self.columns.query], self.columns.query, number)
+        positives = self._texts(record, [self.columns.positive], number)
+        negatives = self._texts(record, self.columns.negatives, number)
+        if not positives:
+            raise ValueError(f"Row {number} of {self.where} (the first is 0) has no text in {self.columns.positive!r}.")
+        count = len(self.names) - 2
+        if not count:
+            return [[query, positive] for positive in positives]
+        if not negatives:
+            raise ValueError(
+                f"Row {number} of {self.where} (the first is 0) has no text in {', '.join(self.columns.negatives)}. Give "
+                "each row a negative, or leave the columns of negatives out."
+            )
+        hard = list(itertools.islice(itertools.cycle(negatives), count))
+        for positive in positives:
+            refuse_equal_negative({"query": query, "positive": positive}, hard, self.where, number)
+        return [[query, positive, *hard] for positive in positives]
+
+    def _texts(self, record: dict[str, Any], columns: Sequence[str], number: int) -> list[str]:
+        """The texts of columns that hold one, none, or a list of them."""
+        found: list[str] = []
+        for column in columns:
+            value = record[column]
+            for one in value if isinstance(value, list) else [value]:
+                if one is not None and one != "":
+                    found.append(self._text(one, column, number))
+        return found
+
+    def _text(self, value: Any, column: str, number: int) -> str:
+        return as_text(value, column, self.where, number)
+
+
+def as_text(value: Any, column: str, where: str, number: int, blank: bool = False) -> str:
+    """A value that must be a text.
+
+    Args:
+        value: The value.
+        column: Its column.
+        where: What the dataset is called in the message.
+        number: The number of its row.
+        blank: Whether it may be blank.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, str) and (blank or value.strip()):
+        return value
+    what = "a blank text" if isinstance(value, str) else f"{type(value).__name__} {str(value)[:40]!r}"
+    if value is None:
+        what = "nothing"
+    raise ValueError(f"Row {number} of {where} (the first is 0) has {what} in {column!r}; a text is expected.")
+
+
+def refuse_equal_negative(others: Mapping[str, str], negatives: Sequence[str], where: str, number: int) -> None:
+    """Raise if a negative equals the query or the positive, blanks around them aside.
+
+    Args:
+        others: The query and the positive, by their columns' names.
+        negatives: The negatives.
+        where: What the dataset is called in the message.
+        number: The number of the row.
+
+    Raises:
+        ValueError: If one does: it would be pushed away from itself.
+    """
+    known = {text.strip(): name for name, text in others.items()}
+    for negative in negatives:
+        if negative.strip() in known:
+            raise ValueError(
+                f"Row {number} of {where} (the first is 0) has a negative that equals its {known[negative.strip()]}: "
+                f"{negative[:80]!r}. Remove the row, or choose another negative."
+            )

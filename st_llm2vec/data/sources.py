@@ -1,0 +1,212 @@
+"""Read a dataset from local files, a saved dataset's folder or the Hub, always through ``datasets``."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
+
+SEPARATED: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".jsonl": ("json", {}),
+    ".ndjson": ("json", {}),
+    ".json": ("json", {}),
+    ".csv": ("csv", SEPARATED),
+    ".tsv": ("csv", {**SEPARATED, "sep": "\t"}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {"encoding": "utf-8-sig"}),
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+LEFT_OVER = "__index_level_0__"
+FAILURES = (DatasetsError, OSError, RuntimeError, StopIteration, TypeError, ValueError)
+
+
+def read_dataset(
+    source: str | Path | Sequence[str | Path],
+    *,
+    split: str = "train",
+    columns: Sequence[str] | None = None,
+    **options: Any,
+) -> Dataset:
+    """Read a dataset.
+
+    Args:
+        source: A file (``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.txt``; compressed with
+            gzip, bzip2, xz or zstandard too), a pattern such as ``"data/*.jsonl"``, a list of files of one format, a
+            folder that ``datasets`` saved with ``save_to_disk``, or a dataset on the Hub: ``"org/name"``, or
+            ``"org/name:config"``. A ``.txt`` file has a text in each line, in the column ``text``.
+        split: The split of a saved dataset or of one on the Hub. Files have the split ``train`` only. Slices such as
+            ``"train[:1000]"`` work for files and the Hub.
+        columns: Names for the columns of a ``.csv`` or ``.tsv`` file whose first line is data, not names.
+        **options: As for ``datasets.load_dataset``, such as ``revision`` for the Hub, or ``quoting=3`` for a ``.tsv``
+            file in which a quotation mark means nothing.
+
+    Returns:
+        The dataset, with at least one row.
+
+    Raises:
+        ValueError: If there is no such file or dataset, it cannot be read, or it is empty.
+
+    Example:
+        >>> from st_llm2vec import decoder_path
+        >>> from pathlib import Path
+        >>> read_dataset(Path(decoder_path()).parent / "corpus.jsonl").column_names
+        ['id', 'title', 'text']
+    """
+    files = _local_files(source)
+    where = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "") or str(source)
+    if not files:
+        dataset = _from_hub(str(source), split, columns, options)
+    elif files[0].is_dir():
+        _refuse_columns(columns, where)
+        dataset = _from_folder(files[0], split)
+    else:
+        dataset = _from_files(files, where, split, columns, options)
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"{where} gave a {type(dataset).__name__}; name one split, and leave streaming out.")
+    if not len(dataset):
+        raise ValueError(f"{where} has no rows, so there is nothing to learn from.")
+    return dataset
+
+
+def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the dataset") -> None:
+    """Raise unless the columns are there.
+
+    Args:
+        dataset: The dataset.
+        columns: Their names.
+        where: What the dataset is called in the message.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    missing = [name for name in columns if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}."
+        )
+
+
+def _local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files or the one folder that a source names; none for a dataset on the Hub."""
+    if not isinstance(source, str | Path):
+        found = [file for one in source for file in _local_files(one) or [_missing(one)]]
+        if not found:
+            raise ValueError("The list of files is empty; name at least one.")
+        return found
+    path = Path(source).expanduser()
+    if path.exists():
+        return [path]
+    matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
+    if matches:
+        return [Path(match) for match in matches]
+    if isinstance(source, str) and HUB_ID.fullmatch(source) and _suffix(path) not in FORMATS:
+        return []
+    return [_missing(source)]
+
+
+def _missing(source: str | Path) -> NoReturn:
+    raise ValueError(
+        f"There is no file {source}. Give a file, a pattern or a folder, or a dataset on the Hub: org/name."
+    )
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    while suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _from_hub(name: str, split: str, columns: Sequence[str] | None, options: dict[str, Any]) -> Any:
+    _refuse_columns(columns, name)
+    repository, _, config = name.partition(":")
+    try:
+        return load_dataset(repository, config or None, split=split, **options)
+    except FAILURES as error:
+        raise ValueError(
+            f"{name} is neither a file here nor a dataset that could be read from the Hub: {_reason(error)}"
+        ) from error
+
+
+def _from_folder(folder: Path, split: str) -> Dataset:
+    try:
+        saved = load_from_disk(str(folder))
+    except FAILURES as error:
+        raise ValueError(
+            f"{folder} is a folder, and not one that datasets saved with save_to_disk. Name its files by a pattern, such "
+            f"as {folder / '*.jsonl'}."
+        ) from error
+    if not isinstance(saved, DatasetDict):
+        return saved
+    if split not in saved:
+        raise ValueError(f"{folder} has no split {split!r}; it has {', '.join(map(repr, saved))}.")
+    return saved[split]
+
+
+def _from_files(
+    files: list[Path], where: str, split: str, columns: Sequence[str] | None, options: dict[str, Any]
+) -> Any:
+    builder, defaults = FORMATS[_one_suffix(files, where)]
+    if builder != "csv":
+        _refuse_columns(columns, where)
+    if columns is not None:
+        options = {"header": None, **options}
+    try:
+        dataset = load_dataset(
+            builder, data_files=[str(file) for file in files], split=split, **{**defaults, **options}
+        )
+    except FAILURES as error:
+        raise ValueError(f"{where} could not be read as {builder}: {_reason(error)}") from error
+    if builder == "csv":
+        _refuse_extra_fields(dataset, where)
+    return dataset if columns is None else _named(dataset, list(columns), where)
+
+
+def _one_suffix(files: list[Path], where: str) -> str:
+    for file in files:
+        if not file.is_file() or _suffix(file) not in FORMATS:
+            raise ValueError(f"{file} is not read here. Give files that end in {', '.join(FORMATS)}.")
+        if not file.stat().st_size:
+            raise ValueError(f"{file} is empty.")
+    suffixes = sorted({_suffix(file) for file in files})
+    if len(suffixes) > 1:
+        raise ValueError(f"{where} are of several formats ({', '.join(suffixes)}); read them one by one.")
+    return suffixes[0]
+
+
+def _refuse_columns(columns: Sequence[str] | None, where: str) -> None:
+    if columns is not None:
+        raise ValueError(
+            f"columns names the columns of a .csv or .tsv file without a line of names; {where} has names of its own. "
+            "Leave it out."
+        )
+
+
+def _refuse_extra_fields(dataset: Dataset, where: str) -> None:
+    if LEFT_OVER in dataset.column_names:
+        raise ValueError(
+            f"{where} has more fields in a row than names in its first line, {dataset.column_names[:-1]}. Put texts that "
+            "hold a separator into quotation marks."
+        )
+
+
+def _named(dataset: Dataset, columns: list[str], where: str) -> Dataset:
+    found = dataset.column_names
+    if len(found) != len(columns) or len(set(columns)) != len(columns):
+        raise ValueError(f"{where} has {len(found)} columns, and the names given are {columns}; give one for each.")
+    if set(map(str, dataset[0].values())) & set(columns):
+        raise ValueError(f"The first line of {where} holds the names of its columns; leave columns out.")
+    return dataset.rename_columns(dict(zip(found, columns, strict=True)))
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    return "it has no rows" if "corresponds to no data" in text else text

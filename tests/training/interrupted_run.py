@@ -1,0 +1,67 @@
+"""Run by ``test_resume.py`` in a process of its own, which kills itself at the moment it is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer import Trainer
+
+from st_llm2vec import decoder_path
+from st_llm2vec.training import MNTP, SimCSE, Stage
+
+torch.set_num_threads(1)
+TRAINING = {
+    "max_steps": 7,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 1e-3,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DieAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            die()
+
+
+def main(kind: str, output: str, texts: str, moment: str) -> None:
+    made: dict[str, Stage] = {
+        "mntp": MNTP(model=decoder_path(), output=output, data=texts, block_size=24, training=TRAINING),
+        "simcse": SimCSE(model=decoder_path(), output=output, data=texts, max_length=32, training=TRAINING),
+    }
+    stage = made[kind]
+    if moment.isdigit():
+        callbacks = stage.callbacks
+        stage.callbacks = lambda: [*callbacks(), DieAt(int(moment))]
+    elif moment.startswith("saving"):  # weights written, the trainer's state not yet
+        save_rng_state = Trainer._save_rng_state
+
+        def save(self: Any, folder: str) -> None:
+            if Path(folder).name == f"checkpoint-{moment.removeprefix('saving')}":
+                die()
+            save_rng_state(self, folder)
+
+        Trainer._save_rng_state = save
+    elif moment == "finishing":
+        stage.finish = lambda *arguments: die()
+    stage.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,87 @@
+"""Masked next token prediction: teach a decoder to read in both directions.
+
+LLM2Vec's first stage (arXiv 2404.05961, section 2.1 and appendix D.1.1). The decoder loses its causal mask, some of its
+input tokens are hidden, and a LoRA adapter learns to predict each from the state before it.
+
+    # one GPU: Mistral-7B as published, about 100 minutes on an A100
+    python training_scripts/mntp.py --config training_scripts/configs/llm2vec_mistral_7b_unsupervised.yaml \
+        --output runs/mistral-mntp
+
+    # many GPUs: 32 blocks in a step as published, 4 on each of 8
+    accelerate launch --config_file training_scripts/accelerate/ddp.yaml --num_processes 8 training_scripts/mntp.py \
+        --config training_scripts/configs/llm2vec_mistral_7b_unsupervised.yaml --output runs/mistral-mntp \
+        --set training.per_device_train_batch_size=4
+
+    # a tiny run on a CPU, with what the package brings along: seconds, and it teaches nothing
+    python training_scripts/mntp.py --tiny --output runs/tiny-mntp
+
+    # your own decoder and texts
+    python training_scripts/mntp.py --model org/decoder --output runs/mine --set data=texts.txt
+
+The same command again continues an interrupted run. The output is an encoder; simcse.py and supervised.py start from it.
+"""
+
+from __future__ import annotations
+
+from accelerate import PartialState
+from command_line import read_command_line
+from sentence_transformers import SentenceTransformerTrainer
+
+from st_llm2vec.losses import MNTPLoss
+from st_llm2vec.training.adapters import body_weights
+from st_llm2vec.training.best_checkpoint import prove_best_model
+from st_llm2vec.training.callbacks import Throughput
+
+
+def main() -> None:
+    # 1. Settings. The folder keeps them, so that it never mixes two runs.
+    [stage] = read_command_line(__doc__, "mntp")
+    folder, processes = stage.folder, PartialState()
+    if folder.finished:
+        print(f"{folder.path} holds the finished run.")
+        return
+    with processes.main_process_first():
+        folder.claim()
+
+    # 2. The decoder without its causal mask, the texts in blocks of tokens, and an adapter.
+    encoder = stage.start()
+    data = stage.read(encoder)
+    start = body_weights(encoder) if stage.interpolation < 1 else None
+    stage.attach(encoder)
+
+    # 3. What it learns by: the masked tokens, through the decoder's own output head.
+    loss = MNTPLoss(
+        encoder,
+        stage.mlm_probability,
+        stage.masking,
+        stage.mask_token,
+        head=stage.head,
+        train_head=stage.train_head,
+        seed=stage.arguments().seed,
+    )
+    evaluator = stage.evaluator(encoder, loss)
+
+    # 4. Train, from the last checkpoint if there is one.
+    trainer = SentenceTransformerTrainer(
+        model=encoder,
+        args=stage.arguments(data, evaluator),
+        train_dataset=data.dataset,
+        loss=loss,
+        evaluator=evaluator,
+        callbacks=stage.callbacks(),
+    )
+    trainer.callback_handler.callbacks.insert(0, Throughput(encoder))  # first, so that all loggers see its number
+    trainer.train(resume_from_checkpoint=folder.last_checkpoint(processes.num_processes))
+    if trainer.args.load_best_model_at_end:
+        prove_best_model(trainer)
+
+    # 5. Merge the adapter, note what was trained on what, and save.
+    if processes.is_main_process:
+        stage.finish(encoder, trainer, data, start)
+        folder.finish()
+        print(f"The encoder is in {folder.path}.")
+    processes.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Two-stage instruction tuning: retrieval with in-batch negatives first, then all tasks blended, without them.
+
+NV-Embed (arXiv 2405.17428, section 3.3). In retrieval another row's document is a good negative; in classification,
+clustering and similarity it may well be a positive too. So the first stage learns retrieval alone, and the second mixes
+all tasks in every batch, where each row has its own instruction and is told from its own hard negatives only.
+
+    # one GPU: Mistral-7B; 128 rows in a step as published, 8 texts at a time
+    python training_scripts/two_stage.py --config training_scripts/configs/nv_embed_v2.yaml --output runs/nv-embed \
+        --set training.per_device_train_batch_size=128 --set mini_batch_size=8
+
+    # many GPUs: 16 rows on each of 8
+    accelerate launch --config_file training_scripts/accelerate/ddp.yaml --num_processes 8 training_scripts/two_stage.py \
+        --config training_scripts/configs/nv_embed_v2.yaml --output runs/nv-embed
+
+    # a tiny run on a CPU, with what the package brings along: seconds, and it teaches nothing
+    python training_scripts/two_stage.py --tiny --output runs/tiny-nv-embed
+
+The first stage's encoder goes to <output>-stages/1-retrieval, the second's to the output. The same command again continues
+an interrupted run, in the stage where it was.
+"""
+
+from __future__ import annotations
+
+from accelerate import PartialState
+from command_line import read_command_line
+from sentence_transformers import SentenceTransformerTrainer
+
+from st_llm2vec.training import Stage
+from st_llm2vec.training.adapters import body_weights
+from st_llm2vec.training.best_checkpoint import prove_best_model
+from st_llm2vec.training.callbacks import Throughput
+
+
+def main() -> None:
+    # 1. Settings: two stages, of which the second starts from the first one's folder.
+    for stage in read_command_line(__doc__, "retrieval", "blended"):
+        train(stage)
+
+
+def train(stage: Stage) -> None:
+    folder, processes = stage.folder, PartialState()
+    if folder.finished:
+        print(f"{folder.path} holds the finished stage.")
+        return
+    with processes.main_process_first():
+        folder.claim()
+
+    # 2. The decoder with latent attention, or what the first stage left; the datasets; and a fresh adapter.
+    encoder = stage.start()
+    data = stage.read(encoder)
+    start = body_weights(encoder) if stage.interpolation < 1 else None
+    stage.attach(encoder)
+
+    # 3. What it learns by: HardNegativesRankingLoss, cached with a mini_batch_size. In the second stage each row says for
+    #    itself whether others' documents are its negatives; they are not.
+    loss = stage.loss(encoder, data)
+    evaluator = stage.evaluator(encoder, loss)
+
+    # 4. Train, from the last checkpoint if there is one, with an optimizer of its own.
+    trainer = SentenceTransformerTrainer(
+        model=encoder,
+        args=stage.arguments(data, evaluator),
+        train_dataset=data.dataset,
+        loss=loss,
+        evaluator=evaluator,
+        callbacks=stage.callbacks(),
+    )
+    trainer.callback_handler.callbacks.insert(0, Throughput(encoder))  # first, so that all loggers see its number
+    trainer.train(resume_from_checkpoint=folder.last_checkpoint(processes.num_processes))
+    if trainer.args.load_best_model_at_end:
+        prove_best_model(trainer)
+
+    # 5. Merge the adapter, note what was trained on what, and save.
+    if processes.is_main_process:
+        stage.finish(encoder, trainer, data, start)
+        folder.finish()
+        print(f"The encoder is in {folder.path}.")
+    processes.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()
