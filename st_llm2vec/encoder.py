@@ -11,6 +11,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import nn
 
+from st_llm2vec.checkpoints.card_data import EncoderCardData
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
@@ -36,6 +37,7 @@ class TextEncoder(SentenceTransformer):
     """
 
     manifest: Manifest | None
+    model_card_data_class = EncoderCardData
 
     def __init__(
         self,

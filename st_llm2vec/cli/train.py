@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +58,8 @@ def train(
         settings = change(settings, key, yaml.safe_load(value))
     stages = build_stages(settings, target, model)
     quiet()
-    encoder = run_stages(stages, (lambda message: None) if as_json else say)
+    with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
+        encoder = run_stages(stages, (lambda message: None) if as_json else say)
     records: list[dict[str, Any]] = encoder.manifest.stages if encoder.manifest is not None else []
     if as_json:
         print_json({"output": str(target), "dimension": encoder.get_embedding_dimension(), "stages": records})

@@ -130,13 +130,20 @@ def read_plan(path: str | Path) -> dict[str, Any]:
 
 
 def change(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """A copy of nested settings with one of them changed: ``change(plan, "training.max_steps", 10)``."""
+    """A copy of nested settings with one of them changed: ``change(plan, "training.max_steps", 10)``.
+
+    Raises:
+        ValueError: If the settings have no such place.
+    """
     changed = copy.deepcopy(dict(settings))
     *path, last = dotted.split(".")
     place: Any = changed
-    for name in path:
-        place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-    place[last] = value
+    try:
+        for name in path:
+            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+        place[last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"There is no {dotted} in the plan to change ({error}).") from error
     return changed
 
 

@@ -1,0 +1,81 @@
+"""``st-llm2vec train``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from st_llm2vec import load
+from st_llm2vec.cli import app
+from st_llm2vec.training.pipeline import WIKI1M, WIKITEXT, change, default_plan
+
+SMALL = ["--set", "training.per_device_train_batch_size=2", "--set", "training.use_cpu=true"]
+SMALL += ["--set", "training.disable_tqdm=true", "--steps", "2"]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> str:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(f"The {word} stood by the river for many years." for word in "mill inn oak hut".split()))
+    return str(path)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    path = tmp_path / "pairs.jsonl"
+    rows = [("cat", "Cats purr when they are calm."), ("sea", "Waves roll at night."), ("rain", "It fell all day.")]
+    lines = [{"query": query, "positive": text, "negative": "Dust."} for query, text in rows]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def test_convert_mntp_simcse(decoder: str, tmp_path: Path, texts: str) -> None:
+    command = ["train", "--model", decoder, "--output", str(tmp_path / "out"), "--texts", texts, "--json", *SMALL]
+    found = CliRunner().invoke(app, [*command, "--set", "stages.0.block_size=16"])
+    assert found.exit_code == 0, found.output
+    report = json.loads(found.stdout[found.stdout.index("{") :])
+    assert [record["name"] for record in report["stages"]] == ["mntp", "simcse"]
+    assert load(tmp_path / "out").manifest.stages == report["stages"]
+
+
+def test_a_recipe_on_pairs(decoder: str, tmp_path: Path, pairs: str) -> None:
+    command = ["train", "-m", decoder, "-o", str(tmp_path / "out"), "--recipe", "prompteol", "--pairs", pairs, *SMALL]
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 0, found.output
+    assert "prompteol_cse: 2 steps" in found.output and "The encoder is in" in found.output
+    assert load(tmp_path / "out").manifest.config.name == "prompteol"
+
+
+def test_plans_of_the_recipes() -> None:
+    plan = default_plan("llm2vec")
+    assert [(stage["stage"], stage["data"]) for stage in plan["stages"]] == [("mntp", WIKITEXT), ("simcse", WIKI1M)]
+    names = {
+        recipe: [stage["stage"] for stage in default_plan(recipe, pairs="p.jsonl")["stages"]]
+        for recipe in ("llm2vec", "nv-embed", "prompteol", "e5-mistral")
+    }
+    assert names == {
+        "llm2vec": ["mntp", "supervised"],
+        "nv-embed": ["retrieval", "blended"],
+        "prompteol": ["prompteol_cse"],
+        "e5-mistral": ["supervised"],
+    }
+    assert change({"a": [{"b": 1}]}, "a.0.b", 2) == {"a": [{"b": 2}]}
+
+
+def test_bad_input(decoder: str, tmp_path: Path, texts: str) -> None:
+    cases = [
+        (["--recipe", "nv-embed"], "is trained on pairs; name a file"),
+        (["--recipe", "prompteol", "--pairs", "x.jsonl", "--texts", texts], "leave --texts out"),
+        (["--plan", str(tmp_path / "none.yaml")], "cannot be read"),
+        (["--plan", "x.yaml", "--texts", texts], "A plan names its own data"),
+        (["--texts", str(tmp_path / "none.txt")], "none.txt"),
+        (["--texts", texts, "--set", "stages.7.scale=3"], "stages.7.scale"),
+    ]
+    for more, message in cases:
+        found = CliRunner().invoke(app, ["train", "-m", decoder, "-o", str(tmp_path / "out"), *more])
+        assert found.exit_code == 1, (more, found.output)
+        assert message in " ".join(found.output.split()), (more, found.output)
+    assert not (tmp_path / "out/modules.json").exists()

@@ -1,0 +1,35 @@
+"""``accelerate launch`` with two processes runs the stages of the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from st_llm2vec import load
+
+from ..conftest import TEXTS, cosine_distance
+from ..losses.test_processes import launch
+
+
+def test_two_processes_train_mntp_simcse_and_both_stages(
+    decoder: str, tmp_path: Path, texts_file: str, pairs_file: str
+) -> None:
+    plan = {
+        "model": decoder,
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "use_cpu": True},
+        "stages": [
+            {"stage": "mntp", "data": texts_file, "block_size": 24, "training": {"save_steps": 1}},
+            {"stage": "simcse", "data": texts_file, "max_length": 32},
+            {"stage": "supervised", "data": pairs_file, "max_length": 32, "training": {"warmup_steps": 0}},
+            {"stage": "blended", "data": pairs_file, "max_length": 32, "blended": False},
+        ],
+    }
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    launch("-m", "st_llm2vec", "train", "--plan", str(tmp_path / "plan.yaml"), "--output", str(tmp_path / "out"))
+    encoder = load(tmp_path / "out")
+    records = encoder.manifest.stages
+    assert [record["name"] for record in records] == ["mntp", "simcse", "supervised", "blended"]
+    assert all(record["processes"] == 2 and record["steps"] == 2 and record["merged"] for record in records)
+    assert cosine_distance(SentenceTransformer(str(tmp_path / "out")).encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
