@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint docs lock clean
+.PHONY: demo test test-slow lint learning docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -22,6 +22,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+learning: $(READY)
+	$(BIN)/python -m benchmarks.learning
 
 docs: $(READY)
 	$(BIN)/python scripts/write_architectures.py

@@ -15,7 +15,7 @@ from st_llm2vec.checkpoints.card_data import EncoderCardData
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
-from st_llm2vec.checkpoints.weights import fingerprint
+from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
 from st_llm2vec.data.inputs import block_features, is_block, is_instructed, split_instructed
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
@@ -196,6 +196,13 @@ class TextEncoder(SentenceTransformer):
             )
 
         save_encoder(self, Path(path), write)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights; a quantised decoder keeps its own and takes the adapter's only, as the trainer's resume needs."""
+        if getattr(self.transformer.model, "is_quantized", False):
+            state_dict = learned_beside_quantized(state_dict)
+            strict = False
+        return super().load_state_dict(state_dict, strict, assign)
 
     def __repr__(self) -> str:
         """The modules, a line each, without the vocabulary that ``WordWeights`` would print."""

@@ -43,7 +43,10 @@ def read_command_line(header: str, *names: str) -> list[Stage]:
         plan = only(plan, names, args.model)
         for one in args.changes:
             plan = set_value(plan, one)
-        return build_stages(plan, args.output, args.model)
+        stages = build_stages(plan, args.output, args.model)
+        for stage in stages:
+            stage.arguments()  # refuses what is no training argument, and finds out how many processes there are
+        return stages
     except ValueError as error:
         parser.error(str(error))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +28,11 @@ def fingerprint(model: PreTrainedModel) -> str:
         if "lora_" not in name
     )
     return hashlib.sha256(b"".join(samples)).hexdigest()
+
+
+def learned_beside_quantized(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of an encoder that learn while its decoder is quantised: the adapter's, and the other modules'."""
+    return {name: weight for name, weight in state.items() if "lora_" in name or not name.startswith("0.model.")}
 
 
 def require_all_weights(folder: Path, model: PreTrainedModel, source: str | Path) -> None:

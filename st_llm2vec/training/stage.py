@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from st_llm2vec.checkpoints.load import load
+from st_llm2vec.checkpoints.weights import learned_beside_quantized
 from st_llm2vec.conversion import convert
 from st_llm2vec.data import TrainingData, read_dataset
 from st_llm2vec.encoder import TextEncoder
@@ -131,7 +132,7 @@ class Stage:
         if trainer.args.load_best_model_at_end:
             prove_best_model(trainer)
         if PartialState().is_main_process:
-            self.finish(encoder, trainer, data, start_weights)
+            encoder = self.finish(encoder, trainer, data, start_weights)
             folder.finish()
         PartialState().wait_for_everyone()
         return encoder if PartialState().is_main_process else load(self.output)
@@ -139,11 +140,14 @@ class Stage:
     def start(self) -> TextEncoder:
         """Load the encoder, or convert the decoder, with every random draw seeded."""
         set_seed(self.arguments().seed)
+        return self.limited(self._loaded(**self.loading_options()))
+
+    def _loaded(self, **options: Any) -> TextEncoder:
         if _is_encoder(self.model):
             if self.changes:
                 raise ValueError(f"{self.model} is an encoder; changes of the recipe are for decoders. Leave them out.")
-            return self.limited(load(self.model, **self.loading_options()))
-        return self.limited(convert(self.model, get_recipe(self.recipe), **self.loading_options(), **self.changes))
+            return load(self.model, **options)
+        return convert(self.model, get_recipe(self.recipe), **options, **self.changes)
 
     def loading_options(self) -> dict[str, Any]:
         """How the weights are loaded: their type, attention implementation and quantisation."""
@@ -218,11 +222,13 @@ class Stage:
         trainer: SentenceTransformerTrainer,
         data: TrainingData,
         start_weights: dict[str, Tensor] | None,
-    ) -> None:
-        """Merge, interpolate, record what was trained on what, and save."""
+    ) -> TextEncoder:
+        """Merge, interpolate, record what was trained on what, and save; returns what was saved."""
         trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)  # no autocast from here on
         record = self.record(trainer, data)
         if self.adapter is not None:
+            if self.adapter.quantize is not None:
+                encoder = self._unquantized(encoder)
             record["merged"] = True
             record["merge_distance"] = merge_adapter(encoder)
         if start_weights is not None:
@@ -232,6 +238,17 @@ class Stage:
         if self.max_length is not None:
             encoder.max_seq_length = encoder.manifest.config.max_length
         encoder.save(self.output)
+        return encoder
+
+    def _unquantized(self, encoder: TextEncoder) -> TextEncoder:
+        """The same encoder and adapter over the decoder's full weights, since 4-bit ones cannot take the update."""
+        plain = self._loaded(**{**self.loading_options(), "quantization_config": None})
+        self.attach(plain)
+        learned = learned_beside_quantized(encoder.state_dict())
+        lost = plain.load_state_dict(learned, strict=False).unexpected_keys
+        if lost:
+            raise RuntimeError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")
+        return plain
 
     def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:
         """What was trained on what, for the manifest and the model card."""
