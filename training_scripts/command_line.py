@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from st_llm2vec import assets, decoder_path
 from st_llm2vec.training import Stage, build_stages, read_plan
-from st_llm2vec.training.pipeline import SHARED_FIELDS, change
+from st_llm2vec.training.pipeline import SHARED_FIELDS, change, read_value
 
 # A run that shows that everything works, within seconds on a CPU. It teaches nothing.
 TINY = {"max_steps": 3, "per_device_train_batch_size": 4, "warmup_steps": 1, "logging_steps": 1, "save_steps": 1}
@@ -87,8 +84,7 @@ def set_value(plan: dict[str, Any], text: str) -> dict[str, Any]:
         raise ValueError(f"--set {text} is not KEY=VALUE, such as training.max_steps=100.")
     first, _, rest = key.partition(".")
     names = [entry["stage"] for entry in plan["stages"]]
-    number = re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value)  # YAML reads 1e-4 as text
-    parsed = float(value) if number else yaml.safe_load(value)
+    parsed = read_value(value)
     for place, name in enumerate(names):
         if first not in names or first == name:
             plan = change(plan, f"stages.{place}.{rest if first == name else key}", parsed)

@@ -42,9 +42,7 @@ def train(
 
     Run the same command again to continue an interrupted run. Several GPUs: accelerate launch -m st_llm2vec train ...
     """
-    import yaml
-
-    from st_llm2vec.training.pipeline import build_stages, change, default_plan, read_plan, run_stages
+    from st_llm2vec.training.pipeline import build_stages, change, default_plan, read_plan, read_value, run_stages
 
     if plan is not None and (texts is not None or pairs is not None):
         raise ValueError("A plan names its own data; leave --texts and --pairs out, or change it with --set.")
@@ -55,7 +53,7 @@ def train(
             settings = change(settings, f"stages.{number}.training.max_steps", steps)
     for one in changes or []:
         key, value = pair("--set", one)
-        settings = change(settings, key, yaml.safe_load(value))
+        settings = change(settings, key, read_value(value))
     stages = build_stages(settings, target, model)
     quiet()
     with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines

@@ -30,7 +30,7 @@ class TrainingSource:
         document_instruction: That of the positives and negatives; none in LLM2Vec, NV-Embed and E5.
         symmetric: Whether both sides are queries, so that the query's instruction is everyone's (similarity tasks).
         in_batch_negatives: Whether other rows' documents are negatives: right for retrieval, wrong for classification,
-            clustering and similarity (NV-Embed, arXiv 2405.17428, section 3.2).
+            clustering and similarity (NV-Embed, arXiv 2405.17428, section 3.3).
         negatives: How many hard negatives each row gets, where there is a column of them. Fewer in the data are
             repeated by turns, of more the first are taken. NV-Embed uses 7, LLM2Vec and E5 1.
         name: The dataset's name; by default the file's, or the Hub's.

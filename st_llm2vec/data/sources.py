@@ -40,7 +40,7 @@ def read_dataset(
         source: A file (``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.txt``; compressed with
             gzip, bzip2, xz or zstandard too), a pattern such as ``"data/*.jsonl"``, a list of files of one format, a
             folder that ``datasets`` saved with ``save_to_disk``, or a dataset on the Hub: ``"org/name"``, or
-            ``"org/name:config"``. A ``.txt`` file has a text in each line, in the column ``text``.
+            ``"org/name:config"``, or one of its files: ``"hf://datasets/org/name/texts.txt"``. A ``.txt`` file has a text in each line, in the column ``text``.
         split: The split of a saved dataset or of one on the Hub. Files have the split ``train`` only. Slices such as
             ``"train[:1000]"`` work for files and the Hub.
         columns: Names for the columns of a ``.csv`` or ``.tsv`` file whose first line is data, not names.
@@ -59,15 +59,18 @@ def read_dataset(
         >>> read_dataset(Path(decoder_path()).parent / "corpus.jsonl").column_names
         ['id', 'title', 'text']
     """
-    files = _local_files(source)
+    files = [] if _is_hub_file(source) else _local_files(source)
     where = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "") or str(source)
-    if not files:
+    if _is_hub_file(source):
+        dataset = _from_files([str(source)], _suffix(Path(str(source))), where, split, columns, options)
+    elif not files:
         dataset = _from_hub(str(source), split, columns, options)
     elif files[0].is_dir():
         _refuse_columns(columns, where)
         dataset = _from_folder(files[0], split)
     else:
-        dataset = _from_files(files, where, split, columns, options)
+        suffix = _one_suffix(files, where)
+        dataset = _from_files([str(file) for file in files], suffix, where, split, columns, options)
     if not isinstance(dataset, Dataset):
         raise ValueError(f"{where} gave a {type(dataset).__name__}; name one split, and leave streaming out.")
     if not len(dataset):
@@ -91,6 +94,10 @@ def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the 
         raise ValueError(
             f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}."
         )
+
+
+def _is_hub_file(source: Any) -> bool:
+    return isinstance(source, str) and source.startswith("hf://datasets/")
 
 
 def _local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -151,17 +158,17 @@ def _from_folder(folder: Path, split: str) -> Dataset:
 
 
 def _from_files(
-    files: list[Path], where: str, split: str, columns: Sequence[str] | None, options: dict[str, Any]
+    files: list[str], suffix: str, where: str, split: str, columns: Sequence[str] | None, options: dict[str, Any]
 ) -> Any:
-    builder, defaults = FORMATS[_one_suffix(files, where)]
+    if suffix not in FORMATS:
+        raise ValueError(f"{where} is not read here. Give files that end in {', '.join(FORMATS)}.")
+    builder, defaults = FORMATS[suffix]
     if builder != "csv":
         _refuse_columns(columns, where)
     if columns is not None:
         options = {"header": None, **options}
     try:
-        dataset = load_dataset(
-            builder, data_files=[str(file) for file in files], split=split, **{**defaults, **options}
-        )
+        dataset = load_dataset(builder, data_files=files, split=split, **{**defaults, **options})
     except FAILURES as error:
         raise ValueError(f"{where} could not be read as {builder}: {_reason(error)}") from error
     if builder == "csv":

@@ -20,7 +20,7 @@ InBatchNegatives = bool | Literal["per_row"]
 
 
 class HardNegativesRankingLoss(MultipleNegativesRankingLoss):
-    """InfoNCE with in-batch negatives on, off, or as each row says (NV-Embed, arXiv 2405.17428, section 3.2).
+    """InfoNCE with in-batch negatives on, off, or as each row says (NV-Embed, arXiv 2405.17428, section 3.3).
 
     With in-batch negatives a query's candidates are the documents of all rows: this is the stock
     :class:`MultipleNegativesRankingLoss`, right for retrieval (stage one). Without them they are its own positive and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,20 @@ def change(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, An
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"There is no {dotted} in the plan to change ({error}).") from error
     return changed
+
+
+def read_value(text: str) -> Any:
+    """Read a value as YAML, and ``1e-4``, which YAML takes for text, as a number.
+
+    Raises:
+        ValueError: If it is not YAML.
+    """
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text):
+        return float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"The value {text} is not YAML ({' '.join(str(error).split())}).") from error
 
 
 def _stage(entry: Any, plan: Mapping[str, Any], model: str, output: str, *, first: bool) -> Stage:

@@ -118,6 +118,7 @@ class Stage:
             ValueError: If data, settings or folder are not what they should be; nothing has been trained then.
             RuntimeError: If the best checkpoint could not be read back.
         """
+        self.arguments()  # checked, and the processes found, before anything is written
         folder = self.folder
         if folder.finished:
             return load(folder.path)
@@ -174,7 +175,6 @@ class Stage:
         """The trainer's arguments: the paper's, the data's instructions and the evaluation's, with this run's on top."""
         given: dict[str, Any] = {
             "output_dir": str(Path(self.output) / CHECKPOINTS),
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
             "logging_steps": 10,
             "report_to": "none",
             **self.arguments_of_paper,
@@ -185,6 +185,8 @@ class Stage:
             given |= {"eval_strategy": "steps", "metric_for_best_model": self.metric, "greater_is_better": True}
             given["load_best_model_at_end"] = self.patience is not None
         given |= self.training
+        if given.get("gradient_checkpointing"):
+            given.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
         try:
             return SentenceTransformerTrainingArguments(**given)
         except TypeError as error:

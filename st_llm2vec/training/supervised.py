@@ -16,7 +16,7 @@ from st_llm2vec.training.stage import Stage
 
 @dataclass(kw_only=True)
 class Supervised(Stage):
-    """LLM2Vec's supervised stage (arXiv 2404.05961, section 4 and appendix D.2), and with other values E5-Mistral's.
+    """LLM2Vec's supervised stage (arXiv 2404.05961, section 5 and appendix G), and with other values E5-Mistral's.
 
     Args:
         data: One source or several, each a mapping with the fields of :class:`st_llm2vec.data.TrainingSource`: path,

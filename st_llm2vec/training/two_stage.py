@@ -19,7 +19,7 @@ SHARED = {
 
 @dataclass(kw_only=True)
 class RetrievalStage(Supervised):
-    """NV-Embed's first stage (arXiv 2405.17428, section 3.2): retrieval sets, in-batch negatives on.
+    """NV-Embed's first stage (arXiv 2405.17428, section 3.3): retrieval sets, in-batch negatives on.
 
     Args:
         adapter: Rank 16, alpha 32, dropout 0.1.

@@ -144,6 +144,11 @@ def test_the_hub_is_asked_for_names_and_configs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("st_llm2vec.data.sources.load_dataset", load)
     assert read_dataset("org/name:config", split="dev", revision="main")[:] == ROWS
     assert read_dataset("org/name")[:] == ROWS
+    assert read_dataset("hf://datasets/org/name/texts.txt")[:] == ROWS
+    names, options = asked.pop()
+    assert names == ("text",) and options["data_files"] == ["hf://datasets/org/name/texts.txt"]
+    with pytest.raises(ValueError, match="is not read here"):
+        read_dataset("hf://datasets/org/name/texts.zip")
     expected = [
         (("org/name", "config"), {"split": "dev", "revision": "main"}),
         (("org/name", None), {"split": "train"}),
