@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from st_llm2vec.training import (
     SimCSE,
     Stage,
     Supervised,
+    attach_adapter,
     build_stages,
     run_stages,
 )
@@ -239,11 +241,17 @@ class TestBadInput:
         with pytest.raises(ValueError, match="holds another run: scale was 20.0 and is 5.0 now"):
             stage(SimCSE, decoder, tmp_path / "out", texts_file, scale=5.0).run()
 
-    def test_a_missing_adapter_base(self, decoder: str, tmp_path: Path, texts_file: str) -> None:
-        (tmp_path / "adapter").mkdir()
-        (tmp_path / "adapter/modules.json").write_text("[]")
-        with pytest.raises(ValueError):
+    @pytest.mark.parametrize("lost", ["adapter_model.safetensors", "base"])
+    def test_a_missing_adapter_or_its_base(self, decoder: str, tmp_path: Path, texts_file: str, lost: str) -> None:
+        shutil.copytree(decoder, tmp_path / "base")
+        encoder = convert(tmp_path / "base", "llm2vec")
+        attach_adapter(encoder, Adapter(r=2))
+        encoder.save(str(tmp_path / "adapter"))
+        place = tmp_path / ("adapter" if "adapter" in lost else "") / lost
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        with pytest.raises(ValueError, match=f"{tmp_path}/(adapter|base)"):
             stage(SimCSE, str(tmp_path / "adapter"), tmp_path / "out", texts_file).run()
+        assert not (tmp_path / "out/checkpoints").exists()
 
     def test_plans(self, decoder: str, tmp_path: Path) -> None:
         for plan, message in [
