@@ -37,6 +37,7 @@ class TextEncoder(SentenceTransformer):
     """
 
     manifest: Manifest | None
+    trained_head: Path | None = None
     model_card_data_class = EncoderCardData
 
     def __init__(

@@ -16,6 +16,7 @@ from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
 
 from st_llm2vec.checkpoints.manifest import Manifest
+from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
 from st_llm2vec.checkpoints.weights import require_all_weights
 from st_llm2vec.encoder import TextEncoder
@@ -86,6 +87,7 @@ def load(
         truncate_dim=settings.get("truncate_dim"),
         manifest=Manifest.read(folder),
     )
+    encoder.trained_head = folder if (folder / HEAD_FILE).is_file() else None
     require_all_weights(folder, encoder.transformer.model, path_or_id)
     encoder.prove_attention(str(path_or_id))
     return encoder

@@ -100,14 +100,14 @@ def tied_weights(body: PreTrainedModel) -> tuple[list[str], list[str]]:
     return tied, [name for name in head if name not in tied]
 
 
-def base_head(body: PreTrainedModel, base: str, names: list[str], revision: str | None = None) -> dict[str, Tensor]:
+def base_head(body: PreTrainedModel, base: str, revision: str | None, names: list[str]) -> dict[str, Tensor]:
     """Read the head's own weights from the decoder that an encoder was made from; its body stays on disk.
 
     Args:
         body: The encoder's decoder, whose type and vocabulary the head must fit.
         base: Folder or Hub name of the decoder with its head.
-        names: The weights' names.
         revision: Branch, tag or commit on the Hub.
+        names: The weights' names.
 
     Returns:
         The weights by name.
@@ -151,7 +151,22 @@ def restore_head(encoder: SentenceTransformer, folder: Path) -> None:
     """Make a folder's trained head, if it holds one, a part of the encoder's first module again."""
     if (folder / HEAD_FILE).is_file():
         head = OutputHead(plain_body(encoder), load_file(folder / HEAD_FILE), trainable=True)
-        encoder[0].add_module(HEAD_NAME, head.to(encoder.device))
+        attach_head(encoder, head)
+
+
+def attach_head(encoder: SentenceTransformer, head: OutputHead) -> None:
+    """Make a head that learns a part of the encoder's first module, whose every pass then touches its weights.
+
+    Distributed training expects all weights in the forward pass; the head itself runs after it.
+    """
+    encoder[0].add_module(HEAD_NAME, head.to(encoder.device))
+
+    def touch(module: nn.Module, inputs: Any, features: dict[str, Any]) -> None:
+        if module.training and torch.is_grad_enabled():
+            nothing = sum(weight.sum() * 0 for weight in head.weights)
+            features["token_embeddings"] = features["token_embeddings"] + nothing
+
+    encoder[0].register_forward_hook(touch)
 
 
 def plain_body(encoder: SentenceTransformer) -> PreTrainedModel:

@@ -15,6 +15,7 @@ from st_llm2vec.losses.processes import unwrapped
 
 ATTENTION_RATES = ("attention_dropout", "attn_dropout", "attn_dropout_p", "dropout", "dropout_p")
 HIDDEN_RATES = ("dropout", "hidden_dropout")
+Place = tuple[nn.Module, str]
 PROBE = "The compass needle points to the north."
 
 
@@ -27,7 +28,7 @@ class TrainingDropout:
     model's own rates restored. The configuration is never touched, so nothing of it is saved.
 
     Args:
-        model: The encoder.
+        model: The encoder. Several of these may be made for one, each with its own rates.
         attention: Dropout of the attention weights, in [0, 1); ``None`` leaves it.
         hidden: Dropout of the hidden states, in [0, 1); ``None`` leaves it.
 
@@ -40,45 +41,68 @@ class TrainingDropout:
             if rate is not None and not 0 <= rate < 1:
                 raise ValueError(f"{name} is {rate}; it must be at least 0 and below 1.")
         self.transformer = cast("Transformer", model[0])
-        self._sites: list[tuple[nn.Module, str, float, float]] = []
-        self._inside = False
         self.attention = attention
         layers = list(self.transformer.model.modules())
-        self.attention_modules = [module for module in layers if _is_attention(module)]
-        inner = {part for module in self.attention_modules for part in module.modules()}
+        attention_modules = [module for module in layers if _is_attention(module)]
+        inner = {part for module in attention_modules for part in module.modules()}
         others = [module for module in layers if module not in inner]
-        self._add_sites(_rates(self.attention_modules, ATTENTION_RATES), attention, "attention")
-        self._add_sites([*_rates(others, HIDDEN_RATES), *_dropout_layers(others)], hidden, "hidden")
-        self.transformer.register_forward_pre_hook(self._restore_outside)
+        self.attention_places = _rates(attention_modules, ATTENTION_RATES)
+        hidden_places = [*_rates(others, HIDDEN_RATES), *_dropout_layers(others)]
+        self._own = _own_rates(self.transformer)
+        self._rates: dict[Place, float] = {}
+        self._ask(self.attention_places, attention, "attention")
+        self._ask(hidden_places, hidden, "hidden")
 
-    def _add_sites(self, places: list[tuple[nn.Module, str]], rate: float | None, kind: str) -> None:
+    def _ask(self, places: list[Place], rate: float | None, kind: str) -> None:
         if rate and not places:
             raise ValueError(
                 f"{type(self.transformer.model).__name__} has no {kind} dropout that could be set to {rate}. Set "
                 f"{kind}_dropout=None, and train with another dropout, such as LoRA's."
             )
         if rate is not None:
-            self._sites += [(module, name, _rate(module, name), rate) for module, name in places]
+            self._rates |= dict.fromkeys(places, rate)
+            for place in places:
+                self._own.rates.setdefault(place, _rate(*place))
 
     @contextmanager
     def on(self) -> Iterator[None]:
         """Hold the asked-for rates."""
-        self._inside = True
-        for module, name, _, rate in self._sites:
-            _set_rate(module, name, rate)
+        outer, self._own.holder = self._own.holder, self
+        self._own.restore()
+        for place, rate in self._rates.items():
+            _set_rate(*place, rate)
         try:
             yield
         finally:
-            self._inside = False
+            self._own.holder = outer
 
     def restore(self) -> None:
         """Give the layers the rates that they had."""
-        for module, name, own, _ in self._sites:
-            _set_rate(module, name, own)
+        self._own.restore()
 
-    def _restore_outside(self, module: nn.Module, inputs: Any) -> None:
-        if not self._inside:
+
+class _OwnRates:
+    """The rates that a transformer's layers had, kept once, whatever is set and restored on them."""
+
+    def __init__(self) -> None:
+        self.rates: dict[Place, float] = {}
+        self.holder: TrainingDropout | None = None
+
+    def restore(self) -> None:
+        for place, rate in self.rates.items():
+            _set_rate(*place, rate)
+
+    def restore_unless_held(self, module: nn.Module, inputs: Any) -> None:
+        if self.holder is None:
             self.restore()
+
+
+def _own_rates(transformer: Transformer) -> _OwnRates:
+    found: _OwnRates | None = transformer.__dict__.get("_own_dropout_rates")
+    if found is None:
+        found = transformer.__dict__["_own_dropout_rates"] = _OwnRates()
+        transformer.register_forward_pre_hook(found.restore_unless_held)
+    return found
 
 
 def refuse_equal_passes(model: SentenceTransformer, dropout: TrainingDropout) -> None:
@@ -94,13 +118,13 @@ def refuse_equal_passes(model: SentenceTransformer, dropout: TrainingDropout) ->
     """
     encoder = unwrapped(model)
     decoder: Any = encoder[0].model
-    if dropout.attention and not _passes_differ(encoder, dropout, dropout.attention_modules):
+    if dropout.attention and not _passes_differ(encoder, dropout, attention_only=True):
         raise ValueError(
             f"attention_dropout={dropout.attention} has no effect: the {decoder.config._attn_implementation} attention "
             f"of {type(decoder).__name__} drops nothing. Set attention_dropout=None, and train with another dropout, "
             "such as LoRA's."
         )
-    if not _passes_differ(encoder, dropout, [encoder]):
+    if not _passes_differ(encoder, dropout, attention_only=False):
         raise ValueError(
             "Two training passes over a text gave the same vector: dropout is zero everywhere, and SimCSE, which tells "
             "a text's two vectors from those of other texts, would teach nothing. Set attention_dropout (LLM2Vec uses "
@@ -108,15 +132,17 @@ def refuse_equal_passes(model: SentenceTransformer, dropout: TrainingDropout) ->
         )
 
 
-def _passes_differ(encoder: SentenceTransformer, dropout: TrainingDropout, training: list[nn.Module]) -> bool:
+def _passes_differ(encoder: SentenceTransformer, dropout: TrainingDropout, *, attention_only: bool) -> bool:
     features = encoder.preprocess([PROBE])
     features = {
         key: value.to(encoder.device) if isinstance(value, Tensor) else value for key, value in features.items()
     }
     modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    for module in training:
-        module.train()
+    encoder.train(not attention_only)
+    for module, name in dropout.attention_places:
+        module.training = True  # itself, and not the adapters inside it
+        if isinstance(getattr(module, name), nn.Dropout):
+            getattr(module, name).train()
     try:
         with torch.random.fork_rng(), torch.no_grad(), dropout.on():
             first, second = (encoder(dict(features))["sentence_embedding"] for _ in range(2))
@@ -131,13 +157,13 @@ def _is_attention(module: nn.Module) -> bool:
     return hasattr(module, "is_causal") or "attention" in type(module).__name__.lower()
 
 
-def _rates(modules: list[nn.Module], names: tuple[str, ...]) -> list[tuple[nn.Module, str]]:
+def _rates(modules: list[nn.Module], names: tuple[str, ...]) -> list[Place]:
     """The places where these modules keep a rate, as a number or in a dropout layer."""
     kinds = (int, float, nn.Dropout)
     return [(module, name) for module in modules for name in names if isinstance(getattr(module, name, None), kinds)]
 
 
-def _dropout_layers(modules: list[nn.Module]) -> list[tuple[nn.Module, str]]:
+def _dropout_layers(modules: list[nn.Module]) -> list[Place]:
     """The dropout layers under any other name, but an adapter's."""
     return [
         (module, name)

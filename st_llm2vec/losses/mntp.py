@@ -17,6 +17,7 @@ from st_llm2vec.checkpoints.output_head import (
     HEAD_FILE,
     HEAD_NAME,
     OutputHead,
+    attach_head,
     base_head,
     embedding_weight,
     plain_body,
@@ -44,7 +45,8 @@ class MNTPLoss(nn.Module):
         masking: ``"bert"`` (80 % mask token, 10 % random, 10 % unchanged; LLaMA models) or ``"all_mask"`` (Mistral).
         mask_token: A token of the vocabulary, ``"eos"`` or ``"own"``; the published models use ``"_"``.
         head: Where the head comes from if it is not tied to the embeddings: a decoder's folder or Hub name, or the
-            folder of an encoder that was saved with a trained head. By default the base that the manifest names.
+            folder of an encoder that was saved with a trained head. By default the trained head that the encoder was loaded
+            with, or the base that its manifest names.
         train_head: Whether the head learns. It then becomes a part of the encoder's first module, so that the trainer's
             optimizer, processes and checkpoints hold it; folders that :class:`TextEncoder` saves carry it as
             ``mntp_head.safetensors``, which encoding does not read. A head that is tied to embeddings that learn too
@@ -178,10 +180,11 @@ def _build_head(model: SentenceTransformer, source: str | None, train: bool) -> 
     """The names of the weights that stay tied, and the head; ``None`` for one that is a part of the model."""
     body = plain_body(model)
     tied, own = tied_weights(body)
-    weights = _trained_head(body, source, {*tied, *own}) if source is not None else {}
+    trained = source or getattr(model, "trained_head", None)
+    weights = _trained_head(body, trained, {*tied, *own}) if trained is not None else {}
     own = [name for name in own if name not in weights]
     if own:
-        weights |= base_head(body, _base_name(model, body, source), own)
+        weights |= base_head(body, *_base(model, body, source), own)
     embeddings = embedding_weight(body)
     if train and not embeddings.requires_grad:
         weights |= {name: embeddings.detach().clone() for name in tied if name not in weights}
@@ -191,11 +194,11 @@ def _build_head(model: SentenceTransformer, source: str | None, train: bool) -> 
         return tied, head
     if not hasattr(model, "manifest"):
         raise ValueError("A head that learns is saved by this package's encoders only; use convert or st_llm2vec.load.")
-    model[0].add_module(HEAD_NAME, head.to(model.device))
+    attach_head(model, head)
     return tied, None
 
 
-def _trained_head(body: Any, source: str, known: set[str]) -> dict[str, Tensor]:
+def _trained_head(body: Any, source: str | Path, known: set[str]) -> dict[str, Tensor]:
     """The weights of a trained head in an encoder's folder; none where the folder holds no such head."""
     path = Path(source) / HEAD_FILE
     if not path.is_file():
@@ -206,12 +209,14 @@ def _trained_head(body: Any, source: str, known: set[str]) -> dict[str, Tensor]:
     return {name: weight.to(body.dtype) for name, weight in weights.items()}
 
 
-def _base_name(model: SentenceTransformer, body: Any, source: str | None) -> str:
+def _base(model: SentenceTransformer, body: Any, source: str | None) -> tuple[str, str | None]:
+    """The decoder that the head comes from, and its revision."""
+    if source is not None:
+        return source, None
     manifest = getattr(model, "manifest", None)
-    base = source or (manifest.base.get("name") if manifest is not None else None)
-    if base is None:
+    if manifest is None or not manifest.base.get("name"):
         raise ValueError(
             f"The output head of {type(body).__name__} is not tied to its embeddings, and an encoder does not keep it. "
             'Name the decoder it comes from: MNTPLoss(model, head="org/decoder").'
         )
-    return base
+    return manifest.base["name"], manifest.base.get("revision")
