@@ -29,13 +29,14 @@ from sentence_transformers import SentenceTransformerTrainer
 
 from st_llm2vec.losses import SimCSELoss
 from st_llm2vec.training.adapters import body_weights
-from st_llm2vec.training.best_checkpoint import prove_best_model
 from st_llm2vec.training.callbacks import Throughput
+from st_llm2vec.training.trainer_run import train_from
 
 
 def main() -> None:
     # 1. Settings. The folder keeps them, so that it never mixes two runs.
     [stage] = read_command_line(__doc__, "simcse")
+    stage.check()
     folder, processes = stage.folder, PartialState()
     if folder.finished:
         print(f"{folder.path} holds the finished run.")
@@ -70,9 +71,7 @@ def main() -> None:
         callbacks=stage.callbacks(),
     )
     trainer.callback_handler.callbacks.insert(0, Throughput(encoder))  # first, so that all loggers see its number
-    trainer.train(resume_from_checkpoint=folder.last_checkpoint(processes.num_processes))
-    if trainer.args.load_best_model_at_end:
-        prove_best_model(trainer)
+    train_from(trainer, folder.last_checkpoint(processes.num_processes))
 
     # 5. Merge the adapter, note what was trained on what, and save.
     if processes.is_main_process:

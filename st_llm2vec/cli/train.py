@@ -42,6 +42,8 @@ def train(
 
     Run the same command again to continue an interrupted run. Several GPUs: accelerate launch -m st_llm2vec train ...
     """
+    from accelerate import PartialState
+
     from st_llm2vec.training.pipeline import build_stages, change, default_plan, read_plan, read_value, run_stages
 
     if plan is not None and (texts is not None or pairs is not None):
@@ -51,6 +53,7 @@ def train(
         settings = change(settings, "training.max_steps", steps)
         for number in range(len(settings["stages"])):
             settings = change(settings, f"stages.{number}.training.max_steps", steps)
+            settings = change(settings, f"stages.{number}.stop_after", None)
     for one in changes or []:
         key, value = pair("--set", one)
         settings = change(settings, key, read_value(value))
@@ -58,6 +61,8 @@ def train(
     quiet()
     with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
         encoder = run_stages(stages, (lambda message: None) if as_json else say)
+    if not PartialState().is_main_process:
+        return
     records: list[dict[str, Any]] = encoder.manifest.stages if encoder.manifest is not None else []
     if as_json:
         print_json({"output": str(target), "dimension": encoder.get_embedding_dimension(), "stages": records})

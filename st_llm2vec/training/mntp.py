@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from accelerate import PartialState
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 
 from st_llm2vec.checkpoints.load import load
-from st_llm2vec.data import TrainingData, check_texts, pack_blocks
+from st_llm2vec.data import TrainingData, check_texts, pack_blocks, require_columns
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.evaluation import MNTPEvaluator
 from st_llm2vec.losses import MNTPLoss, add_mask_token
 from st_llm2vec.losses.masking import Masking
-from st_llm2vec.training.stage import Stage, open_data
+from st_llm2vec.training.named_data import open_data
+from st_llm2vec.training.stage import Stage
 
 
 @dataclass(kw_only=True)
@@ -59,9 +61,16 @@ class MNTP(Stage):
         if self.add_mask_token and self.mask_token not in encoder.tokenizer.get_vocab():
             add_mask_token(encoder, self.mask_token)
             folder = self.folder.path / "start"
-            encoder.save(str(folder))
+            if PartialState().is_main_process:
+                encoder.save(str(folder))
+            PartialState().wait_for_everyone()
             encoder = self.limited(load(folder, **self.loading_options()))
         return encoder
+
+    def check_data(self) -> None:
+        """Refuse texts that are not there."""
+        for source in (self.data, *([] if self.evaluation is None else [self.evaluation])):
+            require_columns(open_data(source), [self.column], str(source))
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the texts and pack them."""

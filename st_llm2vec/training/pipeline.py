@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from st_llm2vec.checkpoints.load import load
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.recipes import get_recipe
 from st_llm2vec.training.mntp import MNTP
@@ -27,6 +28,8 @@ SHARED_FIELDS = ("recipe", "changes", "dtype", "attn_implementation", "adapter",
 
 # What the authors trained on: train_configs/mntp and train_configs/simcse.
 WIKITEXT = "Salesforce/wikitext:wikitext-103-raw-v1"
+# 1000 steps of a learning rate that is planned for three epochs, as the authors' scripts train.
+HORIZON = {"stop_after": 1000, "training": {"num_train_epochs": 3, "max_steps": -1}}
 WIKI1M = "hf://datasets/princeton-nlp/datasets-for-simcse/wiki1m_for_simcse.txt"
 
 
@@ -46,11 +49,12 @@ def default_plan(recipe: str, texts: str | None = None, pairs: str | None = None
     """
     config = get_recipe(recipe)
     if config.attention == "bidirectional" and config.pooling != "latent_attention":
-        mntp = {"stage": "mntp", "data": texts or WIKITEXT}
-        second = (
-            {"stage": "supervised", "data": {"path": pairs}} if pairs else {"stage": "simcse", "data": texts or WIKI1M}
-        )
-        return {"recipe": recipe, "stages": [mntp, second]}
+        stages: list[dict[str, Any]] = [{"stage": "mntp", "data": texts or WIKITEXT}]
+        if pairs is None:
+            stages.append({"stage": "simcse", "data": texts or WIKI1M})
+        else:
+            stages.append({"stage": "supervised", "data": {"path": pairs}, "max_length": 512})
+        return {"recipe": recipe, "stages": [{**stage, **HORIZON} for stage in stages]}
     if pairs is None:
         raise ValueError(
             f"The recipe {recipe} is trained on pairs; name a file with the columns query, positive and, if there are "
@@ -100,7 +104,7 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
 
 
 def run_stages(stages: list[Stage], announce: Callable[[str], None] = lambda message: None) -> TextEncoder:
-    """Run stages one after the other; finished ones are left as they are, an interrupted one is continued.
+    """Check all stages, then run them in turn; finished ones are left as they are, an interrupted one is continued.
 
     Args:
         stages: At least one.
@@ -109,10 +113,12 @@ def run_stages(stages: list[Stage], announce: Callable[[str], None] = lambda mes
     Returns:
         The last stage's encoder.
     """
+    for stage in stages:
+        stage.check()
     for number, stage in enumerate(stages, start=1):
         announce(f"Stage {number} of {len(stages)}: {stage.name}, from {stage.model} to {stage.output}")
-        encoder = stage.run()
-    return encoder
+        stage.run()
+    return load(stages[-1].output)
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def read_plan(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"The plan {path} cannot be read: {error}") from error
     if not isinstance(plan, dict):
         raise ValueError(f"The plan {path} is a {type(plan).__name__}; a mapping with model and stages is expected.")
-    return plan
+    return _numbers(plan)
 
 
 def change(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
@@ -154,12 +160,21 @@ def read_value(text: str) -> Any:
     Raises:
         ValueError: If it is not YAML.
     """
-    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text):
-        return float(text)
     try:
-        return yaml.safe_load(text)
+        return _numbers(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ValueError(f"The value {text} is not YAML ({' '.join(str(error).split())}).") from error
+
+
+def _numbers(value: Any) -> Any:
+    """What YAML read, with numbers such as 1e-4, which it takes for text, as numbers."""
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
 
 
 def _stage(entry: Any, plan: Mapping[str, Any], model: str, output: str, *, first: bool) -> Stage:

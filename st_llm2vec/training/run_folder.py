@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 RUN_FILE = "training_run.json"
@@ -77,12 +78,23 @@ class RunFolder:
 
         Args:
             processes: How many processes train.
+
+        Raises:
+            ValueError: If there are complete checkpoints, but of another number of processes.
         """
+        others = set()
         found = []
         for folder in self.checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
             step = folder.name.rpartition("-")[2]
             if step.isdigit() and _is_complete(folder, processes):
                 found.append((int(step), str(folder)))
+            others.add(_processes(folder))
+        others -= {0, processes}
+        if others and not found:
+            raise ValueError(
+                f"The checkpoints in {self.checkpoints} were made by {max(others)} processes, and there are {processes} "
+                "now; a run continues with as many as it began with. Start as many, or give another folder."
+            )
         return max(found)[1] if found else None
 
     def _read(self) -> dict[str, Any]:
@@ -115,10 +127,23 @@ class RunFolder:
         self._record = record
 
 
+def was_over(checkpoint: str) -> bool:
+    """Whether training had come to its end when the checkpoint was written."""
+    state = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    return bool(control.get("should_training_stop"))
+
+
+def _processes(folder: Path) -> int:
+    """How many processes wrote the checkpoint, 0 if it is torn."""
+    ranks = len(list(folder.glob("rng_state_*.pth")))
+    return next((count for count in (1, ranks) if count and _is_complete(folder, count)), 0)
+
+
 def _is_complete(folder: Path, processes: int) -> bool:
     names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
     try:
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return (folder / "modules.json").is_file() and all((folder / name).is_file() for name in names)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from st_llm2vec.data import TrainingData, check_texts
+from st_llm2vec.data import TrainingData, check_texts, require_columns
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import SimCSELoss
-from st_llm2vec.training.stage import Stage, open_data
+from st_llm2vec.losses.processes import process_count
+from st_llm2vec.training.named_data import open_data
+from st_llm2vec.training.stage import Stage
 
 
 @dataclass(kw_only=True)
@@ -17,6 +19,7 @@ class SimCSE(Stage):
 
     Args:
         data: Sentences, as :func:`st_llm2vec.data.read_dataset` reads them.
+        max_length: 128 tokens, as the authors'.
         column: Their column.
         scale: Inverse temperature.
         attention_dropout: Dropout of the attention weights while training.
@@ -35,6 +38,7 @@ class SimCSE(Stage):
         "batch_sampler": "no_duplicates",
     }
 
+    max_length: int | None = 128
     column: str = "text"
     scale: float = 20.0
     attention_dropout: float | None = 0.3
@@ -43,10 +47,16 @@ class SimCSE(Stage):
     gather_across_devices: bool = True
 
     def read(self, encoder: TextEncoder) -> TrainingData:
-        """Read the sentences."""
+        """Read the sentences; blank ones are left out."""
         texts = open_data(self.data)
         check_texts(texts, self.column, encoder.tokenizer, every=False)
-        return TrainingData(texts.select_columns(self.column), {})
+        texts = texts.select_columns(self.column)
+        return TrainingData(texts.filter(lambda text: bool(text.strip()), input_columns=self.column), {})
+
+    def check_data(self) -> None:
+        """Refuse sentences that are not there."""
+        require_columns(open_data(self.data), [self.column], str(self.data))
+        self.pairs()
 
     def loss(self, encoder: TextEncoder, data: TrainingData) -> SimCSELoss:
         """Make the loss."""
@@ -55,6 +65,6 @@ class SimCSE(Stage):
             self.scale,
             self.attention_dropout,
             self.hidden_dropout,
-            gather_across_devices=self.gather_across_devices,
+            gather_across_devices=self.gather_across_devices and process_count() > 1,
             mini_batch_size=self.mini_batch_size,
         )

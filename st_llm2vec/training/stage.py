@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,13 +17,14 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from st_llm2vec.checkpoints.load import load
 from st_llm2vec.checkpoints.weights import learned_beside_quantized
 from st_llm2vec.conversion import convert
-from st_llm2vec.data import TrainingData, read_dataset
+from st_llm2vec.data import TrainingData
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.recipes import get_recipe
 from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate, merge_adapter
-from st_llm2vec.training.best_checkpoint import prove_best_model
 from st_llm2vec.training.callbacks import StopAfter, Throughput
+from st_llm2vec.training.named_data import open_data, plain
 from st_llm2vec.training.run_folder import CHECKPOINTS, RunFolder
+from st_llm2vec.training.trainer_run import train_from
 
 
 @dataclass(kw_only=True)
@@ -43,7 +43,8 @@ class Stage:
             reads them, with the columns ``sentence1``, ``sentence2`` and ``score``.
         patience: Evaluations without a better score before training stops; ``None`` trains to the end.
         stop_after: Steps after which to stop, where the learning rate is planned for a longer run.
-        interpolation: Share of the trained weights in the result; the rest is those that the stage began with.
+        interpolation: Share of the trained weights in the result; the rest is those that this stage began with, which in a
+            pipeline's first stage is the decoder.
         dtype: Weights' type, e.g. ``"bfloat16"``; the stored one if not given.
         attn_implementation: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``; Transformers' choice if not given.
         training: Fields of ``SentenceTransformerTrainingArguments`` that differ from :attr:`arguments_of_paper`.
@@ -69,6 +70,8 @@ class Stage:
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.model, self.output = str(self.model), str(self.output)
+        self.data, self.evaluation = plain(self.data), plain(self.evaluation)
         if isinstance(self.adapter, dict):
             self.adapter = Adapter(**self.adapter)
         if not 0 <= self.interpolation <= 1:
@@ -88,6 +91,19 @@ class Stage:
 
     def evaluator(self, encoder: TextEncoder, loss: Any) -> SentenceEvaluator | None:
         """Make the evaluator that runs while training: Spearman correlation on the pairs of ``evaluation``."""
+        pairs = self.pairs()
+        if pairs is None:
+            return None
+        return EmbeddingSimilarityEvaluator(
+            pairs["sentence1"], pairs["sentence2"], pairs["score"], main_similarity="cosine", name="sts"
+        )
+
+    def pairs(self) -> Dataset | None:
+        """Read the pairs to evaluate on, if there are any.
+
+        Raises:
+            ValueError: If a column is missing.
+        """
         if self.evaluation is None:
             return None
         pairs = open_data(self.evaluation)
@@ -97,9 +113,7 @@ class Stage:
                 f"{self.evaluation} has the columns {', '.join(pairs.column_names)}; sentence1, sentence2 and score are "
                 "read. Name the columns of a file without a header: {path: ..., columns: [sentence1, sentence2, score]}."
             )
-        return EmbeddingSimilarityEvaluator(
-            pairs["sentence1"], pairs["sentence2"], pairs["score"], main_similarity="cosine", name="sts"
-        )
+        return pairs
 
     @property
     def folder(self) -> RunFolder:
@@ -107,6 +121,25 @@ class Stage:
         return RunFolder(self.output, self.to_dict())
 
     # The life of a run, in order -------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Refuse what can be refused before anything is loaded: settings, the folder of another run, lost data.
+
+        Raises:
+            ValueError: If something is not what it should be.
+        """
+        arguments = self.arguments()
+        if self.patience is not None and arguments.save_steps != arguments.eval_steps:
+            raise ValueError(
+                f"With patience, evaluate and save at the same steps; eval_steps is {arguments.eval_steps} and save_steps "
+                f"{arguments.save_steps}."
+            )
+        if not self.folder.finished:
+            self.check_data()
+
+    def check_data(self) -> None:
+        """Refuse data that is not there."""
+        raise NotImplementedError
 
     def run(self) -> TextEncoder:
         """Train, or continue where an interrupted run stopped, and save the encoder.
@@ -118,7 +151,7 @@ class Stage:
             ValueError: If data, settings or folder are not what they should be; nothing has been trained then.
             RuntimeError: If the best checkpoint could not be read back.
         """
-        self.arguments()  # checked, and the processes found, before anything is written
+        self.check()
         folder = self.folder
         if folder.finished:
             return load(folder.path)
@@ -129,9 +162,7 @@ class Stage:
         start_weights = body_weights(encoder) if self.interpolation < 1 else None
         self.attach(encoder)
         trainer = self.trainer(encoder, data)
-        trainer.train(resume_from_checkpoint=folder.last_checkpoint(PartialState().num_processes))
-        if trainer.args.load_best_model_at_end:
-            prove_best_model(trainer)
+        train_from(trainer, folder.last_checkpoint(PartialState().num_processes))
         if PartialState().is_main_process:
             encoder = self.finish(encoder, trainer, data, start_weights)
             folder.finish()
@@ -141,7 +172,18 @@ class Stage:
     def start(self) -> TextEncoder:
         """Load the encoder, or convert the decoder, with every random draw seeded."""
         set_seed(self.arguments().seed)
-        return self.limited(self._loaded(**self.loading_options()))
+        encoder = self._loaded(**self.loading_options())
+        if encoder.manifest is None:
+            raise ValueError(
+                f"{self.model} has no st_llm2vec.json, which says what the encoder is; plain Sentence Transformers does not "
+                "keep it. Start from the folder that this package saved."
+            )
+        if getattr(encoder.transformer.model, "peft_config", None):
+            raise ValueError(
+                f"{self.model} holds an adapter beside its base. Merge it first: encoder = st_llm2vec.load(folder); "
+                "st_llm2vec.training.merge_adapter(encoder); encoder.save(another folder)."
+            )
+        return self.limited(encoder)
 
     def _loaded(self, **options: Any) -> TextEncoder:
         if _is_encoder(self.model):
@@ -160,6 +202,7 @@ class Stage:
 
     def limited(self, encoder: TextEncoder) -> TextEncoder:
         """Set the longest input of the training run."""
+        self._full_length = encoder.max_seq_length
         if self.max_length is not None:
             encoder.max_seq_length = self.max_length
         return encoder
@@ -184,6 +227,9 @@ class Stage:
         if evaluator is not None:
             given |= {"eval_strategy": "steps", "metric_for_best_model": self.metric, "greater_is_better": True}
             given["load_best_model_at_end"] = self.patience is not None
+        if self.patience is not None:
+            given["restore_callback_states_from_checkpoint"] = True
+            given["save_steps"] = self.training.get("eval_steps", self.training.get("logging_steps", 10))
         given |= self.training
         if given.get("gradient_checkpointing"):
             given.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
@@ -237,8 +283,7 @@ class Stage:
             interpolate(encoder, start_weights, self.interpolation)
         assert encoder.manifest is not None
         encoder.manifest.stages.append(record)
-        if self.max_length is not None:
-            encoder.max_seq_length = encoder.manifest.config.max_length
+        encoder.max_seq_length = self._full_length
         encoder.save(self.output)
         return encoder
 
@@ -274,30 +319,6 @@ class Stage:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""
         return {"stage": self.name, **dataclasses.asdict(self)}
-
-
-def open_data(source: Any) -> Dataset:
-    """Read a dataset from what a plan names: a path or Hub name, several files, or a mapping of both and more.
-
-    Args:
-        source: A path or name; a list of paths; or a mapping with ``path`` and any of ``split``, ``columns`` and
-            ``limit`` (the first rows only).
-
-    Returns:
-        The dataset.
-
-    Raises:
-        ValueError: If nothing was named, or it cannot be read.
-    """
-    if source is None:
-        raise ValueError("The stage has no data; name a file or a dataset: data: texts.txt.")
-    if not isinstance(source, Mapping):
-        return read_dataset(source)
-    unknown = set(source) - {"path", "split", "columns", "limit"}
-    if unknown or "path" not in source:
-        raise ValueError(f"Data is named by path, split, columns and limit; got {dict(source)}.")
-    dataset = read_dataset(source["path"], split=source.get("split", "train"), columns=source.get("columns"))
-    return dataset.select(range(min(source.get("limit", len(dataset)), len(dataset))))
 
 
 def _is_encoder(model: str) -> bool:

@@ -27,7 +27,12 @@ class RetrievalStage(Supervised):
     """
 
     name: ClassVar[str] = "retrieval"
-    arguments_of_paper: ClassVar[dict[str, Any]] = {**SHARED, "max_steps": 20_000, "learning_rate": 2e-5}
+    arguments_of_paper: ClassVar[dict[str, Any]] = {
+        **SHARED,
+        "max_steps": 20_000,
+        "learning_rate": 2e-5,
+        "batch_sampler": "no_duplicates",
+    }
 
     recipe: str | dict[str, Any] = "nv-embed"
     adapter: Adapter | None = field(default_factory=lambda: Adapter(dropout=0.1))

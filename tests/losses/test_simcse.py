@@ -11,6 +11,7 @@ from torch import Tensor
 
 from st_llm2vec import TextEncoder, convert
 from st_llm2vec.losses import MNTPLoss, SimCSELoss
+from st_llm2vec.training import Adapter, attach_adapter
 
 from ..conftest import TEXTS
 
@@ -86,7 +87,7 @@ def test_cached_equals_uncached_under_the_same_dropout(decoder: str) -> None:
         loss = SimCSELoss(encoder, attention_dropout=0.3, mini_batch_size=mini_batch_size)
         torch.manual_seed(3)
         loss([encoder.preprocess(TEXTS)], None).backward()
-        gradients.append(torch.cat([weight.grad.flatten() for weight in encoder.parameters()]))
+        gradients.append(torch.cat([weight.grad.flatten() for weight in encoder[0].parameters()]))
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
     assert torch.isfinite(gradients[2]).all() and float(gradients[2].norm()) > 0
 
@@ -101,7 +102,7 @@ def test_checkpointed_layers_drop_the_same_again(decoder: str) -> None:
         loss = SimCSELoss(encoder, attention_dropout=0.3)
         torch.manual_seed(3)
         loss([encoder.preprocess(TEXTS)], None).backward()
-        gradients.append(torch.cat([weight.grad.flatten() for weight in encoder.parameters()]))
+        gradients.append(torch.cat([weight.grad.flatten() for weight in encoder[0].parameters()]))
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
 
 
@@ -109,3 +110,22 @@ def test_one_column_is_read(decoder: str) -> None:
     encoder = convert(decoder, "llm2vec")
     with pytest.raises(ValueError, match="one column of texts; the dataset gave 2"):
         SimCSELoss(encoder)([encoder.preprocess(TEXTS), encoder.preprocess(TEXTS)], None)
+
+
+def test_several_losses_share_a_model(decoder: str) -> None:
+    encoder = convert(decoder, "llm2vec")
+    attach_adapter(encoder, Adapter(r=2, dropout=0.1))
+    losses = [SimCSELoss(encoder, attention_dropout=rate) for rate in (0.2, 0.4)]
+    encoder.train()
+    for loss, rate in zip(losses * 2, (0.2, 0.4) * 2, strict=True):
+        seen: list[float] = []
+        hook = (
+            encoder[0]
+            .model.layers[0]
+            .register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(rates(encoder)[0]))
+        )
+        loss([encoder.preprocess(TEXTS)], None).backward()
+        hook.remove()
+        assert seen == [rate, rate]
+    encoder.encode(TEXTS)
+    assert set(rates(encoder)) == {0.0}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate, merge_adapter
@@ -107,7 +107,25 @@ def test_bad_input(decoder: str) -> None:
         Adapter(quantize="int3")
     with pytest.raises(ValueError, match="does not fit LlamaModel"):
         attach_adapter(convert(decoder, "llm2vec"), Adapter(targets=["no_such_layer"]))
-    encoder = convert(decoder, "llm2vec")
-    attach_adapter(encoder, Adapter(r=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_merge_that_loses_the_adapter_is_refused(
+    decoder: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = convert(decoder, "llm2vec", dtype=dtype)
+    attach_adapter(encoder, Adapter(r=4))
+    assert all(weight.dtype == torch.float32 for name, weight in encoder.named_parameters() if "lora_" in name)
     with_update(encoder)
-    assert np.isfinite(merge_adapter(encoder, probes=["one text"]))
+    for layer in encoder.modules():
+        if isinstance(layer, BaseTunerLayer):
+            monkeypatch.setattr(layer, "merge", lambda safe_merge: None)
+    with pytest.raises(ValueError, match="more than rounding explains"):
+        merge_adapter(encoder)
+
+
+def test_merging_in_half_precision(decoder: str) -> None:
+    encoder = convert(decoder, "llm2vec", dtype=torch.bfloat16)
+    attach_adapter(encoder, Adapter(r=4))
+    with_update(encoder)
+    assert merge_adapter(encoder) < 1e-2

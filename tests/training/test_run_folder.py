@@ -67,3 +67,10 @@ def test_every_process_has_to_have_written(tmp_path: Path) -> None:
     checkpoint(folder, 1, processes=2)
     checkpoint(folder, 2, leave_out="rng_state_1.pth", processes=2)
     assert folder.last_checkpoint(2).endswith("checkpoint-1")
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", SETTINGS)
+    checkpoint(folder, 3, processes=2)
+    with pytest.raises(ValueError, match="were made by 2 processes, and there are 1 now"):
+        folder.last_checkpoint(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import convert, load
@@ -165,12 +166,16 @@ def scores_file(tmp_path: Path) -> dict[str, Any]:
 def test_early_stopping_goes_back_to_the_best_checkpoint(
     decoder: str, tmp_path: Path, texts_file: str, scores_file: dict[str, Any]
 ) -> None:
-    training = {"max_steps": 6, "eval_steps": 1, "save_steps": 1, "learning_rate": 1e-2, "save_total_limit": 10}
+    training = {"max_steps": 9, "eval_steps": 1, "learning_rate": 1e-2}
     made = stage(SimCSE, decoder, tmp_path / "out", texts_file, evaluation=scores_file, patience=2, training=training)
     made.run()
-    history = json.loads(sorted((tmp_path / "out").glob("checkpoints/*/trainer_state.json"))[-1].read_text())
-    assert load(tmp_path / "out").manifest.stages[-1]["best"] == history["best_metric"]
-    assert any("eval_sts_spearman_cosine" in entry for entry in history["log_history"])
+    last = max((tmp_path / "out/checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    history = json.loads((last / "trainer_state.json").read_text())
+    encoder = load(tmp_path / "out")
+    assert encoder.manifest.stages[-1]["best"] == history["best_metric"]
+    best = tmp_path / f"out/checkpoints/checkpoint-{history['best_global_step']}"
+    assert best != last
+    assert cosine_distance(load(best).encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
     assert any("tokens_per_second" in entry for entry in history["log_history"])
 
 
@@ -193,6 +198,40 @@ def test_a_best_checkpoint_that_cannot_be_read_stops_the_run(
     finally:
         monkeypatch.undo()
     assert not (tmp_path / "out/modules.json").exists()
+
+
+@pytest.mark.parametrize("more", [{"stop_after": 2}, {}])
+def test_a_run_that_was_over_is_not_trained_on(
+    decoder: str, tmp_path: Path, texts_file: str, more: dict[str, Any]
+) -> None:
+    training = {"max_steps": 4 if more else 2, "save_steps": 1}
+    made = stage(SimCSE, decoder, tmp_path / "out", texts_file, training=training, **more)
+    made.run()
+    weights = (tmp_path / "out/model.safetensors").read_bytes()
+    record = json.loads((tmp_path / "out/training_run.json").read_text())
+    (tmp_path / "out/training_run.json").write_text(json.dumps({**record, "finished": False}))
+    for name in ("model.safetensors", "modules.json", "st_llm2vec.json"):
+        (tmp_path / "out" / name).unlink()
+    made.run()
+    assert (tmp_path / "out/model.safetensors").read_bytes() == weights
+    assert load(tmp_path / "out").manifest.stages[-1]["steps"] == 2
+
+
+def test_an_encoder_keeps_its_own_length(decoder: str, tmp_path: Path, texts_file: str) -> None:
+    encoder = convert(decoder, "llm2vec")
+    encoder.max_seq_length = 200
+    encoder.save(str(tmp_path / "start"))
+    stage(SimCSE, str(tmp_path / "start"), tmp_path / "out", Path(texts_file)).run()
+    assert load(tmp_path / "out").max_seq_length == 200
+
+
+def test_a_trained_head_goes_into_the_next_stage(decoder: str, tmp_path: Path, texts_file: str) -> None:
+    stage(MNTP, decoder, tmp_path / "one", texts_file, block_size=32, train_head=True).run()
+    trained = load_file(tmp_path / "one/mntp_head.safetensors")["lm_head.weight"]
+    made = stage(MNTP, str(tmp_path / "one"), tmp_path / "two", texts_file, block_size=32)
+    encoder = made.start()
+    loss = made.loss(encoder, made.read(encoder))
+    assert torch.equal(next(iter(loss.head.weights)), trained)
 
 
 class TestBadInput:
@@ -235,6 +274,35 @@ class TestBadInput:
             stage(SimCSE, decoder, tmp_path / "out", texts_file, training={"steps": 3}).arguments()
         with pytest.raises(ValueError, match="QLoRA needs bitsandbytes"):
             stage(SimCSE, decoder, tmp_path / "out", texts_file, adapter=Adapter(quantize="nf4")).run()
+
+    def test_a_later_stage_is_checked_before_the_first_one_trains(
+        self, decoder: str, tmp_path: Path, texts_file: str
+    ) -> None:
+        first = {"stage": "mntp", "data": texts_file, "block_size": 32}
+        for second, message in [
+            ({"stage": "simcse", "data": str(tmp_path / "lost.txt")}, "no file"),
+            ({"stage": "simcse", "data": texts_file, "training": {"colour": 1}}, "do not fit"),
+            ({"stage": "supervised", "data": texts_file}, "(?i)column"),
+        ]:
+            plan = {"model": decoder, "training": TRAINING, "stages": [first, second]}
+            with pytest.raises(ValueError, match=message):
+                run_stages(build_stages(plan, tmp_path / "out"))
+            assert not (tmp_path / "out-stages").exists()
+
+    def test_evaluating_and_saving_at_different_steps(
+        self, decoder: str, tmp_path: Path, texts_file: str, scores_file: dict[str, Any]
+    ) -> None:
+        training = {"eval_steps": 1, "save_steps": 2}
+        with pytest.raises(ValueError, match="evaluate and save at the same steps"):
+            stage(
+                SimCSE, decoder, tmp_path / "out", texts_file, evaluation=scores_file, patience=2, training=training
+            ).run()
+
+    def test_a_folder_without_a_manifest(self, decoder: str, tmp_path: Path, texts_file: str) -> None:
+        convert(decoder, "llm2vec").save(str(tmp_path / "start"))
+        (tmp_path / "start/st_llm2vec.json").unlink()
+        with pytest.raises(ValueError, match="has no st_llm2vec.json"):
+            stage(SimCSE, str(tmp_path / "start"), tmp_path / "out", texts_file).run()
 
     def test_a_folder_of_another_run(self, decoder: str, tmp_path: Path, texts_file: str) -> None:
         stage(SimCSE, decoder, tmp_path / "out", texts_file).run()

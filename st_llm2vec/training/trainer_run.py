@@ -1,0 +1,63 @@
+"""Train from where a run stopped, and make sure that the best checkpoint is what the run ends with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from sentence_transformers import SentenceTransformerTrainer
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+from st_llm2vec.checkpoints.weights import learned_beside_quantized
+from st_llm2vec.training.run_folder import was_over
+
+
+def train_from(trainer: SentenceTransformerTrainer, checkpoint: str | None) -> None:
+    """Train, from a checkpoint if there is one; one that was written at the end of training is only read.
+
+    Args:
+        trainer: The trainer.
+        checkpoint: The last complete checkpoint.
+
+    Raises:
+        RuntimeError: If the best checkpoint is asked for and could not be read back.
+    """
+    best = trainer.args.load_best_model_at_end
+    if checkpoint is not None and was_over(checkpoint):
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        trainer._load_from_checkpoint((trainer.state.best_model_checkpoint if best else None) or checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if best and PartialState().is_main_process:
+        prove_best_model(trainer)
+
+
+def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
+    """Raise unless the trainer holds the weights of its best checkpoint; on failure it would only log.
+
+    Args:
+        trainer: A trainer that has trained with ``load_best_model_at_end``.
+
+    Raises:
+        RuntimeError: If the best checkpoint is not there, or its weights are not the model's.
+    """
+    best, step = trainer.state.best_model_checkpoint, trainer.state.best_global_step
+    if best is None or not Path(best).is_dir() or not best.endswith(f"-{step}"):
+        raise RuntimeError(
+            f"The best score was that of step {step}, and there is no checkpoint of it: evaluate and save at the same "
+            "steps, e.g. training: {eval_steps: 100, save_steps: 100}."
+        )
+    model: Any = trainer.model
+    stored = type(model)._load_with_module_classes(best, {}, device="cpu").state_dict()
+    if getattr(model.transformer.model, "is_quantized", False):
+        stored = learned_beside_quantized(stored)
+    weights = model.state_dict()
+    for name, weight in stored.items():
+        if isinstance(weight, torch.Tensor) and not torch.equal(weight.to(weights[name].dtype), weights[name].cpu()):
+            raise RuntimeError(
+                f"The best checkpoint {best} could not be read back: {name} differs. The trainer's log says why; the "
+                "checkpoints are kept."
+            )
