@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "convert": "st_llm2vec.conversion",
     "load": "st_llm2vec.checkpoints.load",
+    "publish": "st_llm2vec.publishing",
     "inspect_model": "st_llm2vec.inspection",
     "decoder_path": "st_llm2vec.assets",
     "EncoderConfig": "st_llm2vec.recipes",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from st_llm2vec.modules import SpanPooling as SpanPooling
     from st_llm2vec.modules import probe_attention as probe_attention
     from st_llm2vec.modules import set_attention as set_attention
+    from st_llm2vec.publishing import publish as publish
     from st_llm2vec.recipes import RECIPES as RECIPES
     from st_llm2vec.recipes import Demonstration as Demonstration
     from st_llm2vec.recipes import EncoderConfig as EncoderConfig
