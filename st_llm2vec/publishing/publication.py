@@ -125,9 +125,7 @@ def publish(
         progress("Verifying it in a fresh process without st-llm2vec …")
         check = check_folder(encoder, folder, attached)
         custom = (folder / f"{MODULE_NAME}.py").is_file()
-        licence = (
-            {"license": license} if license else licence_of(encoder.manifest.base if encoder.manifest else {}, token)
-        )
+        licence = {"license": license} if license else _base_licence(encoder.manifest, base_model, token)
         card = own_card or model_card(
             encoder,
             repo_id,
@@ -148,6 +146,12 @@ def publish(
             url, commit = commit_folder(api, target, remote, folder, message, _description(check), progress)
     state = "kept" if kept else "replaced" if CARD in remote.files else "new"
     return Publication(repo_id, url, commit, sizes, remote.stale(set(sizes)), state, check)
+
+
+def _base_licence(manifest: Manifest | None, base_model: str | None, token: str | bool | None) -> dict[str, str]:
+    """The licence of the base: what is recorded, what its copy here says, or what its card on the Hub says."""
+    base = manifest.base if manifest is not None else {}
+    return licence_of(base, token) or licence_of({"name": base_model}, token)
 
 
 def _read_card(path: str | Path | None) -> str | None:

@@ -103,12 +103,8 @@ def test_there_and_back(published: Published) -> None:
     assert repositories["org/portable"].private and not repositories["org/custom"].private
     assert all(len(one.branches["main"]) == 2 for one in repositories.values())
     assert not published.hub.asked_for("org/portable", ".py")
-
-
-def test_this_package_loads_it_without_its_code(published: Published) -> None:
     assert cosine_distance(published.vectors["custom loaded"], published.vectors["custom"]) < 1e-6
-    snippet = snippets(published.card("org/custom"))["st_llm2vec"]
-    assert 'st_llm2vec.load("org/custom")' in snippet
+    assert 'st_llm2vec.load("org/custom")' in snippets(published.card("org/custom"))["st_llm2vec"]
 
 
 def snippets(card: str) -> dict[str, str]:
@@ -119,9 +115,10 @@ def snippets(card: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["portable", "custom"])
 @pytest.mark.parametrize("package", ["langchain_huggingface", "llama_index.embeddings.huggingface"])
-def test_stock_classes_of_other_frameworks_load_it(published: Published, name: str, package: str) -> None:
+def test_stock_classes_of_other_frameworks_load_it(name: str, package: str, request: pytest.FixtureRequest) -> None:
     """As the card says, without this package; they give the encoder's vectors: the query, then the documents."""
     pytest.importorskip(package)
+    published: Published = request.getfixturevalue("published")
     code = snippets(published.card(f"org/{name}"))[package.split(".")[0]]
     show = "\nimport json\nprint(json.dumps([list(map(float, one)) for one in [query, *documents]]))\n"
     done = published.run(BLOCK_THE_PACKAGE + code + show)
