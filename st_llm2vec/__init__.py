@@ -14,6 +14,10 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "convert": "st_llm2vec.conversion",
     "load": "st_llm2vec.checkpoints.load",
+    "publish": "st_llm2vec.publishing",
+    "from_published": "st_llm2vec.importing",
+    "from_llm2vec": "st_llm2vec.importing",
+    "from_nv_embed": "st_llm2vec.importing",
     "inspect_model": "st_llm2vec.inspection",
     "decoder_path": "st_llm2vec.assets",
     "EncoderConfig": "st_llm2vec.recipes",
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
     from st_llm2vec.checkpoints.load import load as load
     from st_llm2vec.conversion import convert as convert
     from st_llm2vec.encoder import TextEncoder as TextEncoder
+    from st_llm2vec.importing import from_llm2vec as from_llm2vec
+    from st_llm2vec.importing import from_nv_embed as from_nv_embed
+    from st_llm2vec.importing import from_published as from_published
     from st_llm2vec.inspection import inspect_model as inspect_model
     from st_llm2vec.modules import BidirectionalTransformer as BidirectionalTransformer
     from st_llm2vec.modules import CausalAttentionError as CausalAttentionError
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
     from st_llm2vec.modules import SpanPooling as SpanPooling
     from st_llm2vec.modules import probe_attention as probe_attention
     from st_llm2vec.modules import set_attention as set_attention
+    from st_llm2vec.publishing import publish as publish
     from st_llm2vec.recipes import RECIPES as RECIPES
     from st_llm2vec.recipes import Demonstration as Demonstration
     from st_llm2vec.recipes import EncoderConfig as EncoderConfig

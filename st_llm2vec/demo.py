@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +16,7 @@ from st_llm2vec.assets import decoder_path
 from st_llm2vec.console import describe_probe, shorten
 from st_llm2vec.conversion import convert
 from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.publishing.plain_reader import largest_cosine_distance, read_without_package
 
 RECIPE = "llm2vec"
 CORPUS = Path(__file__).parent / "assets" / "corpus.jsonl"
@@ -31,32 +29,6 @@ QUERIES = (
 )
 SHOWN = 3
 TOLERANCE = 1e-6
-
-# Runs with -I, so that neither the current folder nor PYTHONPATH brings this package back, and then makes sure of it.
-PLAIN_READER = """
-import importlib.abc, json, sys
-
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "st_llm2vec":
-            raise ModuleNotFoundError("st_llm2vec is kept out here", name=name)
-
-sys.meta_path.insert(0, Refuse())
-request = json.load(sys.stdin)
-sys.path.extend(entry for entry in request["path"] if entry not in sys.path)
-try:
-    import st_llm2vec
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("st_llm2vec could be imported, so the comparison would prove nothing.")
-
-import numpy
-from sentence_transformers import SentenceTransformer
-
-encoder = SentenceTransformer(request["folder"], trust_remote_code=request["trust_remote_code"])
-numpy.save(request["output"], encoder.encode(request["texts"], show_progress_bar=False))
-"""
 
 
 def run_demo(decoder: str, keep: Path | None, console: Console) -> None:
@@ -95,7 +67,7 @@ def run_demo(decoder: str, keep: Path | None, console: Console) -> None:
         )
         assert encoder.manifest is not None
         custom = encoder.manifest.layout == "custom"
-        elsewhere = encode_without_package(folder, [*texts, *QUERIES], Path(temporary) / "vectors.npy", custom)
+        elsewhere = read_without_package(folder, [*texts, *QUERIES], trust_remote_code=custom).vectors[0]
     distance = largest_cosine_distance(vectors, elsewhere)
     loader = "SentenceTransformer with trust_remote_code" if custom else "plain SentenceTransformer"
     if not distance <= TOLERANCE:
@@ -105,55 +77,6 @@ def run_demo(decoder: str, keep: Path | None, console: Console) -> None:
         )
     line = f"Vectors agree: the largest cosine distance over {len(vectors)} texts is {distance:.1e} "
     console.print(Text.assemble("\n", (line, "bold green"), f"({loader}, st_llm2vec not importable)."))
-
-
-def encode_without_package(folder: Path, texts: list[str], output: Path, trust_remote_code: bool) -> np.ndarray:
-    """Encode with ``SentenceTransformer`` in a process of its own, offline, where this package cannot be imported.
-
-    Args:
-        folder: The saved encoder.
-        texts: The texts.
-        output: A file for the vectors.
-        trust_remote_code: Whether the folder's own module file may run, which custom layouts need.
-
-    Returns:
-        The vectors, of shape ``(texts, dimension)``.
-
-    Raises:
-        ValueError: If the folder cannot be read there.
-    """
-    request = {
-        "folder": str(folder.absolute()),
-        "texts": texts,
-        "output": str(output),
-        "trust_remote_code": trust_remote_code,
-        "path": [entry for entry in sys.path if Path(entry).is_absolute()],
-    }
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", PLAIN_READER],
-        input=json.dumps(request),
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ValueError(f"SentenceTransformer could not read {folder} without st_llm2vec: {reason}")
-    return np.load(output)
-
-
-def largest_cosine_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """The largest cosine distance between rows of the same number.
-
-    Example:
-        >>> largest_cosine_distance(np.array([[3.0, 4.0]]), np.array([[4.0, 3.0]]))
-        0.04
-    """
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    distances = 1 - (first * second).sum(axis=1) / lengths
-    return float(np.maximum(distances, 0).max().round(15))
 
 
 def _convert(decoder: str, console: Console) -> TextEncoder:

@@ -48,6 +48,11 @@ class TextEncoder(SentenceTransformer):
         base_is_stored: bool = True,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("backend", "torch") != "torch":
+            raise ValueError(
+                f"The backend {kwargs['backend']!r} does not keep an encoder's attention and vectors (docs/backends.md); "
+                'leave backend out, or set it to "torch".'
+            )
         super().__init__(model_name_or_path, **kwargs)
         if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
             manifest = Manifest.read(model_name_or_path)
@@ -204,6 +209,59 @@ class TextEncoder(SentenceTransformer):
             state_dict = learned_beside_quantized(state_dict)
             strict = False
         return super().load_state_dict(state_dict, strict, assign)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = None,
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: list[str] | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Publish the encoder as :func:`st_llm2vec.publish` does: adapters merged, verified, in one commit.
+
+        Args:
+            repo_id: ``org/name``.
+            token: Access token; the one that is logged in if not given.
+            private: Whether a new repository is private.
+            safe_serialization: Must be true; weights are saved as safetensors.
+            commit_message: The commit's first line.
+            local_model_path: A saved encoder's folder, published in the place of this one.
+            exist_ok: Whether the repository may hold something already.
+            replace_model_card: Whether a model card that is there is replaced.
+            train_datasets: Names of data sets on the Hub, for the model card.
+            revision: Branch; it is made if it is not there.
+            create_pr: Whether to open a pull request.
+
+        Returns:
+            The address of the commit or pull request.
+
+        Raises:
+            ValueError: If anything is not as it must be; then nothing is published.
+        """
+        from st_llm2vec.publishing import publish
+
+        if not safe_serialization:
+            raise ValueError("Encoders are published as safetensors only; leave safe_serialization at True.")
+        published = publish(
+            local_model_path or self,
+            repo_id,
+            token=token,
+            private=private,
+            commit_message=commit_message,
+            exist_ok=exist_ok,
+            replace_model_card=replace_model_card,
+            train_datasets=train_datasets or (),
+            revision=revision,
+            create_pr=create_pr,
+        )
+        return str(published.url)
 
     def __repr__(self) -> str:
         """The modules, a line each, without the vocabulary that ``WordWeights`` would print."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,12 +41,12 @@ def test_most_queries_find_their_passage(decoder: str) -> None:
 
 
 def test_other_vectors_are_an_error(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def disagree(folder: Path, texts: list[str], output: Path, trust_remote_code: bool) -> np.ndarray:
+    def disagree(folder: Path, texts: list[str], **_: object) -> SimpleNamespace:
         vectors = SentenceTransformer(str(folder)).encode(texts)
         vectors[3] = vectors[4]
-        return vectors
+        return SimpleNamespace(vectors=vectors[None])
 
-    monkeypatch.setattr(demo, "encode_without_package", disagree)
+    monkeypatch.setattr(demo, "read_without_package", disagree)
     result = CliRunner().invoke(app, ["demo", "--decoder", decoder])
     assert result.exit_code == 1
     assert "The vectors do not agree" in result.stderr
@@ -53,13 +54,10 @@ def test_other_vectors_are_an_error(decoder: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_vectors_that_are_not_numbers_do_not_agree(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "encode_without_package", lambda folder, texts, *_: np.full((len(texts), 192), np.nan))
+    def nothing(folder: Path, texts: list[str], **_: object) -> SimpleNamespace:
+        return SimpleNamespace(vectors=np.full((1, len(texts), 192), np.nan))
+
+    monkeypatch.setattr(demo, "read_without_package", nothing)
     result = CliRunner().invoke(app, ["demo", "--decoder", decoder])
     assert result.exit_code == 1
     assert "The vectors do not agree" in result.stderr
-
-
-def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / "modules.json").write_text("[")
-    with pytest.raises(ValueError, match="SentenceTransformer could not read"):
-        demo.encode_without_package(tmp_path, ["a"], tmp_path / "v.npy", trust_remote_code=False)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from st_llm2vec import RECIPES, EncoderConfig, convert
+from st_llm2vec.cli import app
+
+from .hub_server import Hub
+from .publishing.conftest import hub, same_process  # noqa: F401
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -22,6 +29,26 @@ def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest
         exec(compile(code, "README.md", "exec"), {})
     assert output.getvalue().strip() == printed.strip()
     assert (tmp_path / "my-encoder" / "modules.json").is_file()
+
+
+@pytest.mark.usefixtures("same_process")
+def test_the_story_of_four_commands(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:  # noqa: F811
+    """On the loopback Hub; training, which has tests of its own, is left out here."""
+    story = re.search(r"## Convert, train, publish, use\n\n```bash\n(.*?)```", README, re.DOTALL).group(1)
+    commands = [shlex.split(line) for line in story.splitlines()]
+    assert [command[1] for command in commands] == ["convert", "train", "publish", "-c"]
+    monkeypatch.chdir(tmp_path)
+    for command in commands[:3]:
+        if command[1] == "train":
+            shutil.copytree(command[command.index("--model") + 1], command[command.index("--output") + 1])
+            continue
+        done = CliRunner().invoke(app, [decoder if word == "org/decoder" else word for word in command[1:]])
+        assert done.exit_code == 0, done.output
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(commands[3][2], "README.md", "exec"), {})
+    assert output.getvalue().strip().startswith("[")
+    assert hub.asked_for("org/my-encoder", "/model.safetensors")
 
 
 def test_the_table_lists_every_recipe_as_it_is(decoder: str) -> None:

@@ -31,7 +31,6 @@ def load_transformer(
         dtype: Weights' type, or ``None`` for the stored one.
         attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
         hub: ``revision``, ``token`` and ``local_files_only``, those that are set. Code in a repository is never run.
-
         quantization_config: How to quantise the weights, or ``None``.
 
     Returns:
@@ -40,9 +39,21 @@ def load_transformer(
     Raises:
         ValueError: If there is no model, it is an encoder-decoder, or weights or tokenizer are missing.
     """
+    model = load_model(name, dtype, attn_implementation, hub, quantization_config)
+    try:
+        return _around(model, name, {**hub, "trust_remote_code": False})
+    except OSError as error:
+        raise ValueError(f"{name} has no tokenizer that could be loaded: {error}") from error
+
+
+def load_model(
+    name: str, dtype: Any, attn_implementation: str | None, hub: dict[str, Any], quantization_config: Any = None
+) -> PreTrainedModel:
+    """Load a decoder's body, without its tokenizer; arguments and errors as for :func:`load_transformer`."""
     hub = {**hub, "trust_remote_code": False}
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name}.")
+    _refuse_adapter(name)
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} has no config.json, so it is not a model's folder. Give the folder that holds one.")
     try:
@@ -65,11 +76,16 @@ def load_transformer(
         "quantization_config": quantization_config,
         **hub,
     }
-    model = _load_body(name, config, {key: value for key, value in options.items() if value is not None})
-    try:
-        return _around(model, name, hub)
-    except OSError as error:
-        raise ValueError(f"{name} has no tokenizer that could be loaded: {error}") from error
+    return _load_body(name, config, {key: value for key, value in options.items() if value is not None})
+
+
+def _refuse_adapter(name: str) -> None:
+    """Transformers would load the adapter's base and attach the adapter to it, so that a folder lost its base."""
+    if (Path(name) / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{name} is an adapter, not a decoder. If LLM2Vec made it, import it: `st-llm2vec import {name}`. Otherwise "
+            "merge it into its base first, with PEFT's merge_and_unload(), then convert that."
+        )
 
 
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Transformer:
@@ -99,7 +115,7 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 
 def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
     try:
-        with _quiet():
+        with without_reports():
             options = {"config": config, "output_loading_info": True, **options}
             model, report = cast("tuple[Any, Any]", AutoModel.from_pretrained(name, **options))
             if report["missing_keys"] and config.get_text_config(decoder=True).tie_word_embeddings:
@@ -136,7 +152,7 @@ def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transfo
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def without_reports() -> Iterator[None]:
     """Silence Transformers' own report of missing and unused weights: it is read and judged here."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

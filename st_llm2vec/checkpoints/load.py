@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
 
+from st_llm2vec.checkpoints.download import connection_errors, download
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
@@ -106,15 +107,16 @@ def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) 
         "local_files_only": hub["local_files_only"],
     }
     try:
-        hf_hub_download(str(path_or_id), "modules.json", **options)
-        return Path(snapshot_download(str(path_or_id), ignore_patterns=IGNORED_ON_THE_HUB, **options))
+        with connection_errors():
+            hf_hub_download(str(path_or_id), "modules.json", **options)
+        return download(str(path_or_id), ignore_patterns=IGNORED_ON_THE_HUB, **options)
     except HFValidationError as error:
         raise ValueError(f"There is no folder {path_or_id}, and it is no repository's name either.") from error
     except LocalEntryNotFoundError as error:
         raise ValueError(f"{path_or_id} is not in the cache and could not be downloaded: {error}") from error
     except EntryNotFoundError as error:
         raise _no_encoder(path_or_id) from error
-    except HfHubHTTPError as error:
+    except (HfHubHTTPError, OSError) as error:
         raise ValueError(f"{path_or_id} could not be downloaded from the Hub: {error}") from error
 
 

@@ -35,6 +35,15 @@ def learned_beside_quantized(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: weight for name, weight in state.items() if "lora_" in name or not name.startswith("0.model.")}
 
 
+def forget_loaded_names(model: PreTrainedModel) -> None:
+    """Make the model save its weights under its own names, not under those of the checkpoint it was loaded from.
+
+    Transformers remembers how it renamed tensors at loading and undoes it at saving. After an adapter was loaded and
+    merged, or a part of a checkpoint was taken, that would write names that no reader finds.
+    """
+    model._weight_conversions = None  # type: ignore[assignment]
+
+
 def require_all_weights(folder: Path, model: PreTrainedModel, source: str | Path) -> None:
     """Raise if the folder's safetensors lack weights of the model, which would then be random.
 

@@ -11,6 +11,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from st_llm2vec.checkpoints.merging import without_adapters
 from st_llm2vec.checkpoints.output_head import plain_body
 from st_llm2vec.encoder import TextEncoder
 
@@ -134,17 +135,9 @@ def merge_adapter(encoder: TextEncoder, probes: list[str] | None = None) -> floa
     probes = probes or PROBES
     before = _vectors(encoder, probes)
     moved = _distance(before, _without_adapter(encoder, probes))
+    without_adapters(encoder, in_place=True)
     base = plain_body(encoder)
-    for name, layer in list(base.named_modules()):
-        if isinstance(layer, BaseTunerLayer):
-            layer.merge(safe_merge=True)
-            parent, _, child = name.rpartition(".")
-            setattr(base.get_submodule(parent), child, layer.get_base_layer())
-    for attribute in ("peft_config", "active_adapter"):
-        base.__dict__.pop(attribute, None)
-    base._hf_peft_config_loaded = False
     base.requires_grad_(True)
-    encoder.transformer.model = base
     encoder.base_fingerprint = None
     distance = _distance(before, _vectors(encoder, probes))
     if not distance <= (TOLERANCE if base.dtype in FULL_PRECISION else max(HALF_TOLERANCE, 0.1 * moved)):

@@ -298,6 +298,14 @@ def test_the_class_itself_proves_what_it_loads(decoder: str, tmp_path: Path) -> 
         TextEncoder(str(tmp_path / "saved"))
 
 
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_other_backends_are_refused(decoder: str, tmp_path: Path, backend: str) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match=f"The backend '{backend}' does not keep an encoder's attention"):
+        TextEncoder(str(tmp_path / "saved"), backend=backend)
+    TextEncoder(str(tmp_path / "saved"), backend="torch")
+
+
 def test_a_save_that_fails_leaves_the_folder_as_it_was(
     decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

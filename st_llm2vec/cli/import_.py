@@ -1,0 +1,76 @@
+"""``st-llm2vec import``: a published checkpoint of another project, brought home as an encoder in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from st_llm2vec.cli.app import app
+from st_llm2vec.cli.convert import DTYPES
+from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, print_json
+from st_llm2vec.console import encoder_view, output, quiet, say
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="A folder or a name on the Hugging Face Hub.")],
+    target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="What it was made with.", show_default="seen from its files")
+    ] = None,
+    mntp: Annotated[
+        str | None,
+        typer.Option(help="LLM2Vec: folder or name of the MNTP adapter.", show_default="the one published beside it"),
+    ] = None,
+    no_mntp: Annotated[bool, typer.Option("--no-mntp", help="LLM2Vec: the adapter stands on no MNTP adapter.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Folder or name of the decoder.", show_default="the one that the adapter names"),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest input in tokens, template included.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help=f"Weights' type: {', '.join(DTYPES)}.", show_default="as stored")
+    ] = None,
+    revision: Revision = None,
+    allow_pickles: Annotated[
+        bool, typer.Option("--allow-pickles", help="Read weights from a pickle where there are no safetensors.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import a checkpoint of LLM2Vec, NV-Embed, GritLM, E5-Mistral, Echo, bge-en-icl or SGPT; none of its code is run."""
+    if mntp is not None and no_mntp:
+        raise ValueError("Give --mntp or --no-mntp, not both.")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
+    check_target(source, target)
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "allow_pickles": allow_pickles}
+    if prompt:
+        options["prompts"] = dict(pair("--prompt", one) for one in prompt)
+    if max_length is not None:
+        options["max_length"] = max_length
+    quiet()
+    from st_llm2vec.importing import from_published
+
+    if not as_json:
+        say(f"Importing {source} …")
+    encoder = from_published(source, recipe, mntp=False if no_mntp else mntp, base=base, **options)
+    encoder.save(str(target))
+    if not as_json:
+        output.print(encoder_view(encoder, str(target)))
+        return
+    assert encoder.manifest is not None
+    print_json(
+        {
+            "output": str(target),
+            "dimension": encoder.get_embedding_dimension(),
+            "layout": encoder.manifest.layout,
+            "base": encoder.manifest.base,
+            "stages": encoder.manifest.stages,
+            "config": encoder.manifest.config.to_dict(),
+        }
+    )

@@ -1,0 +1,110 @@
+"""``st-llm2vec publish``: an encoder, verified, on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from st_llm2vec.cli.app import app
+from st_llm2vec.cli.options import AsJson, print_json
+from st_llm2vec.console import facts, output, plain_table, quiet, say
+
+if TYPE_CHECKING:
+    from st_llm2vec.publishing import Publication
+
+UNITS = ("B", "kB", "MB", "GB")
+
+
+@app.command()
+def publish(
+    encoder: Annotated[str, typer.Argument(help="An encoder's folder or its name on the Hugging Face Hub.")],
+    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Where to publish it.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; it is made if it is not there.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    exist_ok: Annotated[bool, typer.Option("--exist-ok", help="The repository may hold something already.")] = False,
+    replace_card: Annotated[
+        bool, typer.Option("--replace-card", help="Replace a model card that is there; it is kept otherwise.")
+    ] = False,
+    card: Annotated[Path | None, typer.Option(help="A model card of your own.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Evaluation results for the card: a JSON file, MTEB's own too.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="The decoder's name on the Hub, if a local copy was converted.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="The licence.", show_default="that of the base model")
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="The commit's first line.")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest file of weights.")] = "5GB",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write and verify, list files and sizes, upload nothing.")
+    ] = False,
+    keep: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the published folder here too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish an encoder: adapters merged, verified in a fresh process without this package, in one commit.
+
+    The token is that of `hf auth login`, or HF_TOKEN.
+    """
+    quiet()
+    from st_llm2vec.publishing import publish as publish_encoder
+
+    published = publish_encoder(
+        encoder,
+        repo_id,
+        private=private or None,
+        revision=revision,
+        create_pr=create_pr,
+        exist_ok=exist_ok,
+        replace_model_card=replace_card,
+        model_card_file=card,
+        results=results,
+        base_model=base_model,
+        license=licence,
+        commit_message=message,
+        max_shard_size=max_shard_size,
+        dry_run=dry_run,
+        output=keep,
+        progress=(lambda step: None) if as_json else say,
+    )
+    if as_json:
+        print_json(published.to_dict())
+    else:
+        _show(published)
+
+
+def _show(published: Publication) -> None:
+    table = plain_table("file", "size")
+    table.columns[1].justify = "right"
+    for name, size in published.files.items():
+        table.add_row(name, readable_size(size))
+    output.print(table)
+    rows = {
+        "in all": f"{len(published.files)} files, {readable_size(sum(published.files.values()))}",
+        "model card": published.card,
+        "vectors": f"agree to {published.check.distance:.1e} over {published.check.texts} texts (plain SentenceTransformer, "
+        "st_llm2vec not importable)",
+        "attention": published.check.probe.describe(),
+        "published": published.url or f"nothing: this was a dry run for {published.repo_id}",
+    }
+    if published.removed:
+        rows["removed"] = ", ".join(published.removed)
+    output.print(facts(dict(rows)))
+
+
+def readable_size(size: float) -> str:
+    """Bytes in decimal units.
+
+    Example:
+        >>> readable_size(11271440)
+        '11.3 MB'
+    """
+    for unit in UNITS:
+        if size < 1000 or unit == UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError

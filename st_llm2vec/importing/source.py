@@ -1,0 +1,204 @@
+"""A published checkpoint's folder: fetched without code and without pickles, and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+from tokenizers import processors
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from st_llm2vec.checkpoints.download import download
+from st_llm2vec.modules.instruction import leading_special_ids
+
+# Weights are named one by one: some repositories hold them twice, as `consolidated.safetensors` or `original/*.pth`.
+WANTED = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "model*.safetensors", "adapter_model.safetensors"]
+PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint on this machine.
+
+    Args:
+        name: Its folder or its name on the Hub, as it was given.
+        folder: Where its files are.
+        allow_pickles: Whether weights may be read from pickles where there are no safetensors.
+    """
+
+    name: str
+    folder: Path
+    allow_pickles: bool = False
+
+    def has(self, file: str) -> bool:
+        """Whether it holds a file."""
+        return (self.folder / file).is_file()
+
+    def read_json(self, file: str) -> dict[str, Any]:
+        """Read a JSON file; empty where there is none.
+
+        Raises:
+            ValueError: If it is no JSON object.
+        """
+        path = self.folder / file
+        if not path.is_file():
+            return {}
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} of {self.name} is not valid JSON ({error}); download it again.") from error
+        if not isinstance(data, dict):
+            raise ValueError(f"{file} of {self.name} must hold a JSON object, not {type(data).__name__}.")
+        return data
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether it brings a tokenizer of its own."""
+        return self.has("tokenizer.json") or self.has("tokenizer.model")
+
+    def licence(self) -> dict[str, str]:
+        """The licence fields of its model card, if it has any."""
+        from st_llm2vec.publishing.licence import licence_of_card
+
+        return licence_of_card(self.folder / "README.md")
+
+    def weight_files(self) -> list[Path]:
+        """The model's safetensors files, each of them readable and none of them missing.
+
+        Returns:
+            The files; empty if the weights are pickles and these are allowed.
+
+        Raises:
+            ValueError: If there are no weights, shards are missing, a file is damaged, or there are only pickles.
+        """
+        if self.has(INDEX):
+            return self._shards()
+        if self.has("model.safetensors"):
+            return [self._readable(self.folder / "model.safetensors")]
+        self.refuse_pickles("pytorch_model*.bin")
+        if any(self.folder.glob("pytorch_model*.bin")):
+            return []
+        raise ValueError(f"{self.name} holds no weights: neither model.safetensors nor {INDEX}. Download it again.")
+
+    def refuse_pickles(self, pattern: str) -> None:
+        """Raise if there are files of this kind and they were not asked for."""
+        pickles = sorted(path.name for path in self.folder.glob(pattern))
+        if pickles and not self.allow_pickles:
+            raise ValueError(
+                f"{self.name} holds its weights only as a pickle ({pickles[0]}), which could run code when it is read. "
+                "Use a revision with safetensors, or allow it: allow_pickles=True (--allow-pickles); it is then read "
+                "with PyTorch's restricted unpickler."
+            )
+
+    def tensor_names(self) -> dict[str, Path]:
+        """Every tensor of the model's safetensors, and the file it is in."""
+        found: dict[str, Path] = {}
+        for file in self.weight_files():
+            with safe_open(file, framework="pt") as tensors:
+                found |= dict.fromkeys(tensors.keys(), file)
+        return found
+
+    def _shards(self) -> list[Path]:
+        weight_map = self.read_json(INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ValueError(f"{INDEX} of {self.name} has no weight_map; download it again.")
+        shards = sorted({str(shard) for shard in weight_map.values()})
+        missing = [shard for shard in shards if not self.has(shard)]
+        if missing:
+            raise ValueError(
+                f"{self.name} lacks {len(missing)} of its {len(shards)} shards (the first is {missing[0]}); download it "
+                "again."
+            )
+        return [self._readable(self.folder / shard) for shard in shards]
+
+    def _readable(self, file: Path) -> Path:
+        return readable(file, self.name)
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """A checkpoint's tokenizer, with the BOS that its settings ask for.
+
+    Since Transformers 5 ``tokenizer.json`` alone decides what is put around a text, and some checkpoints ask for BOS only
+    in ``tokenizer_config.json``; it would be lost without a word.
+
+    Args:
+        source: The checkpoint.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{source.name} has no tokenizer that could be loaded: {error}") from error
+    asks = bool(source.read_json("tokenizer_config.json").get("add_bos_token"))
+    if asks and tokenizer.is_fast and tokenizer.bos_token and not leading_special_ids(tokenizer):
+        bos = str(tokenizer.bos_token)
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)]
+        )
+    return tokenizer
+
+
+def readable(file: Path, source: str) -> Path:
+    """The same file, if its header says no more than the file holds.
+
+    Raises:
+        ValueError: If it is truncated or no safetensors file.
+    """
+    try:
+        with safe_open(file, framework="pt"):
+            return file
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise ValueError(
+            f"{file.name} of {source} is truncated or damaged ({size:,} bytes: {error}); download it again."
+        ) from error
+
+
+def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False) -> Source:
+    """Find a checkpoint on this machine, or download what is needed of it: no code, and pickles only if allowed.
+
+    Args:
+        name: A folder, or a name on the Hugging Face Hub.
+        hub: ``revision``, ``token`` and ``local_files_only``, those that are set.
+        allow_pickles: Whether weights may be read from pickles where there are no safetensors.
+
+    Returns:
+        Where its files are.
+
+    Raises:
+        ValueError: If there is no such folder and it cannot be downloaded.
+    """
+    if Path(name).is_dir():
+        return Source(str(name), Path(name), allow_pickles)
+    try:
+        folder = download(str(name), allow_patterns=[*WANTED, *(PICKLES * allow_pickles)], **hub)
+    except HFValidationError as error:
+        raise ValueError(f"There is no folder {name}, and it is no repository's name either.") from error
+    except GatedRepoError as error:
+        raise ValueError(
+            f"{name} is gated: accept its terms on its page, then pass your token or run `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"There is neither a folder {name} nor, for this token, a repository of that name on the Hub."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ValueError(f"{name} is no folder here and could not be downloaded: {error}") from error
+    return Source(str(name), folder, allow_pickles)

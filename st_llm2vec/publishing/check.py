@@ -1,0 +1,140 @@
+"""The proof before anything is published: the folder, read by a stranger, says what the encoder says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentence_transformers
+import torch
+import transformers
+
+from st_llm2vec.checkpoints.module_file import MODULE_NAME
+from st_llm2vec.compilation.proof import PROOF_TEXTS
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, configured_attention
+from st_llm2vec.publishing.plain_reader import largest_cosine_distance, read_without_package
+
+TOLERANCE, HALF_TOLERANCE, MERGED_HALF_TOLERANCE = 1e-6, 1e-3, 1e-2
+"""Largest cosine distance: in float32, in half precision, and in half precision with adapters that were merged."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was compared and found, for the model card.
+
+    Args:
+        texts: How many texts.
+        prompts: With how many prompts, none included.
+        dtype: The weights' type.
+        tolerance: The largest cosine distance that passes.
+        distance: Between the encoder here and the folder read without this package.
+        invariance: Between each text alone and in a batch.
+        merged: Between the encoder with its adapters attached and merged; ``None`` without adapters.
+        probe: The attention probe of the model as it was loaded there.
+        versions: Of the libraries that read it.
+    """
+
+    texts: int
+    prompts: int
+    dtype: str
+    tolerance: float
+    distance: float
+    invariance: float
+    merged: float | None
+    probe: AttentionProbe
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "probe": self.probe.to_dict()}
+
+
+def probe_vectors(encoder: TextEncoder) -> np.ndarray:
+    """Vectors of the probe texts with every prompt, ``(prompts, texts, dimension)``."""
+    ways = [
+        encoder.encode(list(PROOF_TEXTS), prompt_name=name, show_progress_bar=False, convert_to_tensor=True)
+        for name in prompt_names(encoder)
+    ]
+    return torch.stack(ways).float().cpu().numpy()
+
+
+def prompt_names(encoder: TextEncoder) -> list[str | None]:
+    """No prompt, and every prompt that says something."""
+    return [None, *(name for name, text in encoder.prompts.items() if text)]
+
+
+def check_folder(
+    encoder: TextEncoder, folder: Path, attached: np.ndarray | None = None, device: str | None = "cpu"
+) -> Check:
+    """Load a folder in a fresh process without this package and compare; raise unless everything agrees.
+
+    Args:
+        encoder: What was saved in the folder, without adapters.
+        folder: The folder.
+        attached: The vectors of :func:`probe_vectors` with the adapters attached, if it had any.
+        device: Where the fresh process runs.
+
+    Returns:
+        What was found.
+
+    Raises:
+        CausalAttentionError: If the model attends only backwards there and is meant to attend in both directions.
+        ValueError: If vectors differ, or depend on the batch.
+    """
+    custom = (folder / f"{MODULE_NAME}.py").is_file()
+    reading = read_without_package(
+        folder, PROOF_TEXTS, prompt_names(encoder), trust_remote_code=custom, alone=True, device=device
+    )
+    assert reading.alone is not None
+    _prove_attention(encoder, reading.probe)
+    here = probe_vectors(encoder)
+    half = encoder.transformer.model.dtype not in (torch.float32, torch.float64)
+    tolerance = HALF_TOLERANCE if half else TOLERANCE
+    check = Check(
+        texts=len(PROOF_TEXTS),
+        prompts=len(prompt_names(encoder)),
+        dtype=str(encoder.transformer.model.dtype).removeprefix("torch."),
+        tolerance=tolerance,
+        distance=largest_cosine_distance(here, reading.vectors),
+        invariance=largest_cosine_distance(reading.vectors, reading.alone),
+        merged=None if attached is None else largest_cosine_distance(attached, here),
+        probe=reading.probe,
+        versions={
+            "sentence-transformers": sentence_transformers.__version__,
+            "transformers": transformers.__version__,
+        },
+    )
+    _refuse(check, MERGED_HALF_TOLERANCE if half else TOLERANCE)
+    return check
+
+
+def _prove_attention(encoder: TextEncoder, probe: AttentionProbe) -> None:
+    manifest = encoder.manifest
+    meant = manifest.config.attention if manifest is not None else configured_attention(encoder.transformer.model)
+    if meant == "bidirectional" and not probe.sees_future:
+        raise CausalAttentionError(
+            f"The encoder is meant to attend in both directions, but plain Sentence Transformers loads it so that the "
+            f"probe finds: {probe.describe()}. It is not published."
+        )
+    if meant == "causal" and probe.kind != "causal":
+        raise ValueError(
+            f"The encoder is meant to be causal, but plain Sentence Transformers loads it so that the probe finds: "
+            f"{probe.describe()}. It is not published."
+        )
+
+
+def _refuse(check: Check, merged_tolerance: float) -> None:
+    findings = {
+        "plain Sentence Transformers, without this package, gives other vectors": (check.distance, check.tolerance),
+        "a text's vector depends on the texts beside it": (check.invariance, check.tolerance),
+        "merging the adapters changes the vectors": (check.merged or 0.0, merged_tolerance),
+    }
+    for finding, (distance, tolerance) in findings.items():
+        if not distance <= tolerance:
+            raise ValueError(
+                f"The folder is not published, since {finding}: the largest cosine distance over {check.texts} texts is "
+                f"{distance:.1e}, more than {tolerance:.0e} ({check.dtype})."
+            )

@@ -1,0 +1,236 @@
+"""Publish an encoder: merge, write, verify in a fresh process, then one commit."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from st_llm2vec.checkpoints.load import load
+from st_llm2vec.checkpoints.manifest import Manifest
+from st_llm2vec.checkpoints.merging import has_adapter, without_adapters
+from st_llm2vec.checkpoints.module_file import MODULE_NAME
+from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.modules.attention import configured_attention
+from st_llm2vec.publishing.card import model_card
+from st_llm2vec.publishing.check import Check, check_folder, probe_vectors
+from st_llm2vec.publishing.hub import CARD, Remote, Target, commit_folder, folder_files, open_hub
+from st_llm2vec.publishing.licence import licence_of
+from st_llm2vec.publishing.names import public_manifest
+from st_llm2vec.publishing.results import Results, read_results, results_of, to_results
+
+logger = logging.getLogger(__name__)
+SHARD = "5GB"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was published, or would be.
+
+    Args:
+        repo_id: Where.
+        url: The address of the commit or pull request; ``None`` after a dry run.
+        commit: The commit; ``None`` after a dry run.
+        files: What it holds, with sizes in bytes.
+        removed: Files of an earlier model that it removes.
+        card: ``"new"``, ``"replaced"`` or ``"kept"``.
+        check: What was verified.
+    """
+
+    repo_id: str
+    url: str | None
+    commit: str | None
+    files: dict[str, int]
+    removed: list[str]
+    card: str
+    check: Check
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "check": self.check.to_dict()}
+
+
+def publish(
+    model_or_folder: TextEncoder | str | Path,
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    exist_ok: bool = False,
+    replace_model_card: bool = False,
+    model_card_file: str | Path | None = None,
+    results: Results | str | Path | None = None,
+    train_datasets: Sequence[str] = (),
+    base_model: str | None = None,
+    license: str | None = None,
+    commit_message: str | None = None,
+    max_shard_size: str = SHARD,
+    dry_run: bool = False,
+    output: str | Path | None = None,
+    progress: Callable[[str], None] = logger.info,
+) -> Publication:
+    """Publish an encoder on the Hugging Face Hub, complete and verified, or not at all.
+
+    Adapters are merged. The folder is loaded in a fresh process where this package cannot be imported; its attention is
+    probed there and its vectors are compared, and only what agrees is uploaded, in one commit.
+
+    Args:
+        model_or_folder: The encoder, or a folder or name that ``load`` takes. An encoder with adapters attached is copied
+            in memory before they are merged; one in a folder is not.
+        repo_id: ``org/name``.
+        token: Access token; the one that is logged in if not given.
+        private: Whether a new repository is private.
+        revision: Branch; it is made if it is not there.
+        create_pr: Whether to open a pull request.
+        exist_ok: Whether the repository may hold something already. Files of an earlier model that would change how the
+            new one is read are removed in the same commit; others stay.
+        replace_model_card: Whether a model card that is there is replaced; it is kept otherwise.
+        model_card_file: A model card of your own, taken as it is.
+        results: Evaluation results for the card: data or a JSON file, see :func:`to_results`. Those of evaluators that
+            ran in this process are there without.
+        train_datasets: Names of data sets on the Hub, for the card.
+        base_model: The decoder's name on the Hub, where the encoder was made from a local copy.
+        license: The licence; that of the base model if not given.
+        commit_message: The commit's first line.
+        max_shard_size: Largest file of weights.
+        dry_run: Whether to do all but the upload; no token is needed then, and the repository is not looked at.
+        output: Where to keep the published folder too; it must not be there yet.
+        progress: Is told what is being done.
+
+    Returns:
+        What was published.
+
+    Raises:
+        ValueError: If anything is not as it must be; then nothing is published.
+        CausalAttentionError: If the encoder is causal where it is meant to be bidirectional.
+    """
+    target = Target(repo_id, token, private, revision, create_pr, exist_ok, replace_model_card)
+    found = read_results(results) if isinstance(results, str | Path) else to_results(results or [])
+    own_card = _read_card(model_card_file)
+    if output is not None and Path(output).exists():
+        raise ValueError(f"{output} exists already; give a folder that does not.")
+    api, remote = (None, Remote()) if dry_run else open_hub(target)
+    with _staging(output) as folder:
+        encoder, attached = _whole_encoder(model_or_folder, progress)
+        manifest = public_manifest(encoder.manifest, base_model) if encoder.manifest is not None else None
+        progress("Writing the folder …")
+        _write(encoder, folder, manifest, max_shard_size)
+        progress("Verifying it in a fresh process without st-llm2vec …")
+        check = check_folder(encoder, folder, attached)
+        custom = (folder / f"{MODULE_NAME}.py").is_file()
+        licence = {"license": license} if license else _base_licence(encoder.manifest, base_model, token)
+        card = own_card or model_card(
+            encoder,
+            repo_id,
+            check,
+            manifest=manifest,
+            custom=custom,
+            licence=licence,
+            results=[*found, *results_of(encoder)],
+            train_datasets=train_datasets,
+        )
+        kept = CARD in remote.files and not replace_model_card
+        if not kept:
+            (folder / CARD).write_text(card, encoding="utf-8")
+        sizes = {name: path.stat().st_size for name, path in folder_files(folder).items()}
+        url = commit = None
+        if api is not None:
+            message = commit_message or f"Add {manifest.config.name if manifest else 'text'} encoder"
+            url, commit = commit_folder(api, target, remote, folder, message, _description(check), progress)
+    state = "kept" if kept else "replaced" if CARD in remote.files else "new"
+    return Publication(repo_id, url, commit, sizes, remote.stale(set(sizes)), state, check)
+
+
+def _base_licence(manifest: Manifest | None, base_model: str | None, token: str | bool | None) -> dict[str, str]:
+    """The licence of the base: what is recorded, what its copy here says, or what its card on the Hub says."""
+    base = manifest.base if manifest is not None else {}
+    return licence_of(base, token) or licence_of({"name": base_model}, token)
+
+
+def _read_card(path: str | Path | None) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8") if path is not None else None
+    except OSError as error:
+        raise ValueError(f"The model card {path} cannot be read: {error}.") from error
+
+
+@contextmanager
+def _staging(output: str | Path | None) -> Iterator[Path]:
+    """A folder for what is published: temporary, or beside ``output`` and moved there when all went well."""
+    parent = Path(output).absolute().parent if output is not None else None
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".publishing-") as temporary:
+        folder = Path(temporary) / "encoder"
+        yield folder
+        if output is not None:
+            folder.rename(output)
+
+
+def _whole_encoder(
+    model_or_folder: TextEncoder | str | Path, progress: Callable[[str], None]
+) -> tuple[TextEncoder, Any]:
+    """The encoder with its adapters merged, and its vectors with them attached, if it had any."""
+    loaded = isinstance(model_or_folder, str | Path)
+    if not isinstance(model_or_folder, TextEncoder | str | Path):
+        raise ValueError(
+            f"publish takes an encoder of this package or its folder, not a {type(model_or_folder).__name__}. Load the folder "
+            "with st_llm2vec.load, or make an encoder with st_llm2vec.convert."
+        )
+    if isinstance(model_or_folder, TextEncoder):
+        encoder = model_or_folder
+    else:
+        progress(f"Loading {model_or_folder} …")
+        _refuse_bare_adapter(Path(model_or_folder))
+        encoder = load(model_or_folder)
+    _refuse_unknown_attention(encoder)
+    encoder.prove_attention("The encoder")
+    if not has_adapter(encoder):
+        return encoder, None
+    attached = probe_vectors(encoder)
+    progress("Merging the adapters …")
+    return without_adapters(encoder, in_place=loaded), attached
+
+
+def _refuse_bare_adapter(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "modules.json").is_file():
+        raise ValueError(
+            f"{folder} holds an adapter alone, which would run on its base causally and without its template. Make an "
+            f"encoder of it first: `st-llm2vec import {folder}` for published checkpoints; or attach it to the encoder that "
+            "it was trained on, and publish that."
+        )
+
+
+def _refuse_unknown_attention(encoder: TextEncoder) -> None:
+    if encoder.manifest is None and configured_attention(encoder.transformer.model) == "causal":
+        raise ValueError(
+            "The encoder is causal, and without its st_llm2vec.json nothing says that it is meant to be: it may have lost "
+            "its bidirectional attention. Publish the folder that convert or training wrote."
+        )
+
+
+def _write(encoder: TextEncoder, folder: Path, manifest: Manifest | None, max_shard_size: str) -> None:
+    """Save the encoder with the manifest that may be published, its weights in shards."""
+    model: Any = encoder.transformer.model
+    kept = encoder.manifest
+    encoder.manifest = manifest
+    model.save_pretrained = functools.partial(model.save_pretrained, max_shard_size=max_shard_size)
+    try:
+        encoder.save(str(folder), create_model_card=False)
+    finally:
+        encoder.manifest = kept
+        del model.save_pretrained
+
+
+def _description(check: Check) -> str:
+    return (
+        f"Verified before the upload by loading it with Sentence Transformers alone: cosine distance at most "
+        f"{check.distance:.1e} over {check.texts} texts; attention {check.probe.describe()}."
+    )

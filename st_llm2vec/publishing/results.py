@@ -1,0 +1,110 @@
+"""Evaluation results, from wherever they come, as the Hub's metadata has them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from st_llm2vec.encoder import TextEncoder
+
+Results = Sequence[Mapping[str, Any]] | Mapping[str, Any]
+
+
+def read_results(path: str | Path) -> list[EvalResult]:
+    """Read results from a JSON file, see :func:`to_results`.
+
+    Raises:
+        ValueError: If it is not JSON, or none of the forms.
+    """
+    try:
+        return to_results(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"The results {path} cannot be read: {error}.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"The results {path} are not valid JSON: {error}.") from error
+
+
+def to_results(data: Results) -> list[EvalResult]:
+    """Results in one of three forms, or a list of them.
+
+    Args:
+        data: ``{"task": ..., "dataset": ..., "metric": ..., "value": ...}``; a result of MTEB (``task_name`` and
+            ``scores``); or the metrics of a Sentence Transformers evaluator, name to number.
+
+    Returns:
+        The results.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    entries = [data] if isinstance(data, Mapping) else list(data)
+    found: list[EvalResult] = []
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"A result must be a mapping, not {entry!r}.")
+        if "task_name" in entry and "scores" in entry:
+            found += _from_mteb(entry)
+        elif {"dataset", "metric", "value"} <= set(entry):
+            task = str(entry.get("task") or "sentence-similarity")
+            found.append(_result(task, str(entry["dataset"]), str(entry["metric"]), entry["value"]))
+        elif entry and all(isinstance(value, int | float) for value in entry.values()):
+            found += [_result("sentence-similarity", "evaluator", name, value) for name, value in entry.items()]
+        else:
+            raise ValueError(
+                f"The result {dict(entry)!r} is none of: task, dataset, metric and value; MTEB's task_name and scores; "
+                "metrics by name."
+            )
+    return found
+
+
+def results_of(encoder: TextEncoder) -> list[EvalResult]:
+    """What evaluators found while the encoder was trained in this process, and what its stages recorded."""
+    found: list[EvalResult] = []
+    evaluated = getattr(encoder.model_card_data, "eval_results_dict", None) or {}
+    for evaluator, metrics in evaluated.items():
+        name = str(getattr(evaluator, "name", "") or type(evaluator).__name__)
+        primary = getattr(evaluator, "primary_metric", None)
+        chosen = {primary: metrics[primary]} if primary in metrics else metrics
+        found += [
+            _result("sentence-similarity", name, str(key).removeprefix(f"{name}_"), value)
+            for key, value in chosen.items()
+        ]
+    for stage in encoder.manifest.stages if encoder.manifest is not None else []:
+        metrics = stage.get("evaluation")
+        if isinstance(metrics, Mapping):
+            numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+            found += [_result("sentence-similarity", str(stage.get("name", "stage")), *one) for one in numbers.items()]
+    return found
+
+
+def _from_mteb(entry: Mapping[str, Any]) -> list[EvalResult]:
+    return [
+        _result(
+            "sentence-similarity",
+            f"MTEB {entry['task_name']}"
+            + (f" ({row['hf_subset']})" if row.get("hf_subset", "default") != "default" else ""),
+            "main_score",
+            row["main_score"],
+            split,
+        )
+        for split, rows in entry["scores"].items()
+        for row in rows
+    ]
+
+
+def _result(task: str, dataset: str, metric: str, value: Any, split: str | None = None) -> EvalResult:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"The result {metric} on {dataset} is {value!r}, not a number.")
+    return EvalResult(
+        task_type=task,
+        dataset_type=dataset.lower().replace(" ", "-"),
+        dataset_name=dataset,
+        dataset_split=split,
+        metric_type=metric,
+        metric_value=float(value),
+    )

@@ -1,0 +1,65 @@
+"""A writable Hub on loopback that this process's own client talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from st_llm2vec import convert, probe_attention
+from st_llm2vec.publishing.plain_reader import PlainReading
+
+from ..conftest import INSTRUCTION
+from ..hub_server import Hub, serve_hub
+from ..hub_store import User
+
+TOKEN, READER, STRANGER = "hf_writer", "hf_reader", "hf_stranger"
+USERS = {
+    TOKEN: User("ann", organisations=("org",)),
+    READER: User("ann", organisations=("org",), may_write=False),
+    STRANGER: User("bob"),
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The Hub, empty; the client's waits between attempts are skipped."""
+    constants = huggingface_hub.constants
+    with serve_hub(users=USERS) as served:
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield served
+
+
+@pytest.fixture
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify in this process, for tests of what else publishing does; a new process takes seconds."""
+
+    def read(folder: Path, texts: Sequence[str], prompt_names: Sequence[str | None], **options: Any) -> PlainReading:
+        encoder = SentenceTransformer(str(folder), trust_remote_code=options["trust_remote_code"], device="cpu")
+        together, alone = (
+            np.stack([encoder.encode(list(texts), prompt_name=name, batch_size=size) for name in prompt_names])
+            for size in (32, 1)
+        )
+        return PlainReading(together, alone, probe_attention(encoder[0].model))
+
+    monkeypatch.setattr("st_llm2vec.publishing.check.read_without_package", read)
+
+
+@pytest.fixture(scope="session")
+def folder(decoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete encoder with a card, ready to be sent."""
+    path = tmp_path_factory.mktemp("published") / "encoder"
+    convert(decoder, "llm2vec", max_length=128, prompts={"query": INSTRUCTION}).save_pretrained(str(path))
+    return path
