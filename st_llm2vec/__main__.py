@@ -1,0 +1,6 @@
+"""``python -m st_llm2vec``: the command line."""
+
+from st_llm2vec.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="st-llm2vec")
