@@ -176,15 +176,18 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
 
 
 def _lines() -> Callable[[Progress], None]:
-    last = time.monotonic()
+    """A line at the beginning, which says how much earlier runs have done, and then one now and then."""
+    last: float | None = None
 
     def show(progress: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last < SECONDS_BETWEEN_LINES:
+        now = time.monotonic()
+        if last is not None and now - last < SECONDS_BETWEEN_LINES:
             return
-        last = time.monotonic()
         total = f" of {progress.total:,}" if progress.total is not None else ""
-        say(f"{progress.rows:,}{total} rows, {_speed(progress)}")
+        speed = " are done" if last is None else f", {_speed(progress)}"
+        say(f"{progress.rows:,}{total} rows{speed}")
+        last = now
 
     return show
 

@@ -119,8 +119,6 @@ class ParquetFiles:
     """Parquet files, one after the other; only the columns that are needed are read."""
 
     def __init__(self, files: list[Path], column: str, id_column: str | None) -> None:
-        self.arrow = importlib.import_module("pyarrow")
-        self.parquet = importlib.import_module("pyarrow.parquet")
         self.files = files
         self.column = column
         self.id_column = id_column
@@ -130,15 +128,15 @@ class ParquetFiles:
 
     def _checked(self, path: Path) -> int:
         """The number of rows of a file that has the columns."""
+        arrow, parquet = _arrow()
         try:
-            with self.parquet.ParquetFile(path) as file:
+            with parquet.ParquetFile(path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
-        except self.arrow.ArrowException as error:
+        except arrow.ArrowException as error:
             raise ValueError(f"{path} could not be read as Parquet: {error}") from error
         require_columns(path, schema.names, self.column, self.id_column)
-        kind = schema.field(self.column).type
-        kind = kind.value_type if self.arrow.types.is_dictionary(kind) else kind
-        types = self.arrow.types
+        kind, types = schema.field(self.column).type, arrow.types
+        kind = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)):
             raise ValueError(f"The column {self.column!r} of {path} holds {kind}; a column of texts is expected.")
         return rows
@@ -169,8 +167,9 @@ class ParquetFiles:
 
     def _values(self, path: Path, skip: int) -> Iterator[tuple[Any, Any]]:
         columns = [self.column, *([self.id_column] if self.id_column else [])]
+        arrow, parquet = _arrow()
         try:
-            with self.parquet.ParquetFile(path) as file:
+            with parquet.ParquetFile(path) as file:
                 group = 0
                 while group < file.num_row_groups and skip >= file.metadata.row_group(group).num_rows:
                     skip -= file.metadata.row_group(group).num_rows
@@ -181,11 +180,16 @@ class ParquetFiles:
                     skip = max(0, skip - len(batch))
                     ids = kept.column(self.id_column).to_pylist() if self.id_column else [None] * len(kept)
                     yield from zip(kept.column(self.column).to_pylist(), ids, strict=True)
-        except self.arrow.ArrowException as error:
+        except arrow.ArrowException as error:
             raise ValueError(f"{path} could not be read: {error}") from error
 
 
 # Helpers ------------------------------------------------------------------------------------------------
+
+
+def _arrow() -> tuple[Any, Any]:
+    """Imported where it is used, so that sources can be pickled and the package stays light."""
+    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
 
 
 def _files(inputs: list[Path]) -> list[Path]:

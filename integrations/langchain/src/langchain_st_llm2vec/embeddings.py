@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from sentence_transformers import SentenceTransformer
 from typing_extensions import Self
 
-from langchain_st_llm2vec._loading import OneAtATime, load_encoder, with_separator
+from langchain_st_llm2vec._loading import OneAtATime, load_encoder, require_dimension, with_separator
 
 IN_MEMORY = "(a model in memory)"
 
@@ -56,6 +56,8 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
     """Whether to give vectors length one, after truncation."""
     truncate_dim: int | None = Field(default=None, gt=0)
     """Keep only the first dimensions (Matryoshka); all if not given."""
+    expected_dimension: int | None = Field(default=None, gt=0)
+    """The width that vectors must have, such as that of an index that exists; anything else is refused at once."""
     encode_kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments for ``encode_document``, and for ``encode_query`` if it has none of its own."""
     query_encode_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -83,6 +85,7 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
             raise TypeError(f"from_model takes a SentenceTransformer; {type(model).__name__} was given.")
         made = cls(model=IN_MEMORY, **fields)
         made._encoder = model
+        require_dimension(made.dimension, made.expected_dimension)
         return made
 
     @model_validator(mode="after")
@@ -102,6 +105,7 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
                 raise ValueError(f"An instruction is given, and a prompt in {name} as well. Give one of them.")
         if self._encoder is None and self.model_name != IN_MEMORY:
             self._encoder = self._load()
+            require_dimension(self.dimension, self.expected_dimension)
         return self
 
     @property
@@ -110,6 +114,11 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
         if self._encoder is None:
             self._encoder = self._load()
         return self._encoder
+
+    @property
+    def dimension(self) -> int:
+        """The width of the vectors."""
+        return self.truncate_dim or self.encoder.truncate_dim or self.encoder.get_embedding_dimension() or 0
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents.

@@ -101,6 +101,19 @@ def with_separator(encoder: SentenceTransformer, instruction: str) -> str:
     return f"{instruction.strip()} " if layout == "text" and instruction.strip() else instruction
 
 
+def require_dimension(dimension: int, expected: int | None) -> None:
+    """Refuse an encoder whose vectors do not fit an index that exists.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    if expected is not None and dimension != expected:
+        raise ValueError(
+            f"The encoder gives vectors of {dimension} dimensions, and {expected} are expected. Use the encoder and the "
+            "truncate_dim that the index was made with, or make a new index."
+        )
+
+
 class OneAtATime:
     """A lock, since tokenizers cannot be used by two threads at once; pickled and copied, it is a new one."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.embeddings.st_llm2vec._loading import OneAtATime, load_encoder, with_separator
+from llama_index.embeddings.st_llm2vec._loading import OneAtATime, load_encoder, require_dimension, with_separator
 from sentence_transformers import SentenceTransformer
 
 
@@ -49,6 +49,9 @@ class STLLM2VecEmbedding(BaseEmbedding):
     )
     normalize: bool = Field(default=False, description="Whether to give vectors length one, after truncation.")
     truncate_dim: int | None = Field(default=None, gt=0, description="Keep only the first dimensions (Matryoshka).")
+    expected_dimension: int | None = Field(
+        default=None, gt=0, description="The width that vectors must have, such as that of an index that exists."
+    )
     show_progress_bar: bool = Field(default=False, description="Whether to show a progress bar.")
     model_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="More arguments for loading: dtype, attn_implementation, prompts."
@@ -72,6 +75,7 @@ class STLLM2VecEmbedding(BaseEmbedding):
             trust_remote_code=self.trust_remote_code,
             model_kwargs=self.model_kwargs,
         )
+        require_dimension(self.dimension, self.expected_dimension)
 
     @classmethod
     def class_name(cls) -> str:
@@ -82,6 +86,11 @@ class STLLM2VecEmbedding(BaseEmbedding):
     def encoder(self) -> SentenceTransformer:
         """The model."""
         return self._encoder
+
+    @property
+    def dimension(self) -> int:
+        """The width of the vectors."""
+        return self.truncate_dim or self._encoder.truncate_dim or self._encoder.get_embedding_dimension() or 0
 
     def get_query_embedding(self, query: str) -> Embedding:
         """Embed a query; never from ``embeddings_cache``, whose keys do not tell a query from a text."""
