@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import ray
+import ray._private.state
 import torch
 
 from st_llm2vec import convert, decoder_path
@@ -78,17 +79,9 @@ def gathered(folder: Path) -> tuple[list[Any], torch.Tensor]:
 
 
 def actor_processes() -> list[int]:
-    """The processes of this Ray's actors that hold an encoder: children of its raylet."""
-    (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet.process.pid and b"MapWorker" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except (OSError, ValueError):
-            continue
-    return found
+    """The processes of this Ray's actors that hold an encoder."""
+    actors = ray._private.state.actors().values()
+    return [one["Pid"] for one in actors if "EmbedShards" in one["ActorClassName"] and one["State"] == "ALIVE"]
 
 
 def test_vectors_and_folder_are_those_of_one_machine(encoder: str, corpus: Path, alone: Path, tmp_path: Path) -> None:
@@ -103,17 +96,15 @@ def test_vectors_and_folder_are_those_of_one_machine(encoder: str, corpus: Path,
 
 
 def test_an_actor_killed_in_the_middle_loses_nothing(encoder: str, corpus: Path, alone: Path, tmp_path: Path) -> None:
-    """The actors are found while they load, and one is killed as soon as there is a shard."""
+    """One of two actors is killed as soon as there is a shard."""
     output, killed = tmp_path / "o", []
 
     def kill() -> None:
-        actors: list[int] = []
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and not killed:
-            actors = actors if len(actors) == 2 else actor_processes()
-            if actors and next(output.glob("shards/*.parquet"), None):
-                os.kill(actors[-1], signal.SIGKILL)
-                killed.append(actors[-1])
+            if next(output.glob("shards/*.parquet"), None) and (actors := actor_processes()):
+                os.kill(actors[0], signal.SIGKILL)
+                killed.append(actors[0])
             time.sleep(0.001)
 
     killer = threading.Thread(target=kill)
