@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,21 @@ def open_store(store: str, folder: Path, dimension: int) -> BasePydanticVectorSt
         return QdrantVectorStore("cranfield", client=QdrantClient(path=str(folder)))
     from llama_index.vector_stores.lancedb import LanceDBVectorStore
 
-    return LanceDBVectorStore(uri=str(folder), table_name="cranfield", mode="append", refine_factor=None)
+    mode = "append" if folder.exists() else "create"
+    return LanceDBVectorStore(uri=str(folder), table_name="cranfield", mode=mode)
 
 
 def nodes(collection: Collection) -> list[TextNode]:
-    """The documents as LlamaIndex has them."""
-    return [TextNode(id_=name, text=text) for name, text in collection.documents.items()]
+    """The documents as LlamaIndex has them; their names are not embedded, and Qdrant wants UUIDs for ids."""
+    return [
+        TextNode(
+            id_=str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
+            text=text,
+            metadata={"name": name},
+            excluded_embed_metadata_keys=["name"],
+        )
+        for name, text in collection.documents.items()
+    ]
 
 
 def build(store: str, folder: Path, embedding: BaseEmbedding, dimension: int, documents: list[TextNode]) -> None:
@@ -83,7 +93,7 @@ def close(index: VectorStoreIndex) -> None:
 def search(index: VectorStoreIndex, collection: Collection) -> dict[str, list[str]]:
     """The ten best documents for each query."""
     retriever = index.as_retriever(similarity_top_k=10)
-    return searched(collection, lambda query: [found.node.node_id for found in retriever.retrieve(query)])
+    return searched(collection, lambda query: [found.node.metadata["name"] for found in retriever.retrieve(query)])
 
 
 def main() -> None:
