@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -279,6 +280,34 @@ def wait_for(file: Path, alive: Callable[[], bool]) -> None:
 def test_several_processes_give_the_same(encoder: str, source: Path, finished: Path, tmp_path: Path) -> None:
     run(encoder, source, tmp_path / "o", devices=["cpu", "cpu"])
     assert contents(tmp_path / "o") == contents(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_the_processes_of_a_killed_job_end_too(encoder: str, source: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "st_llm2vec", "embed", encoder, "--input", str(source), "--json"]
+    command += ["--output", str(tmp_path / "o"), "--shard-rows", "8", "--device", "cpu", "--device", "cpu"]
+    mark = f"MARK={tmp_path}"
+    environment = {**os.environ, "MARK": str(tmp_path)}
+    begun = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    wait_for(tmp_path / "o" / "embeddings.json", lambda: begun.poll() is None)
+
+    def alive() -> list[Path]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                ended = "State:\tZ" in (folder / "status").read_text()
+                if not ended and mark.encode() in (folder / "environ").read_bytes():
+                    found.append(folder)
+        return found
+
+    assert len(alive()) >= 3
+    begun.send_signal(signal.SIGKILL)
+    begun.wait()
+    deadline = time.monotonic() + 60
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive()
 
 
 # What is refused ----------------------------------------------------------------------------------------
