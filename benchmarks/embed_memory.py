@@ -67,19 +67,15 @@ def measured(arguments: list[str]) -> dict[str, Any]:
     return {**json.loads(answer), "seconds": time.perf_counter() - begun, "peak_mb": usage.ru_maxrss / 1024}
 
 
-def killed(arguments: list[str], output: Path, after: float) -> int:
-    """Kill some seconds after the encoder is loaded and the first line of progress is there; count the new shards."""
-    before = len(list(output.glob("shards/[0-9]*")))
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if " rows are done" in line:
-            break
-    begun = time.monotonic()
-    while process.poll() is None and time.monotonic() - begun < after:
+def killed(arguments: list[str], output: Path, shards: int, after: float) -> int:
+    """Kill some seconds after so many shards are there, and count them."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(output.glob("shards/[0-9]*"))) < shards:
         time.sleep(0.01)
+    time.sleep(after)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return len(list(output.glob("shards/[0-9]*"))) - before
+    return len(list(output.glob("shards/[0-9]*")))
 
 
 def digest(folder: Path) -> str:
@@ -118,11 +114,11 @@ def main() -> None:
         output = work / "killed"
         resumed = command(work / "encoder", work / f"{arguments.large}.jsonl", output, arguments)
         chance = random.Random(arguments.seed)
-        span = runs[arguments.large]["seconds"] / max(arguments.kills, 1)
-        for number in range(1, arguments.kills + 1):
-            after = chance.uniform(0, 1.6) * span
-            made = killed(resumed, output, after)
-            print(f"kill {number:>2} after {after:5.1f} s: {made} more shards", flush=True)
+        shards = sorted((work / f"out-{arguments.large}" / "shards").iterdir(), key=lambda file: file.stat().st_mtime)
+        each = (shards[-1].stat().st_mtime - shards[0].stat().st_mtime) / max(len(shards) - 1, 1)
+        for number, at in enumerate(sorted(chance.sample(range(len(shards) - 1), arguments.kills)), start=1):
+            made = killed(resumed, output, at, chance.uniform(0, 0.9) * each)
+            print(f"kill {number:>2}: {made} of {len(shards)} shards are there", flush=True)
         run = measured(resumed)
         same = digest(output) == digest(work / f"out-{arguments.large}")
         print(f"resumed to the end: {run['rows']:,} rows, output identical to the byte: {same}", flush=True)

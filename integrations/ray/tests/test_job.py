@@ -26,7 +26,7 @@ ROWS, SHARD = 420, 32
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """A local Ray with room for two actors, and no network."""
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # on a busy machine, Ray's polite workers would wait for minutes
     package = str(Path(__file__).parents[3])
     paths = [package, str(Path(__file__).parents[1] / "src"), os.environ.get("PYTHONPATH", "")]
     ray.init(
