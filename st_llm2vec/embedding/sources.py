@@ -193,7 +193,7 @@ def _arrow() -> tuple[Any, Any]:
 
 
 def _files(inputs: list[Path]) -> list[Path]:
-    """The files that are named, and those in the folders that are."""
+    """The files that are named, and those in the folders that are; absolute, for processes that are elsewhere."""
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
@@ -205,7 +205,7 @@ def _files(inputs: list[Path]) -> list[Path]:
             files.append(path)
         else:
             raise ValueError(f"There is no file {path}. To read from the Hub, use --dataset.")
-    return files
+    return [file.absolute() for file in files]
 
 
 def _kind_or_none(path: Path) -> str | None:

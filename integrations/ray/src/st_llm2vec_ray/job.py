@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ def embed_corpus_on_ray(
         OSError: If a shard could not be written.
     """
     path = Path(output).absolute()
+    if Path(settings.encoder).is_dir():
+        settings = replace(settings, encoder=str(Path(settings.encoder).absolute()))
     folder = JobFolder(path, settings.file_format)
     resources = {"num_gpus": gpus_per_actor, "num_cpus": cpus_per_actor}
     with folder.locked():
