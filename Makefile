@@ -1,13 +1,16 @@
 # Two commands do everything on a machine that has Python, make and a package index:
 #   make demo   set up, then run the main job from end to end
 #   make test   set up, then run the tests
+# `make test-integrations` does the same for integrations/, in an environment of its own.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INTEGRATIONS := langchain llama_index ray serving
+ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow lint learning docs lock clean
+.PHONY: demo test test-slow test-integrations lint learning docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -17,6 +20,9 @@ test: $(READY) lint
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow
+
+test-integrations: $(VENV)-integrations/.ready
+	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -45,5 +51,11 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
+$(VENV)-integrations/.ready: pyproject.toml integrations/requirements.lock $(addsuffix /pyproject.toml,$(ADAPTERS))
+	$(PYTHON) -m venv $(VENV)-integrations
+	$(VENV)-integrations/bin/python -m pip install --quiet --requirement integrations/requirements.lock
+	$(VENV)-integrations/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable . $(addprefix --editable ./,$(ADAPTERS))
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-integrations

@@ -1,0 +1,63 @@
+"""A real server in a process of its own, asked by OpenAI's own client."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openai
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from st_llm2vec import convert, decoder_path
+
+TEXTS = ["The oak stood in the garden.", "a\nb", "A violin is carved from spruce and maple."]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("encoder") / "encoder"
+    convert(decoder_path(), "llm2vec", prompts={"query": "Find:", "document": "Read:"}).save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def client(encoder: str) -> Iterator[openai.OpenAI]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).parents[1] / "openai_server.py"
+    server = subprocess.Popen([sys.executable, str(script), encoder, "--port", str(port), "--accelerator", "cpu"])
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
+    yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=120, max_retries=2)
+    server.terminate()
+    server.wait(30)
+
+
+@pytest.mark.parametrize("task", ["query", "document"])
+def test_vectors_are_the_encoders(task: str, client: openai.OpenAI, encoder: str) -> None:
+    answer = client.embeddings.create(model=task, input=TEXTS, encoding_format="float")
+    expected = getattr(SentenceTransformer(encoder), f"encode_{task}")(TEXTS)
+    assert np.allclose([one.embedding for one in answer.data], expected, atol=1e-6)
+    assert answer.usage.prompt_tokens > len(TEXTS)
+
+
+def test_dimensions_and_single_texts(client: openai.OpenAI, encoder: str) -> None:
+    answer = client.embeddings.create(model="query", input=TEXTS[0], dimensions=16, encoding_format="float")
+    expected = SentenceTransformer(encoder).encode_query(TEXTS[0], truncate_dim=16)
+    assert np.allclose(answer.data[0].embedding, expected, atol=1e-6)
+
+
+def test_token_ids_are_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.embeddings.create(model="query", input=[1, 2], encoding_format="float")
