@@ -45,7 +45,7 @@ class SimCSELoss(nn.Module):
         >>> from st_llm2vec import convert, decoder_path
         >>> from st_llm2vec.losses import SimCSELoss
         >>> loss = SimCSELoss(convert(decoder_path(), "llm2vec"), attention_dropout=0.2)
-        >>> features = loss.model.preprocess(["A violin is carved from spruce.", "Rain fell all night."])
+        >>> features = loss.model.preprocess(["A violin is carved from spruce.", "A violin is carved from maple."])
         >>> bool(loss([features], None) > 0)
         True
     """

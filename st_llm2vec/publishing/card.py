@@ -121,7 +121,7 @@ def _usage(encoder: TextEncoder, repo_id: str, custom: bool) -> str:
     ]
     if custom:
         parts.append(
-            "Or, without running code from this repository, with [st-llm2vec](https://pypi.org/project/st-llm2vec/):"
+            "Or, without running code from this repository, with st-llm2vec (`pip install st-llm2vec`):"
         )
         parts.append(f"```python\n{own_snippet(encoder, repo_id)}```")
     parts.append(_prompts(encoder))
