@@ -131,7 +131,7 @@ class JobFolder:
 
     def write_ranges(self, ranges: np.ndarray) -> None:
         """Keep the ranges, before any vector is made with them."""
-        data = save({"ranges": torch.from_numpy(np.ascontiguousarray(ranges, dtype=np.float32))})
+        data = save({"ranges": torch.tensor(ranges, dtype=torch.float32)})
         write_atomically(self.path / "calibration.safetensors", lambda part: part.write_bytes(data))
 
     def write(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,7 +34,9 @@ def client(encoder: str) -> Iterator[openai.OpenAI]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     script = Path(__file__).parents[1] / "openai_server.py"
-    server = subprocess.Popen([sys.executable, str(script), encoder, "--port", str(port), "--accelerator", "cpu"])
+    server = subprocess.Popen(
+        [sys.executable, str(script), encoder, "--port", str(port), "--accelerator", "cpu"], start_new_session=True
+    )
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and server.poll() is None:
         with socket.socket() as probe:
@@ -40,7 +44,7 @@ def client(encoder: str) -> Iterator[openai.OpenAI]:
                 break
         time.sleep(0.2)
     yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=120, max_retries=2)
-    server.terminate()
+    os.killpg(server.pid, signal.SIGKILL)  # its workers too, which LitServe leaves behind
     server.wait(30)
 
 
