@@ -120,9 +120,7 @@ def _usage(encoder: TextEncoder, repo_id: str, custom: bool) -> str:
         f"```python\n{sentence_transformers_snippet(encoder, repo_id, custom)}```",
     ]
     if custom:
-        parts.append(
-            "Or, without running code from this repository, with st-llm2vec (`pip install st-llm2vec`):"
-        )
+        parts.append("Or, without running code from this repository, with st-llm2vec (`pip install st-llm2vec`):")
         parts.append(f"```python\n{own_snippet(encoder, repo_id)}```")
     parts.append(_prompts(encoder))
     parts.append(f"LangChain (`langchain-huggingface`):\n\n```python\n{langchain_snippet(encoder, repo_id, custom)}```")
