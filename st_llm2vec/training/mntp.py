@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -100,6 +101,12 @@ class MNTP(Stage):
             train_head=self.train_head,
             seed=self.arguments().seed,
         )
+
+    def finish(self, *parts: Any) -> TextEncoder:
+        """As every stage; the encoder that was saved for an added mask token is not needed any more."""
+        encoder = super().finish(*parts)
+        shutil.rmtree(self.folder.path / "start", ignore_errors=True)
+        return encoder
 
     def evaluator(self, encoder: TextEncoder, loss: Any) -> SentenceEvaluator | None:
         """Accuracy and perplexity on the texts of ``evaluation``."""

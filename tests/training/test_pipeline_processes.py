@@ -16,11 +16,12 @@ from ..losses.test_processes import launch
 def test_two_processes_train_mntp_simcse_and_both_stages(
     decoder: str, tmp_path: Path, texts_file: str, pairs_file: str
 ) -> None:
+    new_token = {"mask_token": "<mask>", "add_mask_token": True, "train_head": True}
     plan = {
         "model": decoder,
         "training": {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "use_cpu": True},
         "stages": [
-            {"stage": "mntp", "data": texts_file, "block_size": 24, "training": {"save_steps": 1}},
+            {"stage": "mntp", "data": texts_file, "block_size": 24, **new_token, "training": {"save_steps": 1}},
             {"stage": "simcse", "data": texts_file, "max_length": 32},
             {"stage": "supervised", "data": pairs_file, "max_length": 32, "training": {"warmup_steps": 0}},
             {"stage": "blended", "data": pairs_file, "max_length": 32, "blended": False},

@@ -69,6 +69,7 @@ def test_mntp(decoder: str, tmp_path: Path, texts_file: str, more: dict[str, Any
 def test_mntp_with_an_added_mask_token(decoder: str, tmp_path: Path, texts_file: str) -> None:
     stage(MNTP, decoder, tmp_path / "out", texts_file, block_size=32, mask_token="<mask>", add_mask_token=True).run()
     assert load(tmp_path / "out").tokenizer.mask_token == "<mask>"
+    assert not (tmp_path / "out/start").exists()
 
 
 def test_simcse_from_an_earlier_folder(decoder: str, tmp_path: Path, texts_file: str) -> None:
