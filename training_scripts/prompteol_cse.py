@@ -26,26 +26,18 @@ from command_line import read_command_line
 from sentence_transformers import SentenceTransformerTrainer
 
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
-from st_llm2vec.training.adapters import body_weights
-from st_llm2vec.training.callbacks import Throughput
-from st_llm2vec.training.trainer_run import train_from
 
 
 def main() -> None:
     # 1. Settings. The folder keeps them, so that it never mixes two runs.
     [stage] = read_command_line(__doc__, "prompteol_cse")
-    stage.check()
-    folder, processes = stage.folder, PartialState()
-    if folder.finished:
-        print(f"{folder.path} holds the finished run.")
+    if not stage.begin():
+        print(f"{stage.output} holds the finished run.")
         return
-    with processes.main_process_first():
-        folder.claim()
 
     # 2. The decoder with its prompt, the triplets, and an adapter.
     encoder = stage.start()
     data = stage.read(encoder)
-    start = body_weights(encoder) if stage.interpolation < 1 else None
     stage.attach(encoder)
 
     # 3. What it learns by: an entailed sentence against all others of the batch and against the contradictions.
@@ -60,7 +52,7 @@ def main() -> None:
         loss = CachedHardNegativesRankingLoss(encoder, mini_batch_size=stage.mini_batch_size, **options)
     evaluator = stage.evaluator(encoder, loss)
 
-    # 4. Train, from the last checkpoint if there is one.
+    # 4. The stock trainer.
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=stage.arguments(data, evaluator),
@@ -69,15 +61,11 @@ def main() -> None:
         evaluator=evaluator,
         callbacks=stage.callbacks(),
     )
-    trainer.callback_handler.callbacks.insert(0, Throughput(encoder))  # first, so that all loggers see its number
-    train_from(trainer, folder.last_checkpoint(processes.num_processes))
 
-    # 5. Merge the adapter, note what was trained on what, and save.
-    if processes.is_main_process:
-        stage.finish(encoder, trainer, data, start)
-        folder.finish()
-        print(f"The encoder is in {folder.path}.")
-    processes.wait_for_everyone()
+    # 5. Continue from the last checkpoint if there is one; merge the adapter, note what was trained on what, and save.
+    stage.train(trainer, data)
+    if PartialState().is_main_process:
+        print(f"The encoder is in {stage.output}.")
 
 
 if __name__ == "__main__":

@@ -28,26 +28,18 @@ from command_line import read_command_line
 from sentence_transformers import SentenceTransformerTrainer
 
 from st_llm2vec.losses import SimCSELoss
-from st_llm2vec.training.adapters import body_weights
-from st_llm2vec.training.callbacks import Throughput
-from st_llm2vec.training.trainer_run import train_from
 
 
 def main() -> None:
     # 1. Settings. The folder keeps them, so that it never mixes two runs.
     [stage] = read_command_line(__doc__, "simcse")
-    stage.check()
-    folder, processes = stage.folder, PartialState()
-    if folder.finished:
-        print(f"{folder.path} holds the finished run.")
+    if not stage.begin():
+        print(f"{stage.output} holds the finished run.")
         return
-    with processes.main_process_first():
-        folder.claim()
 
     # 2. The encoder that an earlier stage left (or a decoder, converted), the sentences, and a fresh adapter.
     encoder = stage.start()
     data = stage.read(encoder)
-    start = body_weights(encoder) if stage.interpolation < 1 else None
     stage.attach(encoder)
 
     # 3. What it learns by: two passes of a batch under dropout, each text against all others.
@@ -61,7 +53,7 @@ def main() -> None:
     )
     evaluator = stage.evaluator(encoder, loss)
 
-    # 4. Train, from the last checkpoint if there is one.
+    # 4. The stock trainer.
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=stage.arguments(data, evaluator),
@@ -70,15 +62,11 @@ def main() -> None:
         evaluator=evaluator,
         callbacks=stage.callbacks(),
     )
-    trainer.callback_handler.callbacks.insert(0, Throughput(encoder))  # first, so that all loggers see its number
-    train_from(trainer, folder.last_checkpoint(processes.num_processes))
 
-    # 5. Merge the adapter, note what was trained on what, and save.
-    if processes.is_main_process:
-        stage.finish(encoder, trainer, data, start)
-        folder.finish()
-        print(f"The encoder is in {folder.path}.")
-    processes.wait_for_everyone()
+    # 5. Continue from the last checkpoint if there is one; merge the adapter, note what was trained on what, and save.
+    stage.train(trainer, data)
+    if PartialState().is_main_process:
+        print(f"The encoder is in {stage.output}.")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,6 @@ from command_line import read_command_line
 from sentence_transformers import SentenceTransformerTrainer
 
 from st_llm2vec.training import Stage
-from st_llm2vec.training.adapters import body_weights
-from st_llm2vec.training.callbacks import Throughput
-from st_llm2vec.training.trainer_run import train_from
 
 
 def main() -> None:
@@ -38,18 +35,13 @@ def main() -> None:
 
 
 def train(stage: Stage) -> None:
-    stage.check()
-    folder, processes = stage.folder, PartialState()
-    if folder.finished:
-        print(f"{folder.path} holds the finished stage.")
+    if not stage.begin():
+        print(f"{stage.output} holds the finished stage.")
         return
-    with processes.main_process_first():
-        folder.claim()
 
     # 2. The decoder with latent attention, or what the first stage left; the datasets; and a fresh adapter.
     encoder = stage.start()
     data = stage.read(encoder)
-    start = body_weights(encoder) if stage.interpolation < 1 else None
     stage.attach(encoder)
 
     # 3. What it learns by: HardNegativesRankingLoss, cached with a mini_batch_size. In the second stage each row says for
@@ -57,7 +49,7 @@ def train(stage: Stage) -> None:
     loss = stage.loss(encoder, data)
     evaluator = stage.evaluator(encoder, loss)
 
-    # 4. Train, from the last checkpoint if there is one, with an optimizer of its own.
+    # 4. The stock trainer, with an optimizer of its own.
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=stage.arguments(data, evaluator),
@@ -66,15 +58,11 @@ def train(stage: Stage) -> None:
         evaluator=evaluator,
         callbacks=stage.callbacks(),
     )
-    trainer.callback_handler.callbacks.insert(0, Throughput(encoder))  # first, so that all loggers see its number
-    train_from(trainer, folder.last_checkpoint(processes.num_processes))
 
-    # 5. Merge the adapter, note what was trained on what, and save.
-    if processes.is_main_process:
-        stage.finish(encoder, trainer, data, start)
-        folder.finish()
-        print(f"The encoder is in {folder.path}.")
-    processes.wait_for_everyone()
+    # 5. Continue from the last checkpoint if there is one; merge the adapter, note what was trained on what, and save.
+    stage.train(trainer, data)
+    if PartialState().is_main_process:
+        print(f"The encoder is in {stage.output}.")
 
 
 if __name__ == "__main__":

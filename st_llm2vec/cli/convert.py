@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, print_json
-from st_llm2vec.console import encoder_view, output, quiet, say
+from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, show_encoder
+from st_llm2vec.console import quiet, say
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -48,20 +48,7 @@ def convert(
         decoder, recipe, dtype=dtype, attn_implementation=attn_implementation, revision=revision, **overrides
     )
     encoder.save(str(target))
-    if not as_json:
-        output.print(encoder_view(encoder, str(target)))
-        return
-    assert encoder.manifest is not None
-    print_json(
-        {
-            "output": str(target),
-            "dimension": encoder.get_embedding_dimension(),
-            "layout": encoder.manifest.layout,
-            "reason": encoder.manifest.reason,
-            "attention": encoder.manifest.attention,
-            "config": encoder.manifest.config.to_dict(),
-        }
-    )
+    show_encoder(encoder, target, ("layout", "reason", "attention"), as_json)
 
 
 def _overrides(recipe: str, prompts: list[str], changes: list[str], max_length: int | None) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.convert import DTYPES
-from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, print_json
-from st_llm2vec.console import encoder_view, output, quiet, say
+from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, show_encoder
+from st_llm2vec.console import quiet, say
 
 
 @app.command("import")
@@ -60,17 +60,4 @@ def import_(
         say(f"Importing {source} …")
     encoder = from_published(source, recipe, mntp=False if no_mntp else mntp, base=base, **options)
     encoder.save(str(target))
-    if not as_json:
-        output.print(encoder_view(encoder, str(target)))
-        return
-    assert encoder.manifest is not None
-    print_json(
-        {
-            "output": str(target),
-            "dimension": encoder.get_embedding_dimension(),
-            "layout": encoder.manifest.layout,
-            "base": encoder.manifest.base,
-            "stages": encoder.manifest.stages,
-            "config": encoder.manifest.config.to_dict(),
-        }
-    )
+    show_encoder(encoder, target, ("layout", "base", "stages"), as_json)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from st_llm2vec.console import encoder_view, output
+
+if TYPE_CHECKING:
+    from st_llm2vec.encoder import TextEncoder
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
@@ -31,3 +36,14 @@ def pair(option: str, text: str) -> tuple[str, str]:
 def print_json(data: Any, indent: int | None = 2) -> None:
     """Write JSON to standard output."""
     typer.echo(json.dumps(data, ensure_ascii=False, indent=indent))
+
+
+def show_encoder(encoder: TextEncoder, target: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Show an encoder that was made and saved; as JSON with these fields of its manifest."""
+    if not as_json:
+        output.print(encoder_view(encoder, str(target)))
+        return
+    assert encoder.manifest is not None
+    made = {name: getattr(encoder.manifest, name) for name in names}
+    place = {"output": str(target), "dimension": encoder.get_embedding_dimension()}
+    print_json({**place, **made, "config": encoder.manifest.config.to_dict()})

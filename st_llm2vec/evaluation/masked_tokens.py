@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
+from sentence_transformers.util import batch_to_device
 from torch.nn.functional import cross_entropy
 
 from st_llm2vec.losses import MNTPLoss
@@ -86,11 +87,7 @@ class MNTPEvaluator(SentenceEvaluator):
         return metrics
 
     def _predict(self, encoder: SentenceTransformer, texts: list[Any]) -> tuple[int, float, int]:
-        features = encoder.preprocess(texts)
-        features = {
-            name: value.to(encoder.device) if isinstance(value, torch.Tensor) else value
-            for name, value in features.items()
-        }
+        features = batch_to_device(encoder.preprocess(texts), encoder.device)
         states, targets, _ = self.loss.masked_states(features)
         correct, summed = 0, 0.0
         for some, wanted in zip(states.split(self.loss.chunk_size), targets.split(self.loss.chunk_size), strict=True):

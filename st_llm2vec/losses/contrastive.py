@@ -11,10 +11,8 @@ from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from sentence_transformers.util import all_gather_with_grad, cos_sim
+from sentence_transformers.util import all_gather_with_grad, cos_sim, get_rank, get_world_size
 from torch import Tensor
-
-from st_llm2vec.losses.processes import process_index
 
 InBatchNegatives = bool | Literal["per_row"]
 
@@ -171,8 +169,8 @@ class _Candidates:
                 "positive from. Add negatives (sentence_transformers.util.mine_hard_negatives), or turn them on."
             )
         self.offset = 0
-        if loss.gather_across_devices and loss.in_batch_negatives is not False:
-            self.offset = process_index() * len(self.queries)
+        if loss.gather_across_devices and loss.in_batch_negatives is not False and get_world_size() > 1:
+            self.offset = get_rank() * len(self.queries)
             documents = [all_gather_with_grad(column) for column in documents]
         self.rows = len(documents[0])
         self.documents = torch.cat(documents)

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
-from torch import Tensor, nn
+from sentence_transformers.util import batch_to_device
+from torch import nn
 
 from st_llm2vec.losses.processes import unwrapped
 
@@ -133,10 +134,7 @@ def refuse_equal_passes(model: SentenceTransformer, dropout: TrainingDropout) ->
 
 
 def _passes_differ(encoder: SentenceTransformer, dropout: TrainingDropout, *, attention_only: bool) -> bool:
-    features = encoder.preprocess([PROBE])
-    features = {
-        key: value.to(encoder.device) if isinstance(value, Tensor) else value for key, value in features.items()
-    }
+    features = batch_to_device(encoder.preprocess([PROBE]), encoder.device)
     modes = {module: module.training for module in encoder.modules()}
     encoder.train(not attention_only)
     for module, name in dropout.attention_places:

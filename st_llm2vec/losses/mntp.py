@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import get_rank
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
@@ -24,7 +25,7 @@ from st_llm2vec.checkpoints.output_head import (
     tied_weights,
 )
 from st_llm2vec.losses.masking import Masking, TokenMasker
-from st_llm2vec.losses.processes import process_index, process_share, unwrapped
+from st_llm2vec.losses.processes import process_share, unwrapped
 
 
 class MNTPLoss(nn.Module):
@@ -163,7 +164,7 @@ class MNTPLoss(nn.Module):
 
     def _generator(self, ids: Tensor) -> torch.Generator:
         draw = int(torch.randint(2**31, ())) if torch.is_grad_enabled() else int(ids.sum())
-        return torch.Generator().manual_seed(hash((self.seed, draw, process_index())) % 2**63)
+        return torch.Generator().manual_seed(hash((self.seed, draw, get_rank())) % 2**63)
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import get_world_size
 from torch import Tensor, nn
 
 
@@ -15,16 +16,6 @@ def unwrapped(model: nn.Module) -> SentenceTransformer:
     while not isinstance(found, SentenceTransformer):
         found = found._orig_mod if hasattr(found, "_orig_mod") else found.module
     return found
-
-
-def process_index() -> int:
-    """The rank of this process, 0 where there is only one."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def process_count() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def process_share(count: Tensor) -> Tensor:
@@ -39,7 +30,7 @@ def process_share(count: Tensor) -> Tensor:
     Returns:
         A scalar of the same device.
     """
-    if process_count() > 1:
+    if get_world_size() > 1:
         count = count.clone()
         dist.all_reduce(count)
-    return (count / process_count()).clamp(min=1 / process_count())
+    return (count / get_world_size()).clamp(min=1 / get_world_size())

@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from sentence_transformers.util import cos_sim
+from sentence_transformers.util import cos_sim, get_world_size
 from torch import Tensor, nn
 
 from st_llm2vec.losses.dropout import TrainingDropout, refuse_equal_passes
@@ -62,6 +62,7 @@ class SimCSELoss(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self.gather_across_devices = gather_across_devices
         self.dropout = TrainingDropout(model, attention_dropout, hidden_dropout)
         self.rates = {"attention_dropout": attention_dropout, "hidden_dropout": hidden_dropout}
         refuse_equal_passes(model, self.dropout)
@@ -95,13 +96,14 @@ class SimCSELoss(nn.Module):
                 f"SimCSELoss reads one column of texts; the dataset gave {len(columns)}. Keep one of them, or train "
                 "pairs with MultipleNegativesRankingLoss."
             )
+        self.loss.gather_across_devices = self.gather_across_devices and get_world_size() > 1
         with self.dropout.on():
             loss: Tensor = self.loss([columns[0], dict(columns[0])], labels)
         return loss
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        return {**self.loss.get_config_dict(), **self.rates}
+        return {**self.loss.get_config_dict(), "gather_across_devices": self.gather_across_devices, **self.rates}
 
 
 class _CachedUnderDropout(CachedMultipleNegativesRankingLoss):

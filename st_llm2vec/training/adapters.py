@@ -11,7 +11,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from st_llm2vec.checkpoints.merging import without_adapters
+from st_llm2vec.checkpoints.merging import has_adapter, without_adapters
 from st_llm2vec.checkpoints.output_head import plain_body
 from st_llm2vec.encoder import TextEncoder
 
@@ -83,7 +83,7 @@ def attach_adapter(encoder: TextEncoder, adapter: Adapter) -> None:
     Raises:
         ValueError: If the encoder has an adapter already, or no layer has a target's name.
     """
-    if getattr(encoder.transformer.model, "peft_config", None):
+    if has_adapter(encoder):
         raise ValueError("The encoder has an adapter already; merge it first: merge_adapter(encoder).")
     config = LoraConfig(
         r=adapter.r,

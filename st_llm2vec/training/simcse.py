@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from st_llm2vec.data import TrainingData, check_texts, require_columns
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import SimCSELoss
-from st_llm2vec.losses.processes import process_count
 from st_llm2vec.training.named_data import open_data
 from st_llm2vec.training.stage import Stage
 
@@ -65,6 +64,6 @@ class SimCSE(Stage):
             self.scale,
             self.attention_dropout,
             self.hidden_dropout,
-            gather_across_devices=self.gather_across_devices and process_count() > 1,
+            gather_across_devices=self.gather_across_devices,
             mini_batch_size=self.mini_batch_size,
         )

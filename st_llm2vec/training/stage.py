@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from accelerate import PartialState
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
-from torch import Tensor, nn
+from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from st_llm2vec.checkpoints.load import load
+from st_llm2vec.checkpoints.merging import has_adapter
 from st_llm2vec.checkpoints.weights import learned_beside_quantized
 from st_llm2vec.conversion import convert
 from st_llm2vec.data import TrainingData
@@ -151,23 +152,26 @@ class Stage:
             ValueError: If data, settings or folder are not what they should be; nothing has been trained then.
             RuntimeError: If the best checkpoint could not be read back.
         """
-        self.check()
-        folder = self.folder
-        if folder.finished:
-            return load(folder.path)
-        with PartialState().main_process_first():
-            folder.claim()
+        if not self.begin():
+            return load(self.output)
         encoder = self.start()
         data = self.read(encoder)
-        start_weights = body_weights(encoder) if self.interpolation < 1 else None
         self.attach(encoder)
-        trainer = self.trainer(encoder, data)
-        train_from(trainer, folder.last_checkpoint(PartialState().num_processes))
-        if PartialState().is_main_process:
-            encoder = self.finish(encoder, trainer, data, start_weights)
-            folder.finish()
-        PartialState().wait_for_everyone()
-        return encoder if PartialState().is_main_process else load(self.output)
+        return self.train(self.trainer(encoder, data), data)
+
+    def begin(self) -> bool:
+        """Check the stage and claim its folder.
+
+        Returns:
+            Whether there is something left to do: false if the folder holds the finished run.
+
+        Raises:
+            ValueError: If data, settings or folder are not what they should be.
+        """
+        self.check()
+        with PartialState().main_process_first():
+            self.folder.claim()
+        return not self.folder.finished
 
     def start(self) -> TextEncoder:
         """Load the encoder, or convert the decoder, with every random draw seeded."""
@@ -178,7 +182,7 @@ class Stage:
                 f"{self.model} has no st_llm2vec.json, which says what the encoder is; plain Sentence Transformers does not "
                 "keep it. Start from the folder that this package saved."
             )
-        if getattr(encoder.transformer.model, "peft_config", None):
+        if has_adapter(encoder):
             raise ValueError(
                 f"{self.model} holds an adapter beside its base. Merge it first: encoder = st_llm2vec.load(folder); "
                 "st_llm2vec.training.merge_adapter(encoder); encoder.save(another folder)."
@@ -208,7 +212,8 @@ class Stage:
         return encoder
 
     def attach(self, encoder: TextEncoder) -> None:
-        """Attach the adapter, if there is one to train."""
+        """Attach the adapter, if there is one to train, and keep the weights to interpolate with."""
+        self._start_weights = body_weights(encoder) if self.interpolation < 1 else None
         if self.adapter is not None:
             attach_adapter(encoder, self.adapter)
 
@@ -244,7 +249,7 @@ class Stage:
         """The stock trainer with this stage's parts."""
         loss = self.loss(encoder, data)
         evaluator = self.evaluator(encoder, loss)
-        trainer = SentenceTransformerTrainer(
+        return SentenceTransformerTrainer(
             model=encoder,
             args=self.arguments(data, evaluator),
             train_dataset=data.dataset,
@@ -252,8 +257,6 @@ class Stage:
             evaluator=evaluator,
             callbacks=self.callbacks(),
         )
-        trainer.callback_handler.callbacks.insert(0, Throughput(encoder))
-        return trainer
 
     def callbacks(self) -> list[TrainerCallback]:
         """Early stopping, and the stop short of the learning rate's horizon."""
@@ -264,13 +267,31 @@ class Stage:
             found.append(StopAfter(self.stop_after))
         return found
 
-    def finish(
-        self,
-        encoder: TextEncoder,
-        trainer: SentenceTransformerTrainer,
-        data: TrainingData,
-        start_weights: dict[str, Tensor] | None,
-    ) -> TextEncoder:
+    def train(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> TextEncoder:
+        """Train, from the last checkpoint if there is one, then finish on the main process.
+
+        Args:
+            trainer: The trainer of this stage's encoder.
+            data: What it trains on.
+
+        Returns:
+            The encoder that was saved.
+
+        Raises:
+            RuntimeError: If the best checkpoint could not be read back.
+        """
+        processes = PartialState()
+        first = Throughput(trainer.model)  # before the loggers, so that they all see its number
+        trainer.callback_handler.callbacks.insert(0, first)
+        train_from(trainer, self.folder.last_checkpoint(processes.num_processes))
+        encoder = cast("TextEncoder", trainer.model)
+        if processes.is_main_process:
+            encoder = self.finish(encoder, trainer, data)
+            self.folder.finish()
+        processes.wait_for_everyone()
+        return encoder if processes.is_main_process else load(self.output)
+
+    def finish(self, encoder: TextEncoder, trainer: SentenceTransformerTrainer, data: TrainingData) -> TextEncoder:
         """Merge, interpolate, record what was trained on what, and save; returns what was saved."""
         trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)  # no autocast from here on
         record = self.record(trainer, data)
@@ -279,8 +300,8 @@ class Stage:
                 encoder = self._unquantized(encoder)
             record["merged"] = True
             record["merge_distance"] = merge_adapter(encoder)
-        if start_weights is not None:
-            interpolate(encoder, start_weights, self.interpolation)
+        if self._start_weights is not None:
+            interpolate(encoder, self._start_weights, self.interpolation)
         assert encoder.manifest is not None
         encoder.manifest.stages.append(record)
         encoder.max_seq_length = self._full_length

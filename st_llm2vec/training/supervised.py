@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,7 +12,6 @@ from st_llm2vec.data import TrainingData, TrainingSource, build_training_data
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.losses.contrastive import InBatchNegatives
-from st_llm2vec.losses.processes import process_count
 from st_llm2vec.training.stage import Stage
 
 
@@ -49,13 +49,14 @@ class Supervised(Stage):
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the sources."""
-        return self._sources()
+        return self._sources
 
     def check_data(self) -> None:
         """Refuse sources that are not there, or whose rows are not what they should be."""
-        self._sources()
         self.pairs()
+        _ = self._sources  # kept for the run
 
+    @cached_property
     def _sources(self) -> TrainingData:
         if self.data is None:
             raise ValueError("The stage has no data; name a file or a dataset of pairs: data: {path: pairs.jsonl}.")
@@ -80,7 +81,7 @@ class Supervised(Stage):
         options: dict[str, Any] = {
             "scale": self.scale,
             "in_batch_negatives": in_batch_negatives,
-            "gather_across_devices": self.gather_across_devices and process_count() > 1,
+            "gather_across_devices": self.gather_across_devices,
         }
         if self.mini_batch_size is None:
             return HardNegativesRankingLoss(encoder, **options)
