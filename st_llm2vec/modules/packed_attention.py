@@ -1,0 +1,244 @@
+"""Attention among the tokens of each text, in one row of texts without padding.
+
+The row's layout travels in the place of the attention mask: a tensor of shape ``(1, 1, 1, 3 + texts)`` that holds the
+length of a shared prefix, how far a token sees to its left and to its right (-1: to the end of its text), and each text's
+number of own tokens. Layers hand it on unread, and so does gradient checkpointing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from st_llm2vec.modules.varlen_attention import has_varlen_kernel, varlen_attention
+
+PACKED = "st_llm2vec_packed"
+EVERYTHING = -1
+
+current_row: ContextVar[Row | None] = ContextVar("current_row", default=None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The layout of a row: one shared prefix (or none), then each text's own tokens, in order.
+
+    Args:
+        lengths: Each text's number of own tokens, at least one; equal ones side by side attend in one call.
+        prefix: Length of the prefix that all the texts share, in tokens. Only causal attention can share one.
+        left: How many tokens to its left a token sees; -1 for all of its text.
+        right: The same to its right; 0 is causal.
+    """
+
+    lengths: tuple[int, ...]
+    prefix: int = 0
+    left: int = EVERYTHING
+    right: int = EVERYTHING
+
+    def to_tensor(self) -> Tensor:
+        """As the layers carry it, on the CPU."""
+        return torch.tensor([self.prefix, self.left, self.right, *self.lengths])[None, None, None]
+
+    @classmethod
+    def from_tensor(cls, layout: Tensor) -> Row:
+        """Read what :meth:`to_tensor` wrote."""
+        prefix, left, right, *lengths = layout.flatten().tolist()
+        return cls(tuple(lengths), prefix, left, right)
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """``(first token, texts, tokens in each)`` of every run of texts of equal length."""
+        start = self.prefix
+        for length, group in groupby(self.lengths):
+            texts = len(list(group))
+            yield start, texts, length
+            start += texts * length
+
+
+def is_layout(attention_mask: Any) -> bool:
+    """Whether what stands in the mask's place is a row's layout; masks are booleans or floats."""
+    return isinstance(attention_mask, Tensor) and attention_mask.ndim == 4 and attention_mask.dtype == torch.long
+
+
+def packed_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """What Transformers calls where a model makes its masks: the current row's layout, as far as this mask sees.
+
+    Without a current row, the mask that SDPA would get.
+
+    Raises:
+        ValueError: If the mask is no band around the diagonal, such as chunked attention's, or the texts share a prefix
+            that they may not.
+    """
+    row = current_row.get()
+    if row is None:
+        mask: Tensor | None = sdpa_mask(*args, **kwargs)
+        return mask
+    left, right = _band(kwargs["mask_function"], row.prefix + max(row.lengths))
+    if row.prefix and (left, right) != (EVERYTHING, 0):
+        raise ValueError("A prefix can be shared by texts with causal attention and no window only.")
+    return Row(row.lengths, row.prefix, left, right).to_tensor()
+
+
+def _band(mask_function: Callable[..., Tensor], size: int) -> tuple[int, int]:
+    """How far to the left and right a mask of this size lets a token see."""
+    zero, positions = torch.zeros((), dtype=torch.long), torch.arange(size)
+
+    def seen(query: Tensor, key: Tensor) -> Tensor:
+        return mask_function(zero, zero, query, key).expand(torch.broadcast_shapes(query.shape, key.shape))
+
+    left = int(seen(positions, zero).sum()) - 1
+    right = int(seen(zero, positions).sum()) - 1
+    inside = [seen(positions[left:], positions[: size - left]), seen(positions[: size - right], positions[right:])]
+    outside = [seen(positions[left + 1 :], positions[: size - left - 1])]
+    outside.append(seen(positions[: size - right - 1], positions[right + 1 :]))
+    if not all(part.all() for part in inside) or any(part.any() for part in outside):
+        raise ValueError("This mask is no band around the diagonal, and rows without padding know no others.")
+    return (EVERYTHING if left == size - 1 else left), (EVERYTHING if right == size - 1 > 0 else right)
+
+
+def packed_attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function that Transformers calls: among each text's tokens where there is a row, else SDPA.
+
+    Args:
+        module: The attention module.
+        query: Of shape ``(1, heads, tokens, width)``.
+        key: Of shape ``(1, key heads, tokens, width)``; fewer heads where queries are grouped.
+        value: As ``key``.
+        attention_mask: The row's layout, or an ordinary mask.
+        dropout: Rate of the attention weights.
+        scaling: Of the scores; one over the root of the width if not given.
+        softcap: The scores' bound by a hyperbolic tangent (Gemma 2).
+        **kwargs: For SDPA, where there is no row.
+
+    Returns:
+        The attended values, of shape ``(1, tokens, heads, width)``, and no weights.
+
+    Raises:
+        ValueError: If the model adds a bias of positions to its scores.
+    """
+    if attention_mask is None or not is_layout(attention_mask):
+        options: dict[str, Any] = {**kwargs, "softcap": softcap, "dropout": dropout, "scaling": scaling}
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return attended
+    if kwargs.get("position_bias") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError(f"{type(module).__name__} adds to its scores what rows without padding do not know.")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attend = torch.ops.st_llm2vec.packed_attention if torch.compiler.is_compiling() else packed_attention
+    return attend(query, key, value, attention_mask, scale, dropout, softcap or 0.0), None
+
+
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    """Attend among each text's tokens; shapes as for :func:`packed_attention_forward`."""
+    row = Row.from_tensor(layout)
+    if has_varlen_kernel(query) and not dropout and not softcap:
+        return varlen_attention(query, key, value, row, scale)
+    pieces = []
+    if row.prefix:
+        start = slice(0, row.prefix)
+        pieces.append(_attend(query[:, :, start], key[:, :, start], value[:, :, start], row, scale, dropout, softcap))
+    for first, texts, length in row.runs():
+        parts = [_as_batch(states, first, texts, length) for states in (query, key, value)]
+        if row.prefix:
+            parts[1:] = (_with_prefix(states, part, row) for states, part in zip((key, value), parts[1:], strict=True))
+        pieces.append(_attend(*parts, row, scale, dropout, softcap))
+    rows = [piece.transpose(1, 2).flatten(0, 1) for piece in pieces]
+    return (rows[0] if len(rows) == 1 else torch.cat(rows)).unsqueeze(0)
+
+
+def _as_batch(states: Tensor, first: int, texts: int, length: int) -> Tensor:
+    """A run's part of ``(1, heads, tokens, width)`` as ``(texts, heads, length, width)``, without a copy."""
+    return states[0, :, first : first + texts * length].unflatten(1, (texts, length)).transpose(0, 1)
+
+
+def _with_prefix(states: Tensor, part: Tensor, row: Row) -> Tensor:
+    return torch.cat([states[:, :, : row.prefix].expand(len(part), -1, -1, -1), part], dim=2)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    mask = _mask(query.shape[2], key.shape[2], row, query.device)
+    causal = mask is None and row.right == 0 and query.shape[2] > 1
+    if softcap:
+        return _attend_capped(query, key, value, mask, causal, scale, dropout, softcap)
+    grouped = query.shape[1] != key.shape[1]
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+    )
+
+
+def _mask(queries: int, keys: int, row: Row, device: torch.device) -> Tensor | None:
+    """Which keys the last ``queries`` tokens of a text see; ``None`` for all of them, or all that is causal."""
+    cut_left = EVERYTHING < row.left < keys - 1
+    cut_right = row.right > 0 and row.right < keys - 1
+    offset_causal = row.right == 0 and (queries != keys or cut_left) and queries > 0
+    if not (cut_left or cut_right or offset_causal):
+        return None
+    distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    mask = torch.ones_like(distance, dtype=torch.bool)
+    if row.left != EVERYTHING:
+        mask &= distance <= row.left
+    if row.right != EVERYTHING:
+        mask &= distance >= -row.right
+    return mask
+
+
+def _attend_capped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    dropout: float,
+    softcap: float,
+) -> Tensor:
+    """Attention with capped scores, which no fused kernel has on a CPU; as Transformers' eager attention of Gemma 2."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = torch.tanh(query @ key.transpose(2, 3) * scale / softcap) * softcap
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.nn.functional.dropout(weights, dropout) @ value
+
+
+@torch.library.custom_op("st_llm2vec::packed_attention", mutates_args=())
+def _packed_attention_op(
+    query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    """One step of a compiled graph, whatever the row's layout, so that no layout compiles it anew."""
+    return packed_attention(query, key, value, layout, scale, dropout, softcap)
+
+
+@_packed_attention_op.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+
+
+AttentionInterface.register(PACKED, packed_attention_forward)
+AttentionMaskInterface.register(PACKED, packed_mask)

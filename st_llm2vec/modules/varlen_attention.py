@@ -1,0 +1,73 @@
+"""Attention over a row of texts by PyTorch's variable-length kernels, which GPUs have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+if TYPE_CHECKING:
+    from st_llm2vec.modules.packed_attention import Row
+
+AMPERE = (8, 0)
+WIDEST_HEAD = 256
+
+
+def has_varlen_kernel(query: Tensor) -> bool:
+    """Whether PyTorch's flash attention for variable lengths runs here: half precision on a CUDA GPU from Ampere on."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[-1] <= WIDEST_HEAD
+        and torch.cuda.get_device_capability(query.device) >= AMPERE
+    )
+
+
+def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float) -> Tensor:
+    """Attend among each text's tokens in one kernel.
+
+    A prefix that the texts share is a text of its own among the queries, and stands before each text's own keys.
+
+    Args:
+        query: Of shape ``(1, heads, tokens, width)``.
+        key: Of shape ``(1, key heads, tokens, width)``.
+        value: As ``key``.
+        row: The row's layout.
+        scale: Of the scores.
+
+    Returns:
+        The attended values, of shape ``(1, tokens, heads, width)``.
+    """
+    queries = [row.prefix] * (row.prefix > 0) + list(row.lengths)
+    keys = [row.prefix] * (row.prefix > 0) + [row.prefix + length for length in row.lengths]
+    states = [part[0].transpose(0, 1) for part in (query, key, value)]
+    if row.prefix:
+        order = _keys_of_each_text(row).to(query.device, non_blocking=True)
+        states[1:] = (part[order] for part in states[1:])
+    attended: Tensor = varlen_attn(  # type: ignore[assignment]
+        *states,
+        _boundaries(queries, query.device),
+        _boundaries(keys, query.device),
+        max(queries),
+        max(keys),
+        scale=scale,
+        window_size=(row.left, row.right),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return attended.unsqueeze(0)
+
+
+def _keys_of_each_text(row: Row) -> Tensor:
+    """Where each text's keys stand in the row: the prefix's own, then the prefix and its own for each text."""
+    prefix, start, places = torch.arange(row.prefix), row.prefix, [torch.arange(row.prefix)]
+    for length in row.lengths:
+        places += [prefix, torch.arange(start, start + length)]
+        start += length
+    return torch.cat(places)
+
+
+def _boundaries(lengths: list[int], device: torch.device) -> Tensor:
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return ends.to(device, non_blocking=True)
