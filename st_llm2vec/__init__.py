@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "convert": "st_llm2vec.conversion",
     "load": "st_llm2vec.checkpoints.load",
+    "accelerate": "st_llm2vec.acceleration",
     "publish": "st_llm2vec.publishing",
     "from_published": "st_llm2vec.importing",
     "from_llm2vec": "st_llm2vec.importing",
@@ -37,6 +38,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from st_llm2vec.acceleration import accelerate as accelerate
     from st_llm2vec.assets import decoder_path as decoder_path
     from st_llm2vec.checkpoints.load import load as load
     from st_llm2vec.conversion import convert as convert

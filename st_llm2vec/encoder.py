@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
@@ -17,9 +19,13 @@ from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
 from st_llm2vec.data.inputs import block_features, is_block, is_instructed, split_instructed
+from st_llm2vec.encoding import encode_in_token_batches, reads_token_batches
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
+from st_llm2vec.modules.padding_free import enable_padding_free
 from st_llm2vec.modules.transformer import add_position_ids
+
+logger = logging.getLogger(__name__)
 
 
 class TextEncoder(SentenceTransformer):
@@ -63,6 +69,9 @@ class TextEncoder(SentenceTransformer):
         self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
         if model_name_or_path is not None:
             self.prove_attention(model_name_or_path)
+        padded_because = enable_padding_free(self.transformer)
+        if padded_because is not None:
+            logger.info("Batches stay padded: %s.", padded_because)
         self._roomy: set[tuple[str | None, int | None]] = set()
 
     @property
@@ -110,6 +119,13 @@ class TextEncoder(SentenceTransformer):
         if self.layout != "custom":
             del features["pooling_mask"]
         return add_position_ids({**features, "modality": "text"}, self.transformer.model)
+
+    @torch.inference_mode()
+    def _inference(self, inputs: list[Any], **options: Any) -> Any:
+        """Encode texts in batches of tokens, and anything else as the host does."""
+        if reads_token_batches(self, inputs, options["output_value"]):
+            return encode_in_token_batches(self, inputs, **options)
+        return super()._inference(inputs, **options)
 
     def prove_attention(self, name: str) -> None:
         """Raise if the encoder is meant to attend in both directions and does not.

@@ -20,10 +20,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from st_llm2vec.modules.prefix_attention import has_mergeable_kernel, prefix_attention
 from st_llm2vec.modules.varlen_attention import has_varlen_kernel, varlen_attention
 
 PACKED = "st_llm2vec_packed"
 EVERYTHING = -1
+NO_BAND = -2
 
 current_row: ContextVar[Row | None] = ContextVar("current_row", default=None)
 
@@ -71,19 +73,14 @@ def is_layout(attention_mask: Any) -> bool:
 def packed_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """What Transformers calls where a model makes its masks: the current row's layout, as far as this mask sees.
 
-    Without a current row, the mask that SDPA would get.
-
-    Raises:
-        ValueError: If the mask is no band around the diagonal, such as chunked attention's, or the texts share a prefix
-            that they may not.
+    Without a current row, the mask that SDPA would get. Models make masks that no layer reads, so one that a row cannot
+    have is refused only where it is read.
     """
     row = current_row.get()
     if row is None:
         mask: Tensor | None = sdpa_mask(*args, **kwargs)
         return mask
     left, right = _band(kwargs["mask_function"], row.prefix + max(row.lengths))
-    if row.prefix and (left, right) != (EVERYTHING, 0):
-        raise ValueError("A prefix can be shared by texts with causal attention and no window only.")
     return Row(row.lengths, row.prefix, left, right).to_tensor()
 
 
@@ -96,11 +93,13 @@ def _band(mask_function: Callable[..., Tensor], size: int) -> tuple[int, int]:
 
     left = int(seen(positions, zero).sum()) - 1
     right = int(seen(zero, positions).sum()) - 1
+    if min(left, right) < 0:
+        return NO_BAND, NO_BAND
     inside = [seen(positions[left:], positions[: size - left]), seen(positions[: size - right], positions[right:])]
     outside = [seen(positions[left + 1 :], positions[: size - left - 1])]
     outside.append(seen(positions[: size - right - 1], positions[right + 1 :]))
     if not all(part.all() for part in inside) or any(part.any() for part in outside):
-        raise ValueError("This mask is no band around the diagonal, and rows without padding know no others.")
+        return NO_BAND, NO_BAND
     return (EVERYTHING if left == size - 1 else left), (EVERYTHING if right == size - 1 > 0 else right)
 
 
@@ -132,7 +131,8 @@ def packed_attention_forward(
         The attended values, of shape ``(1, tokens, heads, width)``, and no weights.
 
     Raises:
-        ValueError: If the model adds a bias of positions to its scores.
+        ValueError: If a row cannot have this model's attention: a mask that is no band around the diagonal, a prefix
+            shared by other than causal texts, a bias of positions, or sinks.
     """
     if attention_mask is None or not is_layout(attention_mask):
         options: dict[str, Any] = {**kwargs, "softcap": softcap, "dropout": dropout, "scaling": scaling}
@@ -150,17 +150,23 @@ def packed_attention(
 ) -> Tensor:
     """Attend among each text's tokens; shapes as for :func:`packed_attention_forward`."""
     row = Row.from_tensor(layout)
+    if row.left == NO_BAND:
+        raise ValueError("A mask is no band around the diagonal, and rows without padding know no others.")
+    if row.prefix and (row.left, row.right) != (EVERYTHING, 0):
+        raise ValueError("Texts can share a prefix under causal attention without a window only.")
     if has_varlen_kernel(query) and not dropout and not softcap:
         return varlen_attention(query, key, value, row, scale)
+    if row.prefix and has_mergeable_kernel(query, value) and not dropout and not softcap:
+        return prefix_attention(query, key, value, row, scale)
     pieces = []
     if row.prefix:
         start = slice(0, row.prefix)
         pieces.append(_attend(query[:, :, start], key[:, :, start], value[:, :, start], row, scale, dropout, softcap))
     for first, texts, length in row.runs():
-        parts = [_as_batch(states, first, texts, length) for states in (query, key, value)]
+        queries, keys, values = (_as_batch(states, first, texts, length) for states in (query, key, value))
         if row.prefix:
-            parts[1:] = (_with_prefix(states, part, row) for states, part in zip((key, value), parts[1:], strict=True))
-        pieces.append(_attend(*parts, row, scale, dropout, softcap))
+            keys, values = _with_prefix(key, keys, row), _with_prefix(value, values, row)
+        pieces.append(_attend(queries, keys, values, row, scale, dropout, softcap))
     rows = [piece.transpose(1, 2).flatten(0, 1) for piece in pieces]
     return (rows[0] if len(rows) == 1 else torch.cat(rows)).unsqueeze(0)
 

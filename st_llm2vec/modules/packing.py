@@ -16,6 +16,7 @@ from torch import Tensor
 
 from st_llm2vec.modules.packed_attention import Row
 
+
 @dataclass(frozen=True)
 class Packing:
     """Where the tokens of a padded batch stand in its row.

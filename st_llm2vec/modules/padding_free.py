@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from st_llm2vec.modules.attention import tokens_differ
 from st_llm2vec.modules.packed_attention import PACKED, current_row
 from st_llm2vec.modules.packing import PackedFeatures, Packing
 
@@ -20,8 +22,9 @@ logger = logging.getLogger(__name__)
 LEAST_SAVING = 0.25
 PROBE_LENGTHS = (7, 5, 5, 3)
 PROBE_PREFIX = 2
-TOLERANCE = 1e-3
-HALF_TOLERANCE = 0.05
+TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.02
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention"}
 
 
 class PaddingFree:
@@ -82,9 +85,17 @@ class PaddingFree:
         ids, mask = features["input_ids"], features["attention_mask"]
         prefix = shared_prefix(ids, mask)
         window = getattr(module.model.config.get_text_config(), "sliding_window", None)
-        if (window is not None and ids.shape[1] > window) or prefix * (len(ids) - 1) < LEAST_SAVING * mask.sum():
+        if (window and ids.shape[1] > window) or prefix * (len(ids) - 1) < LEAST_SAVING * mask.sum():
             return 0
         return prefix
+
+
+class _Enabled(NamedTuple):
+    """What a padding-free ``Transformer`` keeps, and never saves."""
+
+    hooks: PaddingFree
+    attention_before: str
+    handles: tuple[RemovableHandle, RemovableHandle]
 
 
 def shared_prefix(ids: Tensor, attention_mask: Tensor) -> int:
@@ -122,6 +133,9 @@ def enable_padding_free(transformer: Transformer) -> str | None:
     before = getattr(model.config, "_attn_implementation", None)
     if before not in ("sdpa", "eager") or not _can_exchange_attention(model):
         return f"the {before} attention of {type(model).__name__} cannot be exchanged"
+    others = _other_layers(model)
+    if others:
+        return f"{type(model).__name__} has layers that carry states from text to text: {', '.join(sorted(others))}"
     hooks = PaddingFree(model)
     training = transformer.training
     transformer.eval()
@@ -140,7 +154,7 @@ def enable_padding_free(transformer: Transformer) -> str | None:
     finally:
         transformer.train(training)
     if reason is None:
-        transformer.__dict__["_padding_free"] = (before, handles)
+        transformer.__dict__["_padding_free"] = _Enabled(hooks, before, handles)
         return None
     for handle in handles:
         handle.remove()
@@ -150,11 +164,17 @@ def enable_padding_free(transformer: Transformer) -> str | None:
 
 def disable_padding_free(transformer: Transformer) -> None:
     """Let batches pass padded again, through the attention implementation that was there before."""
-    before, handles = transformer.__dict__.pop("_padding_free", (None, ()))
-    for handle in handles:
-        handle.remove()
-    if before is not None:
-        transformer.model.set_attn_implementation(before)
+    enabled: _Enabled | None = transformer.__dict__.pop("_padding_free", None)
+    if enabled is not None:
+        for handle in enabled.handles:
+            handle.remove()
+        transformer.model.set_attn_implementation(enabled.attention_before)
+
+
+def shares_prefix(transformer: Transformer) -> bool:
+    """Whether tokens at the start of all the texts of a batch pass it once."""
+    enabled: _Enabled | None = transformer.__dict__.get("_padding_free")
+    return enabled is not None and enabled.hooks.shares_prefix
 
 
 def is_padding_free(transformer: Transformer) -> bool:
@@ -164,6 +184,14 @@ def is_padding_free(transformer: Transformer) -> bool:
 
 def _can_exchange_attention(model: Any) -> bool:
     return isinstance(model, PreTrainedModel) and bool(model._can_set_attn_implementation())
+
+
+def _other_layers(model: PreTrainedModel) -> set[str]:
+    """The kinds of layers that are no attention over a text's tokens: recurrent, convolutional, in chunks."""
+    config = model.config.get_text_config()
+    return (
+        set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()) - ATTENTION_LAYERS
+    )
 
 
 def _position_offset(model: PreTrainedModel) -> int:
@@ -205,12 +233,23 @@ def _states(transformer: Transformer, batch: dict[str, Tensor]) -> Tensor:
     return states[features["attention_mask"].bool()].float()
 
 
+def _leaks(transformer: Transformer, batch: dict[str, Tensor]) -> bool:
+    """Whether the texts in the middle of the row change with those at its ends, the longest and the shortest."""
+    changed = batch["input_ids"].clone()
+    changed[[0, -1], PROBE_PREFIX:] = changed[[0, -1], PROBE_PREFIX:].flip(0)
+    middle = slice(PROBE_LENGTHS[0], -PROBE_LENGTHS[-1])
+    states = (_states(transformer, {**batch, "input_ids": ids})[middle] for ids in (batch["input_ids"], changed))
+    return any(tokens_differ(*pair) for pair in zip(*states, strict=True))
+
+
 def _refusal(transformer: Transformer, batch: dict[str, Tensor], wanted: Tensor) -> str | None:
     """Why the batch's states are not those wanted; ``None`` if they are."""
     try:
         states = _states(transformer, batch)
     except Exception as error:  # whatever a model's code raises over a row, it then reads padded batches
         return f"{type(transformer.model).__name__} cannot read a row of texts: {error}"
+    if _leaks(transformer, batch):
+        return f"the texts of a row see each other in {type(transformer.model).__name__}"
     tolerance = TOLERANCE if transformer.model.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
     difference = float((states - wanted).norm() / wanted.norm().clamp(min=1e-12))
     if not difference <= tolerance:

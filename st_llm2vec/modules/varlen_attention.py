@@ -42,12 +42,14 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
     """
     queries = [row.prefix] * (row.prefix > 0) + list(row.lengths)
     keys = [row.prefix] * (row.prefix > 0) + [row.prefix + length for length in row.lengths]
-    states = [part[0].transpose(0, 1) for part in (query, key, value)]
+    own_queries, own_keys, own_values = (part[0].transpose(0, 1) for part in (query, key, value))
     if row.prefix:
         order = _keys_of_each_text(row).to(query.device, non_blocking=True)
-        states[1:] = (part[order] for part in states[1:])
+        own_keys, own_values = own_keys[order], own_values[order]
     attended: Tensor = varlen_attn(  # type: ignore[assignment]
-        *states,
+        own_queries,
+        own_keys,
+        own_values,
         _boundaries(queries, query.device),
         _boundaries(keys, query.device),
         max(queries),

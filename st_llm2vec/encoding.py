@@ -1,0 +1,215 @@
+"""How ``encode`` goes through its texts: tokenised ahead, sorted by tokens, in batches of as many tokens as memory holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.util import batch_to_device, truncate_embeddings
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+
+from st_llm2vec.modules.padding_free import shared_prefix, shares_prefix
+
+TOKENIZED_AT_ONCE = 256
+WINDOW = 8 * TOKENIZED_AT_ONCE
+CPU_TOKENS = 2048
+GPU_TOKENS = 65536
+SHARE_OF_MEMORY = 0.25
+UNLIMITED = 1_000_000
+
+TokenRow = dict[str, Tensor]
+
+
+def encode_in_token_batches(
+    model: SentenceTransformer,
+    inputs: list[str],
+    *,
+    prompt: str | None,
+    batch_size: int,
+    show_progress_bar: bool,
+    save_to_cpu: bool,
+    normalize_embeddings: bool,
+    truncate_dim: int | None,
+    device: str | torch.device | None = None,
+    output_value: str = "sentence_embedding",
+    **kwargs: Any,
+) -> Tensor:
+    """Encode texts, as ``SentenceTransformer.encode`` does with its arguments resolved.
+
+    Texts are sorted by their number of characters, tokenised in a thread of its own while the texts before them are
+    encoded, and sorted by their number of tokens. A batch holds as many texts as fit :func:`token_budget`.
+
+    Args:
+        model: The encoder.
+        inputs: The texts.
+        prompt: The instruction.
+        batch_size: Bounds a batch's tokens to those of so many texts of the greatest length.
+        show_progress_bar: Whether to show how many texts are done.
+        save_to_cpu: Whether to move each batch's vectors to the CPU.
+        normalize_embeddings: Whether to scale the vectors to length 1.
+        truncate_dim: How many dimensions to keep.
+        device: Where to encode; where the model is if not given.
+        output_value: The feature that is the vector.
+        **kwargs: For the model's ``preprocess`` and ``forward``.
+
+    Returns:
+        The vectors, of shape ``(texts, dimension)``, in the texts' order.
+    """
+    on_device = model._resolve_inference_device(device)
+    model.eval()
+    order = np.argsort([-len(text) for text in inputs], kind="stable")
+    budget = token_budget(model, batch_size, on_device)
+    places: list[int] = []
+    vectors: list[Tensor] = []
+    with tqdm(total=len(inputs), desc="Texts", unit=" texts", disable=not show_progress_bar) as progress:
+        for where, rows, shared in _tokenized(model, inputs, order, prompt, kwargs):
+            for batch in token_batches(own_tokens(rows, model), budget):
+                features = batch_to_device({**collate([rows[one] for one in batch], model), **shared}, on_device)
+                embeddings: Tensor = model(features, **kwargs)[output_value]
+                if truncate_dim is not None:
+                    embeddings = truncate_embeddings(embeddings, truncate_dim)
+                if normalize_embeddings:
+                    embeddings = torch.nn.functional.normalize(embeddings, p=2, dim=1)
+                vectors.append(embeddings.cpu() if save_to_cpu else embeddings)
+                places += [int(where[one]) for one in batch]
+                progress.update(len(batch))
+    back = torch.from_numpy(np.argsort(places))
+    return torch.cat(vectors)[back.to(vectors[0].device)]
+
+
+def _tokenized(
+    model: SentenceTransformer, texts: list[str], order: Any, prompt: str | None, kwargs: dict[str, Any]
+) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
+    """Windows of texts: where they stand, their tokens, and the features that are the same for all of them."""
+    windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
+
+    def read(window: Any) -> tuple[list[TokenRow], dict[str, Any]]:
+        rows: list[TokenRow] = []
+        for start in range(0, len(window), TOKENIZED_AT_ONCE):
+            part = [texts[one] for one in window[start : start + TOKENIZED_AT_ONCE]]
+            part_rows, shared = split_rows(model.preprocess(part, prompt=prompt, **kwargs))
+            rows += part_rows
+        return rows, shared
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer") as ahead:
+        pending = ahead.submit(read, windows[0])
+        for number, window in enumerate(windows):
+            rows, shared = pending.result()
+            if number + 1 < len(windows):
+                pending = ahead.submit(read, windows[number + 1])
+            yield window, rows, shared
+
+
+def split_rows(features: Mapping[str, Any]) -> tuple[list[TokenRow], dict[str, Any]]:
+    """Take a padded batch apart.
+
+    Args:
+        features: What ``preprocess`` gave, padded on either side.
+
+    Returns:
+        For each text its part of every feature of shape ``(batch, tokens)``, without padding; and the other features.
+    """
+    mask = features["attention_mask"].bool()
+    lengths = mask.sum(dim=1).tolist()
+    columns, shared = {}, {}
+    for name, value in features.items():
+        if isinstance(value, Tensor) and value.shape == mask.shape:
+            columns[name] = value[mask].split(lengths)
+        else:
+            shared[name] = value
+    columns.pop("position_ids", None)  # collate pads on the right, where models count by themselves
+    return [dict(zip(columns, parts, strict=True)) for parts in zip(*columns.values(), strict=True)], shared
+
+
+def own_tokens(rows: list[TokenRow], model: SentenceTransformer) -> list[int]:
+    """Each text's number of tokens; without the prefix that they all share, where the model passes it once."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    if not shares_prefix(cast("Transformer", model[0])) or len(rows) < 2:
+        return lengths
+    heads = torch.stack([row["input_ids"][: min(lengths)] for row in rows])
+    prefix = shared_prefix(heads, torch.ones_like(heads))
+    return [length - prefix for length in lengths]
+
+
+def token_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Group texts, the longest first, so that no group has more tokens than the budget, but for a single text.
+
+    Args:
+        lengths: Each text's number of tokens.
+        budget: The greatest number of tokens in a group, padding included.
+
+    Yields:
+        The texts of each group, by number.
+
+    Example:
+        >>> list(token_batches([3, 9, 4, 2], budget=8))
+        [[1], [2, 0], [3]]
+    """
+    batch: list[int] = []
+    for one in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
+
+
+def collate(rows: list[TokenRow], model: SentenceTransformer) -> dict[str, Tensor]:
+    """Put texts together again, padded on the right."""
+    padding = {"input_ids": model.tokenizer.pad_token_id or 0}
+    batch = {
+        name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=padding.get(name, 0))
+        for name in rows[0]
+    }
+    if batch["input_ids"].shape[1] == 0:
+        return {name: value.new_full((len(rows), 1), padding.get(name, 0)) for name, value in batch.items()}
+    return batch
+
+
+def token_budget(model: SentenceTransformer, batch_size: int, device: torch.device) -> int:
+    """How many tokens a batch may hold.
+
+    What one forward pass needs for a token, an estimate from the width of the model's layers, is to fit a quarter of
+    the memory at hand. Beyond some size larger batches are no faster: on a CPU the states leave its caches.
+
+    Args:
+        model: The encoder.
+        batch_size: So many texts of the greatest length bound the tokens too.
+        device: Where the model is.
+
+    Returns:
+        The number of tokens, at least one.
+    """
+    decoder = cast("Transformer", model[0]).model
+    config = decoder.config.get_text_config()
+    width = 8 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    fitting = int(SHARE_OF_MEMORY * free_memory(device) / (width * decoder.dtype.itemsize))
+    fastest = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+    return max(1, min(fitting, fastest, batch_size * min(model.max_seq_length or UNLIMITED, UNLIMITED)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; on one that does not say, those of the main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def reads_token_batches(model: SentenceTransformer, inputs: list[Any], output_value: str | None) -> bool:
+    """Whether these inputs can be encoded by their tokens: texts, to vectors, by a model with a tokenizer."""
+    return (
+        output_value == "sentence_embedding"
+        and bool(inputs)
+        and all(isinstance(text, str) for text in inputs)
+        and isinstance(model[0], Transformer)
+        and model.tokenizer is not None
+    )
