@@ -120,10 +120,7 @@ class Texts:
         return self.write_texts(name, self.makers[name](), folder)
 
     def write_texts(self, name: str, texts: list[str], folder: Path) -> dict[str, Any]:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{name}.json"
-        file.write_text(json.dumps({"texts": texts}, ensure_ascii=False), encoding="utf-8")
-        return {"file": str(file), "lengths": self._lengths(texts), "source": self.source.name}
+        return {"file": save(name, texts, folder), "lengths": self._lengths(texts), "source": self.source.name}
 
     def _cut(self, start: int, length: int) -> str:
         paragraphs = self.source.paragraphs
@@ -139,6 +136,14 @@ class Texts:
         return [len(ids) for ids in self.tokenizer(texts)["input_ids"]]
 
 
+def save(name: str, texts: Sequence[Any], folder: Path) -> str:
+    """Write texts, or rows of them, for the workers; the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps({"texts": texts}, ensure_ascii=False), encoding="utf-8")
+    return str(file)
+
+
 def _five_each(sentences: list[str]) -> list[list[str]]:
     return [sentences[at : at + 5] for at in range(0, len(sentences) - 4, 5)]
 
@@ -148,4 +153,4 @@ def _sentences() -> Iterator[str]:
     while True:
         first, second = words.sample(NOUNS, 2)
         number = words.randint(2, 999)
-        yield f"The {first} of number {number} {words.choice(VERBS)} the {second}{words.choice(PLACES)}."
+        yield f"The {first} {number} {words.choice(VERBS)} the {second}{words.choice(PLACES)}."
