@@ -43,7 +43,8 @@ CONTENDERS = {
     "ours-compiled": Contender("this library, bfloat16, compiled", OURS, "bfloat16", {"compiled": True}),
     "ours-auto": Contender('this library, dtype="auto"', OURS, "auto"),
 }
-REFERENCE = "plain-float32"
+REFERENCES = ("plain-float32", "plain-bfloat16")
+"""With whose vectors all others are compared: the first that takes part."""
 
 
 class Field:

@@ -45,7 +45,7 @@ def encoding_page(found: Mapping[str, Any]) -> list[str]:
         "median of the rounds' ratios, and above 1 the row's contender is the faster one. Sentence Transformers and llm2vec",
         "run with their defaults, batches of 32. *share of matmul*: what the texts' own tokens take to compute, of what one",
         "big matrix product of that type reaches in the same rounds. *peak MiB*: above the loaded model. *first pass*: before",
-        "the rounds, with whatever is compiled in it. *cosine distance*: the largest from Sentence Transformers in float32.",
+        "the rounds, with whatever is compiled in it. *cosine distance*: the largest from the first row.",
         "",
         sentence(found["machine"]),
         "",
@@ -55,7 +55,10 @@ def encoding_page(found: Mapping[str, Any]) -> list[str]:
         lines += _section(shape, found["shapes"][shape], dataset, found["texts"][dataset], list(rows))
         lines += _absent(found["missing"], shape, dataset)
         lines.append("")
-    return [*lines, "## Loading", "", *_loading(found["loading"])]
+    lines += ["## Loading", "", *_loading(found["loading"])]
+    if not found["gpu_was_run"]:
+        lines += ["", "Real shapes on a GPU (`python -m benchmarks.encoding --gpu`) were not run: no GPU was at hand."]
+    return lines
 
 
 def _absent(missing: Sequence[Mapping[str, Any]], shape: str, dataset: str) -> list[str]:

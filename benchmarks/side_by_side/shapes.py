@@ -141,4 +141,6 @@ def _made(folder: Path, description: Any, write: Any) -> Path:
         if folder.exists():
             shutil.rmtree(folder)
         new.rename(folder)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # for the contenders
     return folder

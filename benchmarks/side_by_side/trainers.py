@@ -100,7 +100,12 @@ class Trainer:
             loss.backward()
         gradients = torch.cat([weight.grad.flatten() for _, weight in self.learned])
         sample = gradients[:: max(1, len(gradients) // 1000)].tolist()
-        return {"loss": float(loss.detach()), "gradient_norm": float(gradients.norm()), "gradient": sample, "tokens": tokens}
+        return {
+            "loss": float(loss.detach()),
+            "gradient_norm": float(gradients.norm()),
+            "gradient": sample,
+            "tokens": tokens,
+        }
 
     def _features(self, texts: list[str]) -> dict[str, Any]:
         return batch_to_device(self.model.preprocess(texts), self.model.device)
