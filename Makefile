@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-integrations lint learning docs lock clean
+.PHONY: demo test test-slow test-integrations lint learning benchmark-environment benchmarks docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -31,6 +31,15 @@ lint: $(READY)
 
 learning: $(READY)
 	$(BIN)/python -m benchmarks.learning
+
+benchmark-environment: $(READY)
+	$(BIN)/python -m benchmarks.llm2vec_environment
+
+benchmarks: benchmark-environment
+	$(BIN)/python -m benchmarks.encoding
+	$(BIN)/python -m benchmarks.encoding --growing
+	$(BIN)/python -m benchmarks.training_steps
+	$(BIN)/python -m benchmarks.mntp_head
 
 docs: $(READY)
 	$(BIN)/python scripts/write_architectures.py
