@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,8 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from sentence_transformers.util import all_gather_with_grad, cos_sim, get_rank, get_world_size
 from torch import Tensor
+
+from st_llm2vec.losses.columns import embed_together
 
 InBatchNegatives = bool | Literal["per_row"]
 
@@ -59,6 +61,18 @@ class HardNegativesRankingLoss(MultipleNegativesRankingLoss):
     ) -> None:
         super().__init__(model, scale, similarity_fct, gather_across_devices)
         self.in_batch_negatives = _checked(in_batch_negatives)
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            sentence_features: The features of each column.
+            labels: As for :meth:`compute_loss_from_embeddings`.
+
+        Returns:
+            A scalar.
+        """
+        return self.compute_loss_from_embeddings(embed_together(self.model, sentence_features), labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         """Compute the loss.

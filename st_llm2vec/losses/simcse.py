@@ -13,6 +13,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import cos_sim, get_world_size
 from torch import Tensor, nn
 
+from st_llm2vec.losses.columns import embed_together
 from st_llm2vec.losses.dropout import TrainingDropout, refuse_equal_passes
 
 
@@ -72,7 +73,7 @@ class SimCSELoss(nn.Module):
             "gather_across_devices": gather_across_devices,
         }
         if mini_batch_size is None:
-            self.loss: Any = MultipleNegativesRankingLoss(model, **options)
+            self.loss: Any = _InOnePass(model, **options)
         else:
             self.loss = _CachedUnderDropout(model, mini_batch_size=mini_batch_size, **options)
             self.loss.dropout = self.dropout
@@ -104,6 +105,14 @@ class SimCSELoss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
         return {**self.loss.get_config_dict(), "gather_across_devices": self.gather_across_devices, **self.rates}
+
+
+class _InOnePass(MultipleNegativesRankingLoss):
+    """The stock loss of two columns that pass together."""
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        loss: Tensor = self.compute_loss_from_embeddings(embed_together(self.model, sentence_features), labels)  # type: ignore[arg-type]
+        return loss
 
 
 class _CachedUnderDropout(CachedMultipleNegativesRankingLoss):
