@@ -104,9 +104,7 @@ class Rendering:
         if tokenizer is not self._tokenizer:
             self._tokenizer, self._frames = tokenizer, {}
         message = "message" in transformer.modality_config
-        made_of = (
-            (tokenizer.chat_template, tokenizer.eos_token) if message else (max_length, tokenizer.model_max_length)
-        )
+        made_of = (tokenizer.chat_template, tokenizer.eos_token) if message else (max_length,)
         key = (prompt, message, *made_of)
         if key not in self._frames:
             if message:

@@ -212,11 +212,18 @@ class InstructionFormatter:
             templates = [self._template_for(instructions[i]) for i in pending]
             rendered = [t.render(texts[i], instructions[i]) for t, i in zip(templates, pending, strict=True)]
             bodies = [body for body, _, _ in rendered]
-            encoded = tokenizer(bodies, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            encoded = tokenizer(
+                bodies,
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
             too_long = []
-            for position, (index, template) in enumerate(zip(pending, templates, strict=True)):
-                ids, offsets = encoded["input_ids"][position], encoded["offset_mapping"][position]
-                _, pool, copies = rendered[position]
+            tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+            for index, template, (ids, offsets), (_, pool, copies) in zip(
+                pending, templates, tokens, rendered, strict=True
+            ):
                 excess = len(ids) + len(bos_ids) * template.bos + template.eos - max_length
                 if excess <= 0:
                     mask = [int(start < pool[1] and end > pool[0] and end > start) for start, end in offsets]
