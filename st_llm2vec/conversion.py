@@ -54,7 +54,9 @@ def convert(
         recipe: A recipe's name, a YAML file, a mapping of fields, or an ``EncoderConfig``.
         tokenizer: The tokenizer of a loaded model; by default the one it was loaded from.
         device: Where to put the encoder; chosen by Sentence Transformers if not given.
-        dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given. Not for a loaded model.
+        dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given. ``"auto"`` is bfloat16 where the
+            device computes it natively and float32 elsewhere (:mod:`st_llm2vec.precision`), not the stored type that
+            it is in Transformers. Not for a loaded model.
         attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
         quantization_config: How to quantise the weights, e.g. a ``BitsAndBytesConfig``. Not for a loaded model.
         revision: Branch, tag or commit on the Hub.
@@ -83,7 +85,7 @@ def convert(
         name = decoder.config._name_or_path or type(decoder).__name__
     else:
         name = str(decoder)
-        transformer = load_transformer(name, dtype, attn_implementation, hub, quantization_config)
+        transformer = load_transformer(name, dtype, attn_implementation, hub, quantization_config, device)
     prove_decoder(transformer.model, name)
     probe, repaired = apply_attention(transformer.model, config.attention, name)
     if probe.kind == "hybrid":

@@ -18,6 +18,7 @@ from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
+from st_llm2vec.compilation.rendering import Rendering
 from st_llm2vec.data.inputs import block_features, is_block, is_instructed, split_instructed
 from st_llm2vec.encoding import encode_in_token_batches, reads_token_batches
 from st_llm2vec.modules.attention import configured_attention, prove_attention
@@ -73,6 +74,7 @@ class TextEncoder(SentenceTransformer):
         if padded_because is not None:
             logger.info("Batches stay padded: %s.", padded_because)
         self._roomy: set[tuple[str | None, int | None]] = set()
+        self._rendering = Rendering()
 
     @property
     def transformer(self) -> Transformer:
@@ -111,7 +113,9 @@ class TextEncoder(SentenceTransformer):
             if isinstance(prompt, str):
                 prompt = f"{prompt.strip()} " if prompt.strip() else None
             inputs = self._readable(inputs, prompt)
-        features = super().preprocess(inputs, prompt=prompt, **kwargs)
+        features: dict[str, Any] | None = self._rendering(self.transformer, inputs, prompt, kwargs)
+        if features is None:
+            features = super().preprocess(inputs, prompt=prompt, **kwargs)
         return add_position_ids(features, self.transformer.model) if features else features
 
     def _block_features(self, blocks: Sequence[Any], prompt: Any, max_length: int | None) -> dict[str, Any]:

@@ -76,9 +76,9 @@ def serve_hub(
     try:
         yield hub
     finally:
-        assert hub.server is not None
-        hub.server.shutdown()
-        hub.server.server_close()
+        if hub.server is not None:
+            hub.server.shutdown()
+            hub.server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -90,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         path, self.query = unquote(url.path), parse_qs(url.query)
         self.hub.requests.append((self.command, path))
         self.fault = self.hub.fault_for(self.command, path)
+        if self.server is not self.hub.server:
+            self.connection.close()  # a connection that outlived the server that died
+            return
         if self.fault == "die":
             return self._die()
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -111,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _die(self) -> None:
         """Read some of what is being sent, then stop answering anyone."""
         self.rfile.read(min(1000, int(self.headers.get("Content-Length") or 0)))
-        server = self.hub.server
+        server, self.hub.server = self.hub.server, None
         assert server is not None
         self.close_connection = True
         server.shutdown()

@@ -20,18 +20,26 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from st_llm2vec.precision import resolve_dtype
+
 
 def load_transformer(
-    name: str, dtype: Any, attn_implementation: str | None, hub: dict[str, Any], quantization_config: Any = None
+    name: str,
+    dtype: Any,
+    attn_implementation: str | None,
+    hub: dict[str, Any],
+    quantization_config: Any = None,
+    device: str | None = None,
 ) -> Transformer:
     """Load a decoder's body from a folder or the Hub.
 
     Args:
         name: The folder or the repository's name.
-        dtype: Weights' type, or ``None`` for the stored one.
+        dtype: Weights' type, ``None`` for the stored one, or ``"auto"`` for the device's own.
         attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
         hub: ``revision``, ``token`` and ``local_files_only``, those that are set. Code in a repository is never run.
         quantization_config: How to quantise the weights, or ``None``.
+        device: Where the model will run, for ``"auto"``.
 
     Returns:
         A stock ``Transformer`` that reads plain texts, whatever chat template the tokenizer has.
@@ -39,7 +47,7 @@ def load_transformer(
     Raises:
         ValueError: If there is no model, it is an encoder-decoder, or weights or tokenizer are missing.
     """
-    model = load_model(name, dtype, attn_implementation, hub, quantization_config)
+    model = load_model(name, dtype, attn_implementation, hub, quantization_config, device)
     try:
         return _around(model, name, {**hub, "trust_remote_code": False})
     except OSError as error:
@@ -47,7 +55,12 @@ def load_transformer(
 
 
 def load_model(
-    name: str, dtype: Any, attn_implementation: str | None, hub: dict[str, Any], quantization_config: Any = None
+    name: str,
+    dtype: Any,
+    attn_implementation: str | None,
+    hub: dict[str, Any],
+    quantization_config: Any = None,
+    device: str | None = None,
 ) -> PreTrainedModel:
     """Load a decoder's body, without its tokenizer; arguments and errors as for :func:`load_transformer`."""
     hub = {**hub, "trust_remote_code": False}
@@ -70,8 +83,9 @@ def load_model(
             f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "
             f'Its encoder works as it is: SentenceTransformer("{name}").'
         )
+    quantized = quantization_config is not None or getattr(config, "quantization_config", None) is not None
     options = {
-        "dtype": dtype,
+        "dtype": resolve_dtype(dtype, device, quantized),
         "attn_implementation": attn_implementation,
         "quantization_config": quantization_config,
         **hub,

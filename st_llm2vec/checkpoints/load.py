@@ -22,6 +22,7 @@ from st_llm2vec.checkpoints.save import CUSTOM_MODULES
 from st_llm2vec.checkpoints.weights import require_all_weights
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import CausalAttentionError
+from st_llm2vec.precision import resolve_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ def load(
     Args:
         path_or_id: A folder or a repository's name.
         device: Where to put it; chosen by Sentence Transformers if not given.
-        dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given.
+        dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given. ``"auto"`` is bfloat16 where the
+            device computes it natively and float32 elsewhere (:mod:`st_llm2vec.precision`), not the stored type that
+            it is in Transformers. Quantised weights stay as they are.
         attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
         quantization_config: How to quantise the weights, e.g. a ``BitsAndBytesConfig``.
         revision: Branch, tag or commit on the Hub.
@@ -73,7 +76,7 @@ def load(
     classes = [_module_class(entry["type"], path_or_id) for entry in entries]
     check_version_requirements(settings.get("requirements"), source=str(path_or_id))
     model_kwargs = {
-        "dtype": dtype,
+        "dtype": resolve_dtype(dtype, device, quantization_config is not None or _stored_quantized(folder, entries)),
         "attn_implementation": attn_implementation,
         "quantization_config": quantization_config,
     }
@@ -118,6 +121,11 @@ def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) 
         raise _no_encoder(path_or_id) from error
     except (HfHubHTTPError, OSError) as error:
         raise ValueError(f"{path_or_id} could not be downloaded from the Hub: {error}") from error
+
+
+def _stored_quantized(folder: Path, entries: list[dict[str, str]]) -> bool:
+    file = folder / entries[0]["path"] / "config.json" if entries else folder / "config.json"
+    return file.is_file() and "quantization_config" in _read_json(file, folder)
 
 
 def _load_modules(

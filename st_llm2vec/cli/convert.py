@@ -8,10 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, show_encoder
+from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, check_target, pair, say_dtype, show_encoder
 from st_llm2vec.console import quiet, say
-
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 @app.command()
@@ -23,9 +21,7 @@ def convert(
         list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Longest input in tokens, template included.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help=f"Weights' type: {', '.join(DTYPES)}.", show_default="as stored")
-    ] = None,
+    dtype: Dtype = None,
     attn_implementation: Annotated[str | None, typer.Option(help="sdpa, eager or flash_attention_2.")] = None,
     changes: Annotated[
         list[str] | None,
@@ -36,14 +32,14 @@ def convert(
 ) -> None:
     """Turn a decoder into a text encoder and save it."""
     overrides = _overrides(recipe, prompt or [], changes or [], max_length)
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
+    check_dtype(dtype)
     check_target(decoder, target)
     quiet()
     from st_llm2vec.conversion import convert as convert_decoder
 
     if not as_json:
         say(f"Converting {decoder} with the recipe {recipe} …")
+        say_dtype(dtype)
     encoder = convert_decoder(
         decoder, recipe, dtype=dtype, attn_implementation=attn_implementation, revision=revision, **overrides
     )

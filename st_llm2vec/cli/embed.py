@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.options import AsJson, Revision, print_json
+from st_llm2vec.cli.options import AsJson, Revision, print_json, say_dtype
 from st_llm2vec.console import messages, output, quiet, say
 
 if TYPE_CHECKING:
@@ -86,7 +86,12 @@ def embed(
     shard_rows: Annotated[int, typer.Option(help="Rows of the corpus in a shard.", rich_help_panel=VECTORS)] = 10_000,
     batch_size: Annotated[int, typer.Option(help="Texts in a batch.", rich_help_panel=MACHINE)] = 32,
     dtype: Annotated[
-        str | None, typer.Option(help="Weights' type: float32, float16, bfloat16.", rich_help_panel=MACHINE)
+        str | None,
+        typer.Option(
+            help="Weights' type: float32, float16, bfloat16, or auto: bfloat16 where the device computes it natively.",
+            show_default="as stored",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
     attn_implementation: Annotated[
         str | None, typer.Option(help="sdpa, eager or flash_attention_2.", rich_help_panel=MACHINE)
@@ -140,6 +145,7 @@ def embed(
     )
     if not as_json:
         say(f"Embedding {source.name} with {encoder} …")
+        say_dtype(dtype, devices[0] if devices else None)
     try:
         with _shown_progress() as show:
             summary = embed_corpus(source, target, settings, devices=devices, on_progress=show)

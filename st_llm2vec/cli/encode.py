@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.options import AsJson, print_json
+from st_llm2vec.cli.options import AsJson, Dtype, check_dtype, print_json, say_dtype
 from st_llm2vec.console import output, progress_bar, quiet, vectors_view
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def encode(
     prompt: Annotated[str | None, typer.Option(help="A bare instruction.")] = None,
     prompt_name: Annotated[str | None, typer.Option(help="Name of one of the encoder's own prompts.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 32,
+    dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
     """Encode texts: arguments, the lines of a file or of standard input, or a column of a table.
@@ -50,13 +51,16 @@ def encode(
 
     if prompt is not None and prompt_name is not None:
         raise ValueError("Give --prompt or --prompt-name, not both.")
+    check_dtype(dtype)
     if target is not None:
         check_output(target)
     corpus = open_corpus(texts or [], source, column)
     quiet()
     from st_llm2vec.checkpoints.load import load
 
-    loaded = load(encoder)
+    if not as_json:
+        say_dtype(dtype)
+    loaded = load(encoder, dtype=dtype)
     options = {"prompt": prompt, "prompt_name": prompt_name, "batch_size": batch_size, "show_progress_bar": False}
     if target is not None:
         _encode_to_file(loaded, corpus, target, options, as_json)

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.convert import DTYPES
-from st_llm2vec.cli.options import AsJson, Revision, check_target, pair, show_encoder
+from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, check_target, pair, say_dtype, show_encoder
 from st_llm2vec.console import quiet, say
 
 
@@ -33,9 +32,7 @@ def import_(
         list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Longest input in tokens, template included.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help=f"Weights' type: {', '.join(DTYPES)}.", show_default="as stored")
-    ] = None,
+    dtype: Dtype = None,
     revision: Revision = None,
     allow_pickles: Annotated[
         bool, typer.Option("--allow-pickles", help="Read weights from a pickle where there are no safetensors.")
@@ -45,8 +42,7 @@ def import_(
     """Import a checkpoint of LLM2Vec, NV-Embed, GritLM, E5-Mistral, Echo, bge-en-icl or SGPT; none of its code is run."""
     if mntp is not None and no_mntp:
         raise ValueError("Give --mntp or --no-mntp, not both.")
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
+    check_dtype(dtype)
     check_target(source, target)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "allow_pickles": allow_pickles}
     if prompt:
@@ -58,6 +54,7 @@ def import_(
 
     if not as_json:
         say(f"Importing {source} …")
+        say_dtype(dtype)
     encoder = from_published(source, recipe, mntp=False if no_mntp else mntp, base=base, **options)
     encoder.save(str(target))
     show_encoder(encoder, target, ("layout", "base", "stages"), as_json)

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_llm2vec.console import encoder_view, output
+from st_llm2vec.console import encoder_view, output, say
 
 if TYPE_CHECKING:
     from st_llm2vec.encoder import TextEncoder
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Weights' type: float32, float16, bfloat16, or auto: bfloat16 where the device computes it natively, "
+        "float32 elsewhere.",
+        show_default="as stored",
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 
 
@@ -23,6 +32,20 @@ def check_target(decoder: str, target: Path) -> None:
         raise ValueError(f"{target} is a file; give a folder for the encoder.")
     if target.is_dir() and Path(decoder).is_dir() and target.samefile(decoder):
         raise ValueError(f"{target} is the decoder's own folder, which the encoder would overwrite; give another one.")
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Refuse what is no type of weights."""
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
+
+
+def say_dtype(dtype: str | None, device: str | None = None) -> None:
+    """Say what auto means on this machine, and why."""
+    if dtype == "auto":
+        from st_llm2vec.precision import choose_dtype
+
+        say(choose_dtype(device).reason)
 
 
 def pair(option: str, text: str) -> tuple[str, str]:

@@ -9,8 +9,7 @@ import typer
 from rich.text import Text
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.convert import DTYPES
-from st_llm2vec.cli.options import AsJson, Revision, print_json
+from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, print_json, say_dtype
 from st_llm2vec.console import output, plain_table, quiet, say
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ def verify(
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="For checkpoints, as in import.")] = None,
     mntp: Annotated[str | None, typer.Option(help="For LLM2Vec checkpoints, as in import.")] = None,
     base: Annotated[str | None, typer.Option(help="For adapters, as in import.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help=f"Weights' type: {', '.join(DTYPES)}.", show_default="as stored")
-    ] = None,
+    dtype: Dtype = None,
     device: Annotated[str | None, typer.Option(help="Device, e.g. cuda.", show_default="chosen")] = None,
     revision: Revision = None,
     as_json: AsJson = False,
@@ -50,14 +47,14 @@ def verify(
         names = list(references())
         print_json(names) if as_json else output.print("\n".join(names), highlight=False)
         return
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
+    check_dtype(dtype)
     if expected is not None and reference is not None:
         raise ValueError("Give --expected or --reference, not both.")
     wanted = find_reference(reference or model) if expected is None else ExpectedVectors.read(expected)
     quiet()
     if not as_json:
         say(f"Loading {model} …")
+        say_dtype(dtype, device)
     encoder = _open(model, recipe, {"mntp": mntp, "base": base}, dtype=dtype, device=device, revision=revision)
     if isinstance(wanted, ExpectedVectors):
         found = verify_vectors(encoder, wanted, tolerance)

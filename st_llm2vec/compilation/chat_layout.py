@@ -22,6 +22,14 @@ from st_llm2vec.compilation.proof import CannotSay, prove_same_tokens, tokenizer
 from st_llm2vec.modules.instruction import InstructionFormatter, Template, leading_special_ids
 from st_llm2vec.recipes import EncoderConfig
 
+READS_MESSAGES = (
+    "{%- set turn = namespace(text='', instruction='') -%}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}{%- set turn.instruction = message['content'] | trim -%}"
+    "{%- else -%}{%- set turn.text = message['content'] -%}{%- endif -%}"
+    "{%- endfor -%}"
+)
+
 
 def with_chat_template(
     transformer: Transformer, config: EncoderConfig, formatter: InstructionFormatter
@@ -81,13 +89,7 @@ def _message_modality(transformer: Transformer, chat_template: str) -> Iterator[
 
 def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
     """The templates as one chat template: the user message is the text, the system message the instruction."""
-    parts = [
-        "{%- set turn = namespace(text='', instruction='') -%}",
-        "{%- for message in messages -%}",
-        "{%- if message['role'] == 'system' -%}{%- set turn.instruction = message['content'] | trim -%}",
-        "{%- else -%}{%- set turn.text = message['content'] -%}{%- endif -%}",
-        "{%- endfor -%}",
-    ]
+    parts = [READS_MESSAGES]
     if formatter.instruction_template is None:
         refusal = "This encoder takes no instruction, but a prompt was given. Encode without a prompt."
         parts.append(f"{{%- if turn.instruction -%}}{{{{- raise_exception({_quote(refusal)}) -}}}}{{%- endif -%}}")

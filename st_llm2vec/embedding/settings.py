@@ -11,7 +11,7 @@ CALIBRATED = ("int8", "uint8")
 PACKED = ("binary", "ubinary")
 TASKS = ("document", "query")
 TOO_LONG = ("truncate", "skip")
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class EmbeddingSettings:
     Args:
         encoder: A folder or a name on the Hugging Face Hub, for ``st_llm2vec.load``.
         revision: The encoder's branch, tag or commit on the Hub.
-        dtype: Type of the weights, and so of the computation; the stored one if not given.
+        dtype: Type of the weights, and so of the computation; the stored one if not given. ``"auto"`` as for
+            ``st_llm2vec.load``: a job is then resumed only where it means the same.
         attn_implementation: As for ``st_llm2vec.load``.
         task: ``"document"`` for ``encode_document``, ``"query"`` for ``encode_query``.
         prompt: A bare instruction in place of the saved one; ``""`` for none.

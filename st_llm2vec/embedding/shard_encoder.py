@@ -52,11 +52,10 @@ class ShardEncoder:
     def __init__(self, settings: EmbeddingSettings, folder: Path, device: str | None = None) -> None:
         self.settings = settings
         self.folder = JobFolder(folder, settings.file_format)
-        dtype = CASTS[settings.dtype] if settings.dtype else None
         self.encoder = load(
             settings.encoder,
             device=device,
-            dtype=dtype,
+            dtype=settings.dtype,
             attn_implementation=settings.attn_implementation,
             revision=settings.revision,
         )
@@ -69,7 +68,9 @@ class ShardEncoder:
 
     def describe(self) -> dict[str, Any]:
         """What has to be the same when a job is resumed: the weights, the prompt and the width."""
+        chosen = {"dtype": str(self.encoder.dtype)} if self.settings.dtype == "auto" else {}
         return {
+            **chosen,
             "weights": fingerprint(cast("Any", self.encoder)),
             "prompt": self.prompt,
             "max_seq_length": self.encoder.max_seq_length,

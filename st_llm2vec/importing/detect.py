@@ -139,7 +139,8 @@ def _with_recipe(
         pinned = {"revision": adapter.config.revision} if base is None and adapter.config.revision else {}
         decoder = fetch(name, {**hub, **pinned}, checkpoint.allow_pickles)
     decoder.weight_files()
-    model = load_model(str(decoder.folder), options.get("dtype"), options.get("attn_implementation"), {})
+    device, attention = options.get("device"), options.get("attn_implementation")
+    model = load_model(str(decoder.folder), options.get("dtype"), attention, {}, device=device)
     if adapter is not None:
         model = merge_adapter(model, adapter, decoder.name)
     tokenizer = load_tokenizer(checkpoint if checkpoint.has_tokenizer else decoder)
@@ -149,7 +150,7 @@ def _with_recipe(
     context = getattr(model.config, "max_position_embeddings", None)
     if context and config.max_length and "max_length" not in fields:
         fields["max_length"] = min(config.max_length, context)
-    encoder = convert(model, config, tokenizer=tokenizer, device=options.get("device"), **fields)
+    encoder = convert(model, config, tokenizer=tokenizer, device=device, **fields)
     manifest = encoder.manifest
     assert manifest is not None
     manifest.base = {

@@ -65,7 +65,7 @@ def from_llm2vec(
         mntp: Another folder or name for the MNTP adapter; ``False`` if the adapter was trained without one.
         base: Another folder or name for the decoder.
         device: Where to put the encoder; chosen by Sentence Transformers if not given.
-        dtype: Weights' type, e.g. ``torch.bfloat16``; the base's stored one if not given.
+        dtype: Weights' type, e.g. ``torch.bfloat16``, or ``"auto"`` as in ``convert``; the base's stored one if not given.
         attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
         revision: Branch, tag or commit of ``source``.
         token: Access token for the Hub.
@@ -88,7 +88,7 @@ def from_llm2vec(
     decoder = last if not adapters else _base(base, named, adapters, hub, allow_pickles)
     _refuse_merged(decoder, adapters)
     decoder.weight_files()
-    model = load_model(str(decoder.folder), dtype, attn_implementation, {})
+    model = load_model(str(decoder.folder), dtype, attn_implementation, {}, device=device)
     for adapter in adapters:
         model = merge_adapter(model, adapter, decoder.name)
     owner = next((one for one in (*(a.source for a in adapters), decoder) if one.has_tokenizer), decoder)

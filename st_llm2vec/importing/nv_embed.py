@@ -18,6 +18,7 @@ from st_llm2vec.checkpoints.weights import forget_loaded_names
 from st_llm2vec.conversion import convert
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.importing.source import Source, fetch, load_tokenizer
+from st_llm2vec.precision import resolve_dtype
 from st_llm2vec.recipes import RECIPES
 
 DECODER, LATENT = "embedding_model.", "latent_attention_model."
@@ -67,7 +68,7 @@ def from_nv_embed(
     Args:
         source: Its folder or its name on the Hub.
         device: Where to put the encoder; chosen by Sentence Transformers if not given.
-        dtype: Weights' type, e.g. ``torch.bfloat16``; the stored one if not given.
+        dtype: Weights' type, e.g. ``torch.bfloat16``, or ``"auto"`` as in ``convert``; the stored one if not given.
         attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
         revision: Branch, tag or commit of ``source``.
         token: Access token for the Hub.
@@ -92,7 +93,7 @@ def from_nv_embed(
             f"{settings.get('model_type')!r}, not {MODEL_TYPE!r}."
         )
     files = _tensor_files(checkpoint)
-    model = _decoder(checkpoint, settings, dtype, attn_implementation)
+    model = _decoder(checkpoint, settings, resolve_dtype(dtype, device), attn_implementation)
     tokenizer = load_tokenizer(checkpoint)
     if settings.get("add_pad_token", True):
         tokenizer.pad_token = tokenizer.eos_token

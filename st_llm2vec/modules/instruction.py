@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -210,11 +212,18 @@ class InstructionFormatter:
             templates = [self._template_for(instructions[i]) for i in pending]
             rendered = [t.render(texts[i], instructions[i]) for t, i in zip(templates, pending, strict=True)]
             bodies = [body for body, _, _ in rendered]
-            encoded = tokenizer(bodies, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            encoded = tokenizer(
+                bodies,
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
             too_long = []
-            for position, (index, template) in enumerate(zip(pending, templates, strict=True)):
-                ids, offsets = encoded["input_ids"][position], encoded["offset_mapping"][position]
-                _, pool, copies = rendered[position]
+            tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+            for index, template, (ids, offsets), (_, pool, copies) in zip(
+                pending, templates, tokens, rendered, strict=True
+            ):
                 excess = len(ids) + len(bos_ids) * template.bos + template.eos - max_length
                 if excess <= 0:
                     mask = [int(start < pool[1] and end > pool[0] and end > start) for start, end in offsets]
@@ -275,14 +284,30 @@ def pad_rows(rows: list[tuple[list[int], list[int]]], tokenizer: PreTrainedToken
     has something to read and the text's vector is zero.
     """
     rows = [row if row[0] else ([tokenizer.pad_token_id], [0]) for row in rows]
-    width = max(len(ids) for ids, _ in rows)
-    left = tokenizer.padding_side == "left"
-    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
-    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
-    pooling_mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for row, (ids, mask) in enumerate(rows):
-        where = slice(width - len(ids), width) if left else slice(0, len(ids))
-        input_ids[row, where] = torch.tensor(ids)
-        attention_mask[row, where] = 1
-        pooling_mask[row, where] = torch.tensor(mask)
+    input_ids, attention_mask = pad_ids([ids for ids, _ in rows], tokenizer)
+    pooling_mask = torch.zeros_like(attention_mask)
+    pooling_mask[attention_mask.bool()] = _flat([mask for _, mask in rows])
     return {"input_ids": input_ids, "attention_mask": attention_mask, "pooling_mask": pooling_mask}
+
+
+def pad_ids(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad rows of token ids at the tokenizer's padding side.
+
+    Args:
+        rows: The ids of each text.
+        tokenizer: Its padding token and its padding side are used.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, both of shape ``(batch, tokens)``.
+    """
+    lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    width = int(lengths.max())
+    places = torch.arange(width)
+    read = places >= width - lengths if tokenizer.padding_side == "left" else places < lengths
+    input_ids = torch.full(read.shape, cast("int", tokenizer.pad_token_id), dtype=torch.long)
+    input_ids[read] = _flat(rows)
+    return input_ids, read.long()
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    return torch.from_numpy(np.fromiter(itertools.chain.from_iterable(rows), np.int64))

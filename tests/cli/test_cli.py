@@ -107,7 +107,7 @@ def test_convert_takes_a_recipe_file(decoder: str, tmp_path: Path) -> None:
         (["--set", "max_length=long"], "max_length='long' must be of type int | None, not str"),
         (["--set", "prompts=one", "--prompt", "query=two"], "do not fit the recipe 'llm2vec'"),
         (["-r", "prompteol", "--prompt", "query=Find it:"], "takes no instruction"),
-        (["--dtype", "int8"], "--dtype int8 is not one of float32, float16, bfloat16."),
+        (["--dtype", "int8"], "--dtype int8 is not one of auto, float32, float16, bfloat16."),
         (["--max-length", "1000"], "longer than the context"),
     ],
 )

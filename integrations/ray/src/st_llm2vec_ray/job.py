@@ -59,6 +59,8 @@ def embed_corpus_on_ray(
         ValueError: If the folder is another job's, or something that was asked for cannot be.
         OSError: If a shard could not be written.
     """
+    if settings.dtype == "auto":
+        raise ValueError('dtype="auto" may mean different types on the nodes of a cluster; name one, e.g. "bfloat16".')
     path = Path(output).absolute()
     if Path(settings.encoder).is_dir():
         settings = replace(settings, encoder=str(Path(settings.encoder).absolute()))
