@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,16 +18,20 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from st_llm2vec.modules.padding_free import shared_prefix, shares_prefix
+from st_llm2vec.modules.padding_free import is_padding_free, shared_prefix, shares_prefix
 
 TOKENIZED_AT_ONCE = 256
 WINDOW = 8 * TOKENIZED_AT_ONCE
-CPU_TOKENS = 2048
+CPU_TOKENS = 512
+PREFIXES_IN_BATCH = 4
+MOST_STREAMS = 4
 GPU_TOKENS = 65536
 SHARE_OF_MEMORY = 0.25
 UNLIMITED = 1_000_000
 
 TokenRow = dict[str, Tensor]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def encode_in_token_batches(
@@ -66,21 +72,38 @@ def encode_in_token_batches(
     on_device = model._resolve_inference_device(device)
     model.eval()
     order = np.argsort([-len(text) for text in inputs], kind="stable")
-    budget = token_budget(model, batch_size, on_device)
+    streams = streams_on(on_device)
+    budget = token_budget(model, batch_size, on_device, streams)
+
+    @torch.inference_mode()
+    def embed(features: dict[str, Any]) -> Tensor:
+        embeddings: Tensor = model(batch_to_device(features, on_device), **kwargs)[output_value]
+        if truncate_dim is not None:
+            embeddings = truncate_embeddings(embeddings, truncate_dim)
+        if normalize_embeddings:
+            embeddings = torch.nn.functional.normalize(embeddings, p=2, dim=1)
+        return embeddings.cpu() if save_to_cpu else embeddings
+
+    def group(rows: list[TokenRow]) -> Iterator[list[int]]:
+        lengths = [len(row["input_ids"]) for row in rows]
+        if not is_padding_free(cast("Transformer", model[0])):
+            return token_batches(lengths, budget)
+        prefix = prefix_of(rows, model)
+        return even_batches([length - prefix for length in lengths], budget + PREFIXES_IN_BATCH * prefix, streams)
+
     places: list[int] = []
+
+    def batches() -> Iterator[dict[str, Any]]:
+        for where, rows, shared in _tokenized(model, inputs, order, prompt, kwargs):
+            for batch in group(rows):
+                places.extend(int(where[one]) for one in batch)
+                yield {**collate([rows[one] for one in batch], model), **shared}
+
     vectors: list[Tensor] = []
     with tqdm(total=len(inputs), desc="Texts", unit=" texts", disable=not show_progress_bar) as progress:
-        for where, rows, shared in _tokenized(model, inputs, order, prompt, kwargs):
-            for batch in token_batches(own_tokens(rows, model), budget):
-                features = batch_to_device({**collate([rows[one] for one in batch], model), **shared}, on_device)
-                embeddings: Tensor = model(features, **kwargs)[output_value]
-                if truncate_dim is not None:
-                    embeddings = truncate_embeddings(embeddings, truncate_dim)
-                if normalize_embeddings:
-                    embeddings = torch.nn.functional.normalize(embeddings, p=2, dim=1)
-                vectors.append(embeddings.cpu() if save_to_cpu else embeddings)
-                places += [int(where[one]) for one in batch]
-                progress.update(len(batch))
+        for embeddings in in_streams(embed, batches(), streams):
+            vectors.append(embeddings)
+            progress.update(len(embeddings))
     back = torch.from_numpy(np.argsort(places))
     return torch.cat(vectors)[back.to(vectors[0].device)]
 
@@ -129,22 +152,21 @@ def split_rows(features: Mapping[str, Any]) -> tuple[list[TokenRow], dict[str, A
     return [dict(zip(columns, parts, strict=True)) for parts in zip(*columns.values(), strict=True)], shared
 
 
-def own_tokens(rows: list[TokenRow], model: SentenceTransformer) -> list[int]:
-    """Each text's number of tokens; without the prefix that they all share, where the model passes it once."""
-    lengths = [len(row["input_ids"]) for row in rows]
+def prefix_of(rows: list[TokenRow], model: SentenceTransformer) -> int:
+    """The length of the prefix that all the texts share, where the model passes it once for a batch; else 0."""
     if not shares_prefix(cast("Transformer", model[0])) or len(rows) < 2:
-        return lengths
-    heads = torch.stack([row["input_ids"][: min(lengths)] for row in rows])
-    prefix = shared_prefix(heads, torch.ones_like(heads))
-    return [length - prefix for length in lengths]
+        return 0
+    shortest = min(len(row["input_ids"]) for row in rows)
+    heads = torch.stack([row["input_ids"][:shortest] for row in rows])
+    return shared_prefix(heads, torch.ones_like(heads))
 
 
 def token_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
-    """Group texts, the longest first, so that no group has more tokens than the budget, but for a single text.
+    """Group texts for padded batches, the longest first.
 
     Args:
         lengths: Each text's number of tokens.
-        budget: The greatest number of tokens in a group, padding included.
+        budget: The greatest number of tokens in a group, padding included, but for a single text.
 
     Yields:
         The texts of each group, by number.
@@ -163,6 +185,30 @@ def token_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
+def even_batches(lengths: list[int], budget: int, streams: int = 1) -> Iterator[list[int]]:
+    """Group texts for batches without padding, the longest first, as many groups for each stream as for the others.
+
+    Args:
+        lengths: Each text's number of tokens.
+        budget: About the greatest number of tokens in a group.
+        streams: How many batches are in work at a time.
+
+    Yields:
+        The texts of each group, by number.
+
+    Example:
+        >>> list(even_batches([3, 9, 4, 2], budget=10))
+        [[1], [2, 0, 3]]
+    """
+    order = np.argsort([-length for length in lengths], kind="stable")
+    ordered = np.maximum(np.asarray(lengths)[order], 1)
+    total = int(ordered.sum())
+    groups = streams * -(-total // (streams * budget))
+    group = ((ordered.cumsum() - ordered / 2) * groups // total).astype(int)
+    for members in np.split(order, np.flatnonzero(np.diff(group)) + 1):
+        yield members.tolist()
+
+
 def collate(rows: list[TokenRow], model: SentenceTransformer) -> dict[str, Tensor]:
     """Put texts together again, padded on the right."""
     padding = {"input_ids": model.tokenizer.pad_token_id or 0}
@@ -175,7 +221,7 @@ def collate(rows: list[TokenRow], model: SentenceTransformer) -> dict[str, Tenso
     return batch
 
 
-def token_budget(model: SentenceTransformer, batch_size: int, device: torch.device) -> int:
+def token_budget(model: SentenceTransformer, batch_size: int, device: torch.device, streams: int = 1) -> int:
     """How many tokens a batch may hold.
 
     What one forward pass needs for a token, an estimate from the width of the model's layers, is to fit a quarter of
@@ -185,6 +231,7 @@ def token_budget(model: SentenceTransformer, batch_size: int, device: torch.devi
         model: The encoder.
         batch_size: So many texts of the greatest length bound the tokens too.
         device: Where the model is.
+        streams: How many batches are in work at a time.
 
     Returns:
         The number of tokens, at least one.
@@ -192,9 +239,44 @@ def token_budget(model: SentenceTransformer, batch_size: int, device: torch.devi
     decoder = cast("Transformer", model[0]).model
     config = decoder.config.get_text_config()
     width = 8 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
-    fitting = int(SHARE_OF_MEMORY * free_memory(device) / (width * decoder.dtype.itemsize))
+    fitting = int(SHARE_OF_MEMORY * free_memory(device) / (streams * width * decoder.dtype.itemsize))
     fastest = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
     return max(1, min(fitting, fastest, batch_size * min(model.max_seq_length or UNLIMITED, UNLIMITED)))
+
+
+def streams_on(device: torch.device) -> int:
+    """How many batches are in work at a time: on a CPU several, as two threads of one core each do more than one of two."""
+    return max(1, min(MOST_STREAMS, torch.get_num_threads())) if device.type == "cpu" else 1
+
+
+def in_streams(work: Callable[[Item], Result], items: Iterator[Item], streams: int) -> Iterator[Result]:
+    """Map in threads that share this thread's cores among them, a few items ahead, in order.
+
+    Args:
+        work: What to do with an item.
+        items: The items.
+        streams: How many threads; a single item, and all items of one stream, are worked on here.
+
+    Yields:
+        The results, in the items' order.
+    """
+    first = list(islice(items, 2))
+    if streams == 1 or len(first) < 2:
+        yield from map(work, chain(first, items))
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(streams, "encode", torch.set_num_threads, (max(1, threads // streams),))
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in chain(first, items):
+            pending.append(pool.submit(work, item))
+            if len(pending) > 2 * streams:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # what a thread sets, some libraries hold for all of them
 
 
 def free_memory(device: torch.device) -> int:

@@ -14,7 +14,15 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_llm2vec import RECIPES, TextEncoder, convert, encoding
-from st_llm2vec.encoding import collate, own_tokens, split_rows, token_batches, token_budget
+from st_llm2vec.encoding import (
+    collate,
+    even_batches,
+    in_streams,
+    prefix_of,
+    split_rows,
+    token_batches,
+    token_budget,
+)
 from st_llm2vec.modules.padding_free import disable_padding_free, enable_padding_free, is_padding_free
 
 from .conftest import INSTRUCTION, TEXTS, cosine_distance
@@ -105,8 +113,9 @@ def test_batches_hold_no_more_tokens_than_the_budget(encoder: TextEncoder, monke
         encoder.encode(MANY)
     finally:
         handle.remove()
-    assert all(texts * tokens <= 32 or texts == 1 for texts, tokens in shapes)
+    assert max(texts * tokens for texts, tokens in shapes) <= 2 * 32
     assert any(texts > 3 for texts, _ in shapes)
+    assert len(shapes) > 5
 
 
 def test_token_batches() -> None:
@@ -133,12 +142,45 @@ def test_rows_apart_and_together_again(encoder: TextEncoder) -> None:
 
 def test_what_all_texts_share_is_counted_once(decoder: str) -> None:
     texts = ["a cat", "the sea", "old clocks"]
-    for recipe, counted_once in (("prompteol-icl", True), ("llm2vec", False)):
+    for recipe, shared in (("prompteol-icl", True), ("llm2vec", False)):
         encoder = convert(decoder, recipe)
         rows, _ = split_rows(encoder.preprocess(texts))
-        whole, own = sum(len(row["input_ids"]) for row in rows), sum(own_tokens(rows, encoder))
-        assert (own < whole / 2) == counted_once
-        assert counted_once or own == whole
+        prefix = prefix_of(rows, encoder)
+        assert (prefix > 20) == shared
+        assert shared or prefix == 0
+        assert prefix < min(len(row["input_ids"]) for row in rows)
+
+
+def test_even_batches() -> None:
+    lengths = [9, 1, 5, 5, 2, 2, 8, 4]
+    groups = list(even_batches(lengths, budget=10, streams=2))
+    assert sorted(sum(groups, [])) == list(range(8))
+    assert len(groups) == 4, "36 tokens in batches of 10, as many for each of two streams"
+    assert max(sum(lengths[one] for one in group) for group in groups) <= 10 + 9
+    assert list(even_batches([0, 0], budget=4)) == [[0, 1]], "texts without tokens too"
+
+
+@pytest.mark.parametrize("streams", (1, 2, 3))
+def test_streams_keep_the_order(streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    assert list(in_streams(lambda one: one * 2, iter(range(20)), streams)) == list(range(0, 40, 2))
+    assert list(in_streams(lambda one: one, iter([]), streams)) == []
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_in_a_stream_reaches_the_caller() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError):
+        list(in_streams(lambda one: 1 / (one - 3), iter(range(20)), 2))
+    assert torch.get_num_threads() == before
+
+
+def test_two_streams_give_the_vectors_of_one(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "CPU_TOKENS", 40)
+    one = encoder.encode(MANY)
+    monkeypatch.setattr(encoding, "streams_on", lambda device: 2)
+    assert np.allclose(encoder.encode(MANY), one, atol=1e-5)
+    assert encoder.transformer.model.training is False
 
 
 def test_the_budget_follows_memory_and_batch_size(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,8 +156,11 @@ def packed_attention(
         raise ValueError("Texts can share a prefix under causal attention without a window only.")
     if has_varlen_kernel(query) and not dropout and not softcap:
         return varlen_attention(query, key, value, row, scale)
+    dtype = query.dtype
+    if _is_faster_in_float32(query):
+        query, key, value = query.float(), key.float(), value.float()
     if row.prefix and has_mergeable_kernel(query, value) and not dropout and not softcap:
-        return prefix_attention(query, key, value, row, scale)
+        return prefix_attention(query, key, value, row, scale).to(dtype)
     pieces = []
     if row.prefix:
         start = slice(0, row.prefix)
@@ -168,7 +171,13 @@ def packed_attention(
             keys, values = _with_prefix(key, keys, row), _with_prefix(value, values, row)
         pieces.append(_attend(queries, keys, values, row, scale, dropout, softcap))
     rows = [piece.transpose(1, 2).flatten(0, 1) for piece in pieces]
-    return (rows[0] if len(rows) == 1 else torch.cat(rows)).unsqueeze(0)
+    return (rows[0] if len(rows) == 1 else torch.cat(rows)).unsqueeze(0).to(dtype)
+
+
+def _is_faster_in_float32(query: Tensor) -> bool:
+    """Half precision's fused kernel of CPUs is slower on short texts, and no faster on long ones, but with AMX."""
+    halved = query.dtype in (torch.float16, torch.bfloat16)
+    return halved and query.device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
 
 
 def _as_batch(states: Tensor, first: int, texts: int, length: int) -> Tensor:
