@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Encoder = TypeVar("Encoder", bound=SentenceTransformer)
 WARM_UP = ["The compass needle points to the north.", "Rain."]
+COMPILER_OPTIONS = {"cpp.dynamic_threads": True}  # each stream has its own number of threads
 COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
@@ -84,7 +85,7 @@ def _compile_layers(model: SentenceTransformer) -> None:
         logger.warning("Not compiled: torch.compile needs a C++ compiler (g++ or clang++), and none was found.")
         return
     for layer in layers:
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=True, options=COMPILER_OPTIONS)
     try:
         model.encode(WARM_UP, show_progress_bar=False)
     except Exception as error:  # whatever the compiler raises, the layers run as they are
