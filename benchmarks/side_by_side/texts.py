@@ -105,11 +105,10 @@ class Texts:
         starts = random.Random(seed)
         return [self._cut(starts.randrange(len(self.source.paragraphs)), length) for length in lengths]
 
-    def triplets(self, count: int, seed: int = 5) -> list[tuple[str, str, str]]:
-        """Two sentences of one group, and one of another."""
+    def short_tailed(self, count: int, seed: int = 5) -> list[str]:
+        """Lengths that are log-normal: a median of 12 tokens, a mean of about 15, up to 64."""
         draws = random.Random(seed)
-        pairs = [draws.sample(self.source.groups, 2) for _ in range(count)]
-        return [(*draws.sample(own, 2), draws.choice(other)) for own, other in pairs]
+        return self.cut([min(64, max(4, round(draws.lognormvariate(2.48, 0.65)))) for _ in range(count)], seed)
 
     def write(self, name: str, folder: Path) -> dict[str, Any]:
         """Write a set into a file for the workers.

@@ -20,12 +20,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from st_llm2vec.modules.prefix_attention import has_mergeable_kernel, prefix_attention
-from st_llm2vec.modules.varlen_attention import has_varlen_kernel, varlen_attention
+from .prefix_attention import has_mergeable_kernel, prefix_attention
+from .varlen_attention import has_varlen_kernel, varlen_attention
 
 PACKED = "st_llm2vec_packed"
 EVERYTHING = -1
 NO_BAND = -2
+HAS_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 current_row: ContextVar[Row | None] = ContextVar("current_row", default=None)
 
@@ -177,7 +178,7 @@ def packed_attention(
 def _is_faster_in_float32(query: Tensor) -> bool:
     """Half precision's fused kernel of CPUs is slower on short texts, and no faster on long ones, but with AMX."""
     halved = query.dtype in (torch.float16, torch.bfloat16)
-    return halved and query.device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
+    return halved and query.device.type == "cpu" and not HAS_AMX
 
 
 def _as_batch(states: Tensor, first: int, texts: int, length: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from st_llm2vec.modules.packed_attention import Row
+from .packed_attention import Row
 
 
 @dataclass(frozen=True)

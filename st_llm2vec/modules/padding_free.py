@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from st_llm2vec.modules.attention import tokens_differ
-from st_llm2vec.modules.packed_attention import PACKED, current_row
-from st_llm2vec.modules.packing import PackedFeatures, Packing
+from .attention import tokens_differ
+from .packed_attention import PACKED, current_row
+from .packing import PackedFeatures, Packing
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from st_llm2vec.modules.packed_attention import Row
+    from .packed_attention import Row
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 if TYPE_CHECKING:
-    from st_llm2vec.modules.packed_attention import Row
+    from .packed_attention import Row
+
+try:
+    from torch.nn.attention import varlen
+
+    varlen_attn: Any = varlen.varlen_attn
+    KNOWS_ROWS = {"window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+except ImportError:  # older versions of PyTorch
+    varlen_attn, KNOWS_ROWS = None, False
 
 AMPERE = (8, 0)
 WIDEST_HEAD = 256
@@ -18,7 +26,8 @@ WIDEST_HEAD = 256
 def has_varlen_kernel(query: Tensor) -> bool:
     """Whether PyTorch's flash attention for variable lengths runs here: half precision on a CUDA GPU from Ampere on."""
     return (
-        query.is_cuda
+        KNOWS_ROWS
+        and query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)
         and query.shape[-1] <= WIDEST_HEAD
         and torch.cuda.get_device_capability(query.device) >= AMPERE
@@ -46,7 +55,7 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
     if row.prefix:
         order = _keys_of_each_text(row).to(query.device, non_blocking=True)
         own_keys, own_values = own_keys[order], own_values[order]
-    attended: Tensor = varlen_attn(  # type: ignore[assignment]
+    attended: Tensor = varlen_attn(
         own_queries,
         own_keys,
         own_values,

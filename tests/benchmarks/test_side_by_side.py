@@ -63,11 +63,11 @@ def test_more_texts_than_there_are_stay_different(tmp_path: Path) -> None:
     assert len(drawn) == len(set(drawn)) == 70
 
 
-def test_triplets_take_their_positive_from_the_same_group(tmp_path: Path) -> None:
-    source = Source(tmp_path)
-    groups = {sentence: number for number, group in enumerate(source.groups) for sentence in group}
-    for first, second, other in Texts(source, tokenizer()).triplets(20):
-        assert groups[first] == groups[second] != groups[other]
+def test_short_texts_have_a_tail(tmp_path: Path) -> None:
+    texts = Texts(Source(tmp_path), tokenizer())
+    lengths = [len(ids) for ids in tokenizer()(texts.short_tailed(200))["input_ids"]]
+    assert 12 < sum(lengths) / 200 < 18
+    assert 40 < max(lengths) <= 65
 
 
 def test_the_operations_are_those_that_torch_counts() -> None:
