@@ -133,6 +133,8 @@ def enable_padding_free(transformer: Transformer) -> str | None:
     before = getattr(model.config, "_attn_implementation", None)
     if before not in ("sdpa", "eager") or not _can_exchange_attention(model):
         return f"the {before} attention of {type(model).__name__} cannot be exchanged"
+    if before == "eager" and _was_asked_for_eager(model):
+        return "eager attention was asked for, which alone shows its weights"
     others = _other_layers(model)
     if others:
         return f"{type(model).__name__} has layers that carry states from text to text: {', '.join(sorted(others))}"
@@ -184,6 +186,12 @@ def is_padding_free(transformer: Transformer) -> bool:
 
 def _can_exchange_attention(model: Any) -> bool:
     return isinstance(model, PreTrainedModel) and bool(model._can_set_attn_implementation())
+
+
+def _was_asked_for_eager(model: Any) -> bool:
+    """Whether eager attention was chosen; models with capped scores, or without SDPA, have no other."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    return bool(model._supports_sdpa) and not capped
 
 
 def _other_layers(model: PreTrainedModel) -> set[str]:

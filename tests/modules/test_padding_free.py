@@ -201,6 +201,16 @@ def test_another_attention_set_later_is_not_packed() -> None:
     assert torch.allclose(states(encoder, batch(encoder, "right")), wanted, atol=1e-4)
 
 
+def test_eager_attention_that_was_asked_for_is_kept() -> None:
+    encoder = make("llama", "causal")
+    disable_padding_free(encoder.transformer)
+    encoder.transformer.model.set_attn_implementation("eager")
+    assert "asked for" in (enable_padding_free(encoder.transformer) or "")
+    inputs = dict(encoder.preprocess(TEXTS))
+    del inputs["modality"]
+    assert encoder.transformer.model(**inputs, output_attentions=True).attentions[0] is not None
+
+
 def test_an_error_leaves_no_row_behind() -> None:
     encoder = make("llama", "causal")
     embeddings = encoder.transformer.model.get_input_embeddings()
