@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from st_llm2vec.encoder import TextEncoder
-from st_llm2vec.encoding import encode_in_token_batches, reads_token_batches
+from st_llm2vec.encoding import infer
 from st_llm2vec.modules.attention import decoder_layers
 from st_llm2vec.modules.padding_free import enable_padding_free
 
@@ -70,9 +70,7 @@ def accelerate(model: Encoder, *, compile: bool = False) -> Encoder:
 def _inference(model: SentenceTransformer, inputs: list[Any], **options: Any) -> Any:
     """What an accelerated encoder does in the place of its class's own ``_inference``."""
     with torch.inference_mode():
-        if reads_token_batches(model, inputs, options["output_value"]):
-            return encode_in_token_batches(model, inputs, **options)
-        return type(model)._inference(model, inputs, **options)
+        return infer(model, inputs, partial(type(model)._inference, model), **options)
 
 
 def _compile_layers(model: SentenceTransformer) -> None:

@@ -20,7 +20,7 @@ from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
 from st_llm2vec.compilation.rendering import Rendering
 from st_llm2vec.data.inputs import block_features, is_block, is_instructed, split_instructed
-from st_llm2vec.encoding import encode_in_token_batches, reads_token_batches
+from st_llm2vec.encoding import infer
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.padding_free import enable_padding_free
@@ -127,9 +127,7 @@ class TextEncoder(SentenceTransformer):
     @torch.inference_mode()
     def _inference(self, inputs: list[Any], **options: Any) -> Any:
         """Encode texts in batches of tokens, and anything else as the host does."""
-        if reads_token_batches(self, inputs, options["output_value"]):
-            return encode_in_token_batches(self, inputs, **options)
-        return super()._inference(inputs, **options)
+        return infer(self, inputs, super()._inference, **options)
 
     def prove_attention(self, name: str) -> None:
         """Raise if the encoder is meant to attend in both directions and does not.

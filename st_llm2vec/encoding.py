@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
-from typing import Any, TypeVar, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,21 +16,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from st_llm2vec.modules.instruction import UNLIMITED
 from st_llm2vec.modules.padding_free import is_padding_free, shared_prefix, shares_prefix
+from st_llm2vec.streams import in_streams, streams_on
 
 TOKENIZED_AT_ONCE = 256
 WINDOW = 8 * TOKENIZED_AT_ONCE
 CPU_TOKENS = 512
 PREFIXES_IN_BATCH = 4
-MOST_STREAMS = 4
 GPU_TOKENS = 65536
 SHARE_OF_MEMORY = 0.25
-KEPT_BYTES = 30 * 2**20
-UNLIMITED = 1_000_000
 
 TokenRow = dict[str, Tensor]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def encode_in_token_batches(
@@ -245,56 +240,28 @@ def token_budget(model: SentenceTransformer, batch_size: int, device: torch.devi
     return max(1, min(fitting, fastest, batch_size * min(model.max_seq_length or UNLIMITED, UNLIMITED)))
 
 
-def streams_on(device: torch.device) -> int:
-    """How many batches are in work at a time: on a CPU several, as two threads of one core each do more than one of two."""
-    return max(1, min(MOST_STREAMS, torch.get_num_threads())) if device.type == "cpu" else 1
-
-
-def in_streams(work: Callable[[Item], Result], items: Iterator[Item], streams: int) -> Iterator[Result]:
-    """Map in threads that share this thread's cores among them, a few items ahead, in order.
-
-    Args:
-        work: What to do with an item.
-        items: The items.
-        streams: How many threads; a single item, and all items of one stream, are worked on here.
-
-    Yields:
-        The results, in the items' order.
-    """
-    first = list(islice(items, 2))
-    if streams == 1 or len(first) < 2:
-        yield from map(work, chain(first, items))
-        return
-    _keep_freed_memory()
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(streams, "encode", torch.set_num_threads, (max(1, threads // streams),))
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in chain(first, items):
-            pending.append(pool.submit(work, item))
-            if len(pending) > 2 * streams:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # what a thread sets, some libraries hold for all of them
-
-
-def _keep_freed_memory() -> None:
-    """Let the allocator keep what a layer frees for the next one, and not hand it back to the system.
-
-    Once a chunk of this size was freed, glibc maps no chunk up to that size on its own and trims less (mallopt(3),
-    M_MMAP_THRESHOLD). Otherwise each layer's states are new pages, which costs a fifth of the time of short batches.
-    """
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
-
-
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device; on one that does not say, those of the main memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def infer(model: SentenceTransformer, inputs: list[Any], host: Callable[..., Any], **options: Any) -> Any:
+    """Encode texts in batches of tokens, and anything else as the host does; what ``_inference`` is for encoders here.
+
+    Args:
+        model: The encoder.
+        inputs: Texts, or whatever the host encodes.
+        host: The host's own ``_inference``.
+        **options: Its options.
+
+    Returns:
+        What the host would return.
+    """
+    if reads_token_batches(model, inputs, options["output_value"]):
+        return encode_in_token_batches(model, inputs, **options)
+    return host(inputs, **options)
 
 
 def reads_token_batches(model: SentenceTransformer, inputs: list[Any], output_value: str | None) -> bool:

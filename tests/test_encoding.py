@@ -17,7 +17,6 @@ from st_llm2vec import RECIPES, TextEncoder, convert, encoding
 from st_llm2vec.encoding import (
     collate,
     even_batches,
-    in_streams,
     prefix_of,
     split_rows,
     token_batches,
@@ -158,21 +157,6 @@ def test_even_batches() -> None:
     assert len(groups) == 4, "36 tokens in batches of 10, as many for each of two streams"
     assert max(sum(lengths[one] for one in group) for group in groups) <= 10 + 9
     assert list(even_batches([0, 0], budget=4)) == [[0, 1]], "texts without tokens too"
-
-
-@pytest.mark.parametrize("streams", (1, 2, 3))
-def test_streams_keep_the_order(streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    assert list(in_streams(lambda one: one * 2, iter(range(20)), streams)) == list(range(0, 40, 2))
-    assert list(in_streams(lambda one: one, iter([]), streams)) == []
-    assert torch.get_num_threads() == before
-
-
-def test_an_error_in_a_stream_reaches_the_caller() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError):
-        list(in_streams(lambda one: 1 / (one - 3), iter(range(20)), 2))
-    assert torch.get_num_threads() == before
 
 
 def test_two_streams_give_the_vectors_of_one(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

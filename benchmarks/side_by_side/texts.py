@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.embed_memory import NOUNS, VERBS
+
 LONGEST = 512  # tokens, with BOS
 PARAGRAPHS = 40_000
 DEMONSTRATIONS = (
@@ -22,21 +24,6 @@ DEMONSTRATIONS = (
     ("The goalkeeper catches the ball.", "Football"),
     ("Rain fell on the hills all night.", "Weather"),
 )
-NOUNS = (
-    "ship",
-    "violin",
-    "harbour",
-    "lantern",
-    "meadow",
-    "clock",
-    "child",
-    "letter",
-    "river",
-    "garden",
-    "mill",
-    "bell",
-)
-VERBS = ("passes", "finds", "leaves", "remembers", "crosses", "hides", "follows", "mends", "paints", "watches")
 PLACES = ("", " at night", " near the old bridge", " before the rain came", " while the others were still asleep")
 
 

@@ -57,6 +57,12 @@ class Row:
         prefix, left, right, *lengths = layout.flatten().tolist()
         return cls(tuple(lengths), prefix, left, right)
 
+    def batches(self, *states: Tensor) -> Iterator[list[Tensor]]:
+        """For every run, its part of each ``(1, heads, tokens, width)`` as ``(texts, heads, length, width)``, no copies."""
+        for first, texts, length in self.runs():
+            parts = (one[0, :, first : first + texts * length] for one in states)
+            yield [part.unflatten(1, (texts, length)).transpose(0, 1) for part in parts]
+
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """``(first token, texts, tokens in each)`` of every run of texts of equal length."""
         start = self.prefix
@@ -166,8 +172,7 @@ def packed_attention(
     if row.prefix:
         start = slice(0, row.prefix)
         pieces.append(_attend(query[:, :, start], key[:, :, start], value[:, :, start], row, scale, dropout, softcap))
-    for first, texts, length in row.runs():
-        queries, keys, values = (_as_batch(states, first, texts, length) for states in (query, key, value))
+    for queries, keys, values in row.batches(query, key, value):
         if row.prefix:
             keys, values = _with_prefix(key, keys, row), _with_prefix(value, values, row)
         pieces.append(_attend(queries, keys, values, row, scale, dropout, softcap))
@@ -179,11 +184,6 @@ def _is_faster_in_float32(query: Tensor) -> bool:
     """Half precision's fused kernel of CPUs is slower on short texts, and no faster on long ones, but with AMX."""
     halved = query.dtype in (torch.float16, torch.bfloat16)
     return halved and query.device.type == "cpu" and not HAS_AMX
-
-
-def _as_batch(states: Tensor, first: int, texts: int, length: int) -> Tensor:
-    """A run's part of ``(1, heads, tokens, width)`` as ``(texts, heads, length, width)``, without a copy."""
-    return states[0, :, first : first + texts * length].unflatten(1, (texts, length)).transpose(0, 1)
 
 
 def _with_prefix(states: Tensor, part: Tensor, row: Row) -> Tensor:
@@ -207,7 +207,7 @@ def _mask(queries: int, keys: int, row: Row, device: torch.device) -> Tensor | N
     """Which keys the last ``queries`` tokens of a text see; ``None`` for all of them, or all that is causal."""
     cut_left = EVERYTHING < row.left < keys - 1
     cut_right = row.right > 0 and row.right < keys - 1
-    offset_causal = row.right == 0 and (queries != keys or cut_left) and queries > 0
+    offset_causal = row.right == 0 and (queries != keys or cut_left)
     if not (cut_left or cut_right or offset_causal):
         return None
     distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)

@@ -49,7 +49,8 @@ class Packing:
         batch, width = mask.shape
         lengths = mask.sum(dim=1)
         order = torch.argsort(lengths, stable=True)
-        position = (mask.long().cumsum(dim=1) - 1)[order]
+        all_positions = mask.long().cumsum(dim=1) - 1
+        position = all_positions[order]
         place = order[:, None] * width + torch.arange(width, device=mask.device)
         own = mask[order] & (position >= prefix)
         tokens = place[own]
@@ -62,8 +63,7 @@ class Packing:
             places[place[shared]] = position[shared]
         counts = (lengths[order] - prefix).tolist()
         row = Row(tuple(count for count in counts if count > 0), prefix)
-        positions = (mask.long().cumsum(dim=1) - 1).flatten()[tokens]
-        return cls(row, tokens, places.view(batch, width), positions)
+        return cls(row, tokens, places.view(batch, width), all_positions.flatten()[tokens])
 
     def pack(self, values: Tensor) -> Tensor:
         """``(batch, tokens, ...)`` to ``(1, row tokens, ...)``."""

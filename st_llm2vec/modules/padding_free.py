@@ -241,13 +241,13 @@ def _states(transformer: Transformer, batch: dict[str, Tensor]) -> Tensor:
     return states[features["attention_mask"].bool()].float()
 
 
-def _leaks(transformer: Transformer, batch: dict[str, Tensor]) -> bool:
-    """Whether the texts in the middle of the row change with those at its ends, the longest and the shortest."""
+def _leaks(transformer: Transformer, batch: dict[str, Tensor], states: Tensor) -> bool:
+    """Whether the states of the texts in the middle change with the texts at the row's ends, longest and shortest."""
     changed = batch["input_ids"].clone()
     changed[[0, -1], PROBE_PREFIX:] = changed[[0, -1], PROBE_PREFIX:].flip(0)
     middle = slice(PROBE_LENGTHS[0], -PROBE_LENGTHS[-1])
-    states = (_states(transformer, {**batch, "input_ids": ids})[middle] for ids in (batch["input_ids"], changed))
-    return any(tokens_differ(*pair) for pair in zip(*states, strict=True))
+    others = _states(transformer, {**batch, "input_ids": changed})
+    return any(tokens_differ(*pair) for pair in zip(states[middle], others[middle], strict=True))
 
 
 def _refusal(transformer: Transformer, batch: dict[str, Tensor], wanted: Tensor) -> str | None:
@@ -256,7 +256,7 @@ def _refusal(transformer: Transformer, batch: dict[str, Tensor], wanted: Tensor)
         states = _states(transformer, batch)
     except Exception as error:  # whatever a model's code raises over a row, it then reads padded batches
         return f"{type(transformer.model).__name__} cannot read a row of texts: {error}"
-    if _leaks(transformer, batch):
+    if _leaks(transformer, batch, states):
         return f"the texts of a row see each other in {type(transformer.model).__name__}"
     tolerance = TOLERANCE if transformer.model.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
     difference = float((states - wanted).norm() / wanted.norm().clamp(min=1e-12))

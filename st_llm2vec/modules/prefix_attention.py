@@ -38,9 +38,7 @@ def prefix_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
     prefix, _ = flash(query[:, :, : row.prefix], first_keys, first_values, 0.0, True, scale=scale)
     to_prefix, prefix_sums = flash(query[:, :, row.prefix :], first_keys, first_values, 0.0, False, scale=scale)
     attended, sums = [], []
-    for start, texts, length in row.runs():
-        run = (states[0, :, start : start + texts * length] for states in (query, key, value))
-        parts = [states.unflatten(1, (texts, length)).transpose(0, 1) for states in run]
+    for parts in row.batches(query, key, value):
         own, own_sums = flash(*parts, 0.0, True, scale=scale)
         attended.append(own.transpose(1, 2).flatten(0, 1))
         sums.append(own_sums.transpose(1, 2).flatten(0, 1))
