@@ -36,7 +36,13 @@ from st_llm2vec.modules.instruction import UNLIMITED
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", ROOT.parent / "shared" / "data"))
-RECIPE_OF = {"short": "llm2vec", "long-tailed": "llm2vec", "long": "llm2vec", "demonstrations": "prompteol"}
+RECIPE_OF = {
+    "short": "llm2vec",
+    "even": "llm2vec",
+    "long-tailed": "llm2vec",
+    "long": "llm2vec",
+    "demonstrations": "prompteol",
+}
 FOLDERS = ("--work", "--llm2vec", "--data", "--output")
 
 

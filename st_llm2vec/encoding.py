@@ -72,13 +72,14 @@ def encode_in_token_batches(
     budget = token_budget(model, batch_size, on_device, streams)
 
     @torch.inference_mode()
-    def embed(features: dict[str, Any]) -> Tensor:
+    def embed(batch: tuple[Any, dict[str, Any]]) -> tuple[Any, Tensor]:
+        places, features = batch
         embeddings: Tensor = model(batch_to_device(features, on_device), **kwargs)[output_value]
         if truncate_dim is not None:
             embeddings = truncate_embeddings(embeddings, truncate_dim)
         if normalize_embeddings:
             embeddings = torch.nn.functional.normalize(embeddings, p=2, dim=1)
-        return embeddings.cpu() if save_to_cpu else embeddings
+        return places, embeddings.cpu() if save_to_cpu else embeddings
 
     def group(rows: list[TokenRow]) -> Iterator[list[int]]:
         lengths = [len(row["input_ids"]) for row in rows]
@@ -87,21 +88,19 @@ def encode_in_token_batches(
         prefix = prefix_of(rows, model)
         return even_batches([length - prefix for length in lengths], budget + PREFIXES_IN_BATCH * prefix, streams)
 
-    places: list[int] = []
-
-    def batches() -> Iterator[dict[str, Any]]:
-        for where, rows, shared in _tokenized(model, inputs, order, prompt, kwargs):
+    def batches() -> Iterator[tuple[Any, dict[str, Any]]]:
+        for window, rows, shared in _tokenized(model, inputs, order, prompt, kwargs):
             for batch in group(rows):
-                places.extend(int(where[one]) for one in batch)
-                yield {**collate([rows[one] for one in batch], model), **shared}
+                yield window[batch], {**collate([rows[one] for one in batch], model), **shared}
 
-    vectors: list[Tensor] = []
+    vectors: Tensor | None = None
     with tqdm(total=len(inputs), desc="Texts", unit=" texts", disable=not show_progress_bar) as progress:
-        for embeddings in in_streams(embed, batches(), streams):
-            vectors.append(embeddings)
+        for places, embeddings in in_streams(embed, batches(), streams):
+            if vectors is None:
+                vectors = embeddings.new_empty(len(inputs), embeddings.shape[1])
+            vectors[torch.from_numpy(places).to(vectors.device)] = embeddings
             progress.update(len(embeddings))
-    back = torch.from_numpy(np.argsort(places))
-    return torch.cat(vectors)[back.to(vectors[0].device)]
+    return cast("Tensor", vectors)
 
 
 def _tokenized(

@@ -24,7 +24,7 @@ def grow(given: argparse.Namespace, texts: Texts) -> dict[str, Any]:
     Returns:
         ``results``, a row for each contender and size, and who is ``missing``.
     """
-    written = texts.write_texts("growing", texts.short(max(given.sizes), longest=40), given.work / "texts")
+    written = texts.write_texts("growing", texts.captions(max(given.sizes), longest=40), given.work / "texts")
     field = Field(given.shapes[0], "llm2vec", CONTENDERS, given.work, given.llm2vec, given.threads)
     job = {"texts": written["file"]}
     field.turns.once(do="run", job={**job, "first": 1000})

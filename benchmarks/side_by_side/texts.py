@@ -24,31 +24,38 @@ DEMONSTRATIONS = (
     ("The goalkeeper catches the ball.", "Football"),
     ("Rain fell on the hills all night.", "Weather"),
 )
-PLACES = ("", " at night", " near the old bridge", " before the rain came", " while the others were still asleep")
+PLACES = (
+    *("", "", "", " at night", " near the old bridge", " before the rain came", " while the others were still asleep"),
+    " that somebody had left behind in the garden, long before the rain came and the others went home",
+)
 
 
 class Source:
     """Sentences and running text.
 
     Args:
-        data: A folder with ``pairs/flickr8k_captions.tsv`` and ``text/novels_paragraphs.txt``; without them the texts
-            are generated.
+        data: A folder with ``pairs/snli_test.tsv``, ``pairs/flickr8k_captions.tsv`` and ``text/novels_paragraphs.txt``;
+            without them the texts are generated.
     """
 
     def __init__(self, data: Path) -> None:
-        captions, novels = data / "pairs" / "flickr8k_captions.tsv", data / "text" / "novels_paragraphs.txt"
-        self.real = captions.is_file() and novels.is_file()
+        inference, captions = data / "pairs" / "snli_test.tsv", data / "pairs" / "flickr8k_captions.tsv"
+        novels = data / "text" / "novels_paragraphs.txt"
+        self.real = inference.is_file() and captions.is_file() and novels.is_file()
         if self.real:
+            pairs = inference.read_text(encoding="utf-8").splitlines()[1:]
+            self.sentences = list(dict.fromkeys(sentence for pair in pairs for sentence in pair.split("\t")[:2]))
             lines = captions.read_text(encoding="utf-8").splitlines()
-            self.groups = _five_each([line.split("\t")[1] for line in lines])
+            self.captions = list(dict.fromkeys(line.split("\t")[1] for line in lines))
             with novels.open(encoding="utf-8-sig") as file:
                 self.paragraphs = [line.strip() for line in islice(file, PARAGRAPHS)]
         else:
-            self.groups = _five_each(list(islice(_sentences(), 40_000)))
-            flat = [sentence for group in self.groups for sentence in group]
-            self.paragraphs = [" ".join(flat[at : at + 40]) for at in range(0, len(flat), 40)]
-        self.sentences = list(dict.fromkeys(sentence for group in self.groups for sentence in group))
-        self.name = "captions of Flickr8k and paragraphs of English novels" if self.real else "generated sentences"
+            drawn = list(islice(_sentences(), 40_000))
+            self.paragraphs = [" ".join(drawn[at : at + 40]) for at in range(0, len(drawn), 40)]
+            self.sentences = self.captions = list(dict.fromkeys(drawn))
+        self.name = (
+            "sentences of SNLI, captions of Flickr8k, paragraphs of English novels" if self.real else "generated sentences"
+        )
 
 
 class Texts:
@@ -63,16 +70,21 @@ class Texts:
         self.source = source
         self.tokenizer = tokenizer
         self.makers: dict[str, Callable[[], list[str]]] = {
-            "short": lambda: self.short(400),
+            "short": lambda: self.sentences(400),
+            "even": lambda: self.captions(400),
             "long-tailed": lambda: self.long_tailed(2000),
             "long": lambda: self.long(64),
-            "demonstrations": lambda: self.short(200, seed=4),
+            "demonstrations": lambda: self.captions(200, seed=4),
         }
 
-    def short(self, count: int, seed: int = 1, longest: int = 22) -> list[str]:
-        """Sentences of a mean of about 15 tokens; one that comes again is numbered."""
-        lengths = self._lengths(self.source.sentences)
-        fitting = [text for text, length in zip(self.source.sentences, lengths, strict=True) if length <= longest]
+    def sentences(self, count: int, seed: int = 1) -> list[str]:
+        """Whole sentences as they come, of a mean of about 15 tokens."""
+        return random.Random(seed).sample(self.source.sentences, count)
+
+    def captions(self, count: int, seed: int = 1, longest: int = 22) -> list[str]:
+        """Sentences of no more than so many tokens, which hardly need padding; one that comes again is numbered."""
+        lengths = self._lengths(self.source.captions)
+        fitting = [text for text, length in zip(self.source.captions, lengths, strict=True) if length <= longest]
         random.Random(seed).shuffle(fitting)
         rounds = -(-count // len(fitting))
         return [text + (f" {number}" if number else "") for number in range(rounds) for text in fitting][:count]
@@ -128,10 +140,6 @@ def save(name: str, texts: Sequence[Any], folder: Path) -> str:
     file = folder / f"{name}.json"
     file.write_text(json.dumps({"texts": texts}, ensure_ascii=False), encoding="utf-8")
     return str(file)
-
-
-def _five_each(sentences: list[str]) -> list[list[str]]:
-    return [sentences[at : at + 5] for at in range(0, len(sentences) - 4, 5)]
 
 
 def _sentences() -> Iterator[str]:

@@ -30,9 +30,11 @@ def lengths(texts: Texts, drawn: list[str]) -> list[int]:
 
 
 def check_lengths(texts: Texts) -> None:
-    short, tailed, long = (texts.makers[name]() for name in ("short", "long-tailed", "long"))
-    assert len(set(short)) == 400
-    assert 13 <= np.mean(lengths(texts, short)) <= 17
+    short, even, tailed, long = (texts.makers[name]() for name in ("short", "even", "long-tailed", "long"))
+    assert len(set(short)) == len(set(even)) == 400
+    assert 13 <= np.mean(lengths(texts, short)) <= 19
+    assert max(lengths(texts, short)) > 22
+    assert 13 <= np.mean(lengths(texts, even)) <= 17
     assert len(tailed) == 2000
     assert 52 <= np.mean(lengths(texts, tailed)) <= 66
     assert 400 < max(lengths(texts, tailed)) <= 513
@@ -58,8 +60,8 @@ def test_real_texts_have_the_lengths_that_are_promised(shared_data: Path) -> Non
 
 def test_more_texts_than_there_are_stay_different(tmp_path: Path) -> None:
     texts = Texts(Source(tmp_path), tokenizer())
-    texts.source.sentences = texts.source.sentences[:30]
-    drawn = texts.short(70, longest=40)
+    texts.source.captions = texts.source.captions[:30]
+    drawn = texts.captions(70, longest=40)
     assert len(drawn) == len(set(drawn)) == 70
 
 
