@@ -67,7 +67,6 @@ def encode_in_token_batches(
     """
     on_device = model._resolve_inference_device(device)
     model.eval()
-    order = np.argsort([-len(text) for text in inputs], kind="stable")
     streams = streams_on(on_device)
     budget = token_budget(model, batch_size, on_device, streams)
 
@@ -81,21 +80,10 @@ def encode_in_token_batches(
             embeddings = torch.nn.functional.normalize(embeddings, p=2, dim=1)
         return places, embeddings.cpu() if save_to_cpu else embeddings
 
-    def group(rows: list[TokenRow]) -> Iterator[list[int]]:
-        lengths = [len(row["input_ids"]) for row in rows]
-        if not is_padding_free(cast("Transformer", model[0])):
-            return token_batches(lengths, budget)
-        prefix = prefix_of(rows, model)
-        return even_batches([length - prefix for length in lengths], budget + PREFIXES_IN_BATCH * prefix, streams)
-
-    def batches() -> Iterator[tuple[Any, dict[str, Any]]]:
-        for window, rows, shared in _tokenized(model, inputs, order, prompt, kwargs):
-            for batch in group(rows):
-                yield window[batch], {**collate([rows[one] for one in batch], model), **shared}
-
+    batches = _batches(model, inputs, budget, streams, prompt, kwargs)
     vectors: Tensor | None = None
     with tqdm(total=len(inputs), desc="Texts", unit=" texts", disable=not show_progress_bar) as progress:
-        for places, embeddings in in_streams(embed, batches(), streams):
+        for places, embeddings in in_streams(embed, batches, streams):
             if vectors is None:
                 vectors = embeddings.new_empty(len(inputs), embeddings.shape[1])
             vectors[torch.from_numpy(places).to(vectors.device)] = embeddings
@@ -103,10 +91,28 @@ def encode_in_token_batches(
     return cast("Tensor", vectors)
 
 
+def _batches(
+    model: SentenceTransformer, texts: list[str], budget: int, streams: int, prompt: str | None, kwargs: dict[str, Any]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Where the texts of each batch stand, and its features."""
+    for window, rows, shared in _tokenized(model, texts, prompt, kwargs):
+        for batch in _grouped(rows, model, budget, streams):
+            yield window[batch], {**collate([rows[one] for one in batch], model), **shared}
+
+
+def _grouped(rows: list[TokenRow], model: SentenceTransformer, budget: int, streams: int) -> Iterator[list[int]]:
+    lengths = [len(row["input_ids"]) for row in rows]
+    if not is_padding_free(cast("Transformer", model[0])):
+        return token_batches(lengths, budget)
+    prefix = prefix_of(rows, model)
+    return even_batches([length - prefix for length in lengths], budget + PREFIXES_IN_BATCH * prefix, streams)
+
+
 def _tokenized(
-    model: SentenceTransformer, texts: list[str], order: Any, prompt: str | None, kwargs: dict[str, Any]
+    model: SentenceTransformer, texts: list[str], prompt: str | None, kwargs: dict[str, Any]
 ) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
     """Windows of texts: where they stand, their tokens, and the features that are the same for all of them."""
+    order = np.argsort([-len(text) for text in texts], kind="stable")
     windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
 
     def read(window: Any) -> tuple[list[TokenRow], dict[str, Any]]:

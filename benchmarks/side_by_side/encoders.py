@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ class Encoder:
     """A subject that encodes the texts of a file."""
 
     about: dict[str, Any]
+    texts_mib: float
 
     def encode(self, texts: list[str]) -> np.ndarray:
         raise NotImplementedError
@@ -25,12 +27,13 @@ class Encoder:
 
     def prepare(self, texts: str, first: int | None = None, **_: Any) -> Any:
         read = json.loads(Path(texts).read_text(encoding="utf-8"))["texts"][:first]
+        self.texts_mib = sum(map(sys.getsizeof, read)) / 2**20
         return lambda: self.encode(read)
 
     def describe(self, value: np.ndarray, vectors: str | None = None, **_: Any) -> dict[str, Any]:
         if vectors is not None:
             np.save(vectors, value)
-        return {"vectors_mib": value.nbytes / 2**20}
+        return {"vectors_mib": value.nbytes / 2**20, "texts_mib": self.texts_mib}
 
 
 class PlainSentenceTransformers(Encoder):

@@ -45,6 +45,7 @@ def grow(given: argparse.Namespace, texts: Texts) -> dict[str, Any]:
                     if all(plain)
                     else None,
                     "peak_mib": max((answer[name]["peak_mib"] or 0) for answer in answers),
+                    "texts_mib": answers[0][name]["texts_mib"],
                     "vectors_mib": answers[0][name]["vectors_mib"],
                 }
             )

@@ -116,20 +116,20 @@ def growing_page(found: Mapping[str, Any]) -> list[str]:
         "# Encoding more and more texts",
         "",
         f"Written by `{found['command']}`.",
-        "One call of `encode` on so many short texts, in turns. *peak MiB*: above the loaded",
-        " model, the vectors of all texts included, whose size stands beside it.",
+        "One call of `encode` on so many short texts, in turns. *peak MiB*: above the loaded model, all texts and their",
+        "vectors included, whose sizes stand beside it.",
         "",
         sentence(found["machine"]),
         "",
-        "| contender | texts | rounds | tokens/s | × Sentence Transformers | peak MiB | vectors MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| contender | texts | rounds | tokens/s | × Sentence Transformers | peak MiB | texts MiB | vectors MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in found["results"]:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}"
         lines.append(
             f"| {_label(row['contender'])} | {row['texts']:,} | {len(row['seconds'])} | {row['tokens_per_second']:,.0f} | "
-            f"{ratio} | {peak} | {row['vectors_mib']:,.0f} |"
+            f"{ratio} | {peak} | {row['texts_mib']:,.0f} | {row['vectors_mib']:,.0f} |"
         )
     return lines
 

@@ -54,7 +54,9 @@ class Source:
             self.paragraphs = [" ".join(drawn[at : at + 40]) for at in range(0, len(drawn), 40)]
             self.sentences = self.captions = list(dict.fromkeys(drawn))
         self.name = (
-            "sentences of SNLI, captions of Flickr8k, paragraphs of English novels" if self.real else "generated sentences"
+            "sentences of SNLI, captions of Flickr8k, paragraphs of English novels"
+            if self.real
+            else "generated sentences"
         )
 
 
