@@ -2,6 +2,7 @@
 
     python -m benchmarks.training_steps               # docs/benchmarks/training_steps.{json,md}
     python -m benchmarks.training_steps --tasks mntp --dtypes float32
+    python -m benchmarks.training_steps --tasks simcse supervised --short tailed --output docs/benchmarks/tailed
 
 A step tokenises a batch, runs the loss forward and backward, and lets AdamW change a LoRA adapter. Every contender has a
 process of its own. Losses and gradients are compared first, without dropout, and the command fails where they differ.
@@ -32,19 +33,25 @@ TASKS = {
 }
 BATCH = {"simcse": 128, "supervised": 128, "mntp": 32}
 BATCHES = 8
+SHORT = {
+    "sentences": "Short texts are whole sentences of SNLI, pairs are premises and what they entail",
+    "tailed": "Short texts are cut from running text to lengths that are log-normal: 15 tokens in the mean, 64 at most",
+}
 SUBJECT = "benchmarks.side_by_side.trainers:Trainer"
 LIMITS = {"float32": 1e-5, "bfloat16": 5e-2}
 """Largest difference of a loss, and cosine distance of its gradients, from those of the padded step."""
 
 
-def write_rows(task: str, texts: Texts, batch: int, folder: Path) -> str:
+def write_rows(task: str, short: str, texts: Texts, batch: int, folder: Path) -> str:
     """The rows of a task, enough for all batches; a row is a list of its columns."""
-    count = batch * BATCHES
+    count, whole = batch * BATCHES, short == "sentences"
     rows: list[tuple[str, ...]]
     if task == "supervised":
-        rows = list(zip(texts.short_tailed(count), texts.short_tailed(count, seed=6), strict=True))
+        rows = texts.pairs(count) if whole else texts.tailed_pairs(count)
+    elif task == "simcse":
+        rows = [(text,) for text in (texts.sentences(count) if whole else texts.short_tailed(count))]
     else:
-        rows = [(text,) for text in (texts.short_tailed(count) if task == "simcse" else texts.long_tailed(count))]
+        rows = [(text,) for text in texts.long_tailed(count)]
     return save(f"train-{task}", rows, folder)
 
 
@@ -124,8 +131,8 @@ def page(found: dict[str, Any]) -> list[str]:
         f"0.05); shape `{found['shape']}`; rows in a batch: {batches}. *plain*: `MultipleNegativesRankingLoss` on a plain",
         "`SentenceTransformer`, and for MNTP this library's loss on one, padded. *ours*: this library's encoder and losses.",
         f"Medians of {found['rounds']} interleaved steps, each in a process of its own; tokens are the texts' own, without",
-        "padding; *peak MiB* is above the loaded model. Losses and gradients are compared without dropout. Short texts are cut",
-        "from running text to lengths that are log-normal: 15 tokens in the mean, 64 at most.",
+        "padding; *peak MiB* is above the loaded model. Losses and gradients are compared without dropout.",
+        f"{SHORT[found['short']] if found['real'] else 'Texts are generated'}.",
         "",
         sentence(found["machine"]),
         "",
@@ -163,6 +170,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dtypes", nargs="+", choices=LIMITS, default=["bfloat16"], help="padded steps in float32 need more than 24 GB"
     )
+    parser.add_argument("--short", choices=SHORT, default="sentences", help="what the short texts are")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, help="rows in a step, for a look; 128, and 32 for MNTP, if not given")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -183,11 +191,13 @@ def main(arguments: list[str] | None = None) -> None:
         "machine": describe_machine(given.threads),
         "rounds": given.rounds,
         "shape": given.shape,
+        "short": given.short,
+        "real": texts.source.real,
         "batch": {task: given.batch or BATCH[task] for task in given.tasks},
         "results": [],
     }
     for task, batch in found["batch"].items():
-        rows = write_rows(task, texts, batch, given.work / "texts")
+        rows = write_rows(task, given.short, texts, batch, given.work / "texts")
         for dtype in given.dtypes:
             workers: dict[str, Asked] = {
                 name: Process(interpreter(None), given.threads, given.work / "logs" / f"{task}-{dtype}-{name}.log")

@@ -1,7 +1,8 @@
 """What ``dtype="auto"`` means: bfloat16 where the processor computes it natively, float32 elsewhere.
 
-A processor without instructions for bfloat16 emulates it and is slower than in float32, which no flag of PyTorch tells
-for CPUs. So it is measured, once: the ratio is kept in a small file in the cache of Hugging Face.
+A processor without instructions for bfloat16 emulates it and is slower than in float32, and some that have them are
+slower too, which no flag of PyTorch tells for CPUs. So it is measured, once: the ratio is kept in a small file in the
+cache of Hugging Face.
 """
 
 from __future__ import annotations
@@ -88,21 +89,19 @@ def _choose(device: str) -> Choice:
     if device.startswith("cuda"):
         with torch.cuda.device(device):
             native = torch.cuda.is_bf16_supported(including_emulation=False)
-        reason = f"{torch.cuda.get_device_name(device)} {_computes(native)}"
+        reason = (
+            f"{torch.cuda.get_device_name(device)} {'computes' if native else 'does not compute'} bfloat16 natively"
+        )
     elif device.startswith("cpu"):
         speed = cpu_speed()
         native = speed >= CLEARLY_FASTER
-        reason = f"{processor_name()} {_computes(native)} ({speed:.1f} times float32's speed)"
+        reason = f"{processor_name()} is {speed:.1f} times as fast in bfloat16 as in float32"
     else:
         native, reason = False, f"the device {device} does not say whether it computes bfloat16 natively"
     dtype = torch.bfloat16 if native else torch.float32
     choice = Choice(dtype, f"{reason}: dtype={str(dtype).removeprefix('torch.')}")
     logger.info("%s", choice.reason)
     return choice
-
-
-def _computes(native: bool) -> str:
-    return "computes bfloat16 natively" if native else "does not compute bfloat16 natively"
 
 
 def cpu_speed() -> float:

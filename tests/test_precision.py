@@ -60,13 +60,13 @@ def test_the_choice_is_said_once(fixed: Fixed, caplog: pytest.LogCaptureFixture)
         native_dtype("cpu")
         native_dtype(torch.device("cpu"))
     (line,) = caplog.messages
-    assert line.endswith("computes bfloat16 natively (2.4 times float32's speed): dtype=bfloat16")
+    assert line.endswith("is 2.4 times as fast in bfloat16 as in float32: dtype=bfloat16")
     assert choose_dtype("cpu").reason == line
 
 
 def test_a_slow_processor_is_told_so(fixed: Fixed):
     fixed(0.26)
-    assert "does not compute bfloat16 natively (0.3 times float32's speed): dtype=float32" in choose_dtype("cpu").reason
+    assert "is 0.3 times as fast in bfloat16 as in float32: dtype=float32" in choose_dtype("cpu").reason
 
 
 def test_measured_once_on_a_machine(fixed: Fixed):
@@ -174,7 +174,7 @@ def test_the_command_line_says_what_auto_is(fixed: Fixed, decoder: str, tmp_path
     convert(decoder, "llm2vec", device="cpu").save(str(encoder))
     shown = CliRunner().invoke(app, ["encode", str(encoder), "A text.", "--dtype", "auto"])
     assert shown.exit_code == 0, shown.stderr
-    assert "computes bfloat16 natively (2.4 times float32's speed): dtype=bfloat16" in shown.stderr
+    assert "is 2.4 times as fast in bfloat16 as in float32: dtype=bfloat16" in shown.stderr
     silent = CliRunner().invoke(app, ["encode", str(encoder), "A text.", "--dtype", "auto", "--json"])
     assert silent.stderr == ""
     vector = torch.tensor(json.loads(silent.stdout)["vectors"])

@@ -15,6 +15,7 @@ from benchmarks.embed_memory import NOUNS, VERBS
 
 LONGEST = 512  # tokens, with BOS
 PARAGRAPHS = 40_000
+ENTAILMENT = "0"  # the label of such pairs in SNLI
 DEMONSTRATIONS = (
     ("A jockey riding a horse.", "Equestrian"),
     ("Two children build a castle of wet sand.", "Beach"),
@@ -43,8 +44,9 @@ class Source:
         novels = data / "text" / "novels_paragraphs.txt"
         self.real = inference.is_file() and captions.is_file() and novels.is_file()
         if self.real:
-            pairs = inference.read_text(encoding="utf-8").splitlines()[1:]
-            self.sentences = list(dict.fromkeys(sentence for pair in pairs for sentence in pair.split("\t")[:2]))
+            rows = [line.split("\t") for line in inference.read_text(encoding="utf-8").splitlines()[1:]]
+            self.sentences = list(dict.fromkeys(sentence for row in rows for sentence in row[:2]))
+            self.entailed = [(premise, hypothesis) for premise, hypothesis, label in rows if label == ENTAILMENT]
             lines = captions.read_text(encoding="utf-8").splitlines()
             self.captions = list(dict.fromkeys(line.split("\t")[1] for line in lines))
             with novels.open(encoding="utf-8-sig") as file:
@@ -53,6 +55,7 @@ class Source:
             drawn = list(islice(_sentences(), 40_000))
             self.paragraphs = [" ".join(drawn[at : at + 40]) for at in range(0, len(drawn), 40)]
             self.sentences = self.captions = list(dict.fromkeys(drawn))
+            self.entailed = list(zip(drawn[::2], drawn[1::2], strict=True))
         self.name = (
             "sentences of SNLI, captions of Flickr8k, paragraphs of English novels"
             if self.real
@@ -82,6 +85,14 @@ class Texts:
     def sentences(self, count: int, seed: int = 1) -> list[str]:
         """Whole sentences as they come, of a mean of about 15 tokens."""
         return random.Random(seed).sample(self.source.sentences, count)
+
+    def pairs(self, count: int, seed: int = 1) -> list[tuple[str, str]]:
+        """Premises and what they entail, as they come."""
+        return random.Random(seed).sample(self.source.entailed, count)
+
+    def tailed_pairs(self, count: int) -> list[tuple[str, str]]:
+        """Two short texts with a tail, which have nothing to do with each other."""
+        return list(zip(self.short_tailed(count), self.short_tailed(count, seed=6), strict=True))
 
     def captions(self, count: int, seed: int = 1, longest: int = 22) -> list[str]:
         """Sentences of no more than so many tokens, which hardly need padding; one that comes again is numbered."""

@@ -65,6 +65,14 @@ def test_more_texts_than_there_are_stay_different(tmp_path: Path) -> None:
     assert len(drawn) == len(set(drawn)) == 70
 
 
+def test_pairs_are_what_was_asked_for(shared_data: Path) -> None:
+    texts = Texts(Source(shared_data), tokenizer())
+    pairs = texts.pairs(300)
+    assert len(set(pairs)) == 300
+    assert all(len(pair) == 2 and all(pair) for pair in pairs)
+    assert [len(pair) for pair in texts.tailed_pairs(3)] == [2, 2, 2]
+
+
 def test_short_texts_have_a_tail(tmp_path: Path) -> None:
     texts = Texts(Source(tmp_path), tokenizer())
     lengths = [len(ids) for ids in tokenizer()(texts.short_tailed(200))["input_ids"]]
