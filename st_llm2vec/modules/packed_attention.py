@@ -59,17 +59,15 @@ class Row:
 
     def batches(self, *states: Tensor) -> Iterator[list[Tensor]]:
         """For every run, its part of each ``(1, heads, tokens, width)`` as ``(texts, heads, length, width)``, no copies."""
-        for first, texts, length in self.runs():
-            parts = (one[0, :, first : first + texts * length] for one in states)
-            yield [part.unflatten(1, (texts, length)).transpose(0, 1) for part in parts]
+        runs = self.runs()
+        sizes = [self.prefix, *(texts * length for texts, length in runs)]
+        # split, since the gradient of a slice is as long as the row, once for every run
+        for run, *parts in zip(runs, *(one[0].split(sizes, dim=1)[1:] for one in states), strict=True):
+            yield [part.unflatten(1, run).transpose(0, 1) for part in parts]
 
-    def runs(self) -> Iterator[tuple[int, int, int]]:
-        """``(first token, texts, tokens in each)`` of every run of texts of equal length."""
-        start = self.prefix
-        for length, group in groupby(self.lengths):
-            texts = len(list(group))
-            yield start, texts, length
-            start += texts * length
+    def runs(self) -> list[tuple[int, int]]:
+        """``(texts, tokens in each)`` of every run of texts of equal length."""
+        return [(len(list(texts)), length) for length, texts in groupby(self.lengths)]
 
 
 def is_layout(attention_mask: Any) -> bool:
