@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from socket import SHUT_RDWR
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -32,8 +34,9 @@ class Hub:
     url: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    server: ThreadingHTTPServer | None = None
+    server: _Server | None = None
     restart: Callable[[], None] = lambda: None
+    counting: Lock = field(default_factory=Lock)
 
     @property
     def repositories(self) -> dict[str, Repository]:
@@ -44,10 +47,11 @@ class Hub:
         return [path for _, path in self.requests if f"/{repository}/" in f"{path}/" and path.endswith(suffix)]
 
     def fault_for(self, method: str, path: str) -> str | int | None:
-        for fault in self.faults:
-            if fault.times and re.search(fault.pattern, f"{method} {path}"):
-                fault.times -= 1
-                return fault.kind
+        with self.counting:
+            for fault in self.faults:
+                if fault.times and re.search(fault.pattern, f"{method} {path}"):
+                    fault.times -= 1
+                    return fault.kind
         return None
 
 
@@ -65,8 +69,7 @@ def serve_hub(
     threads: list[Thread] = []
 
     def start(port: int = 0) -> None:
-        hub.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        hub.server.daemon_threads = True
+        hub.server = _Server(("127.0.0.1", port), handler)
         hub.url = f"http://127.0.0.1:{hub.server.server_address[1]}"
         threads.append(Thread(target=hub.server.serve_forever, daemon=True))
         threads[-1].start()
@@ -81,8 +84,39 @@ def serve_hub(
             hub.server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """Knows its connections, to end them all when it dies: a client may wait for an answer without end."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.connections: set[Any] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def die(self) -> None:
+        self.shutdown()
+        self.socket.close()
+        for connection in self.connections.copy():
+            with suppress(OSError):
+                connection.shutdown(SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet where a connection broke off: clients and ``die`` do that on purpose."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
+    server: _Server
     protocol_version = "HTTP/1.1"
 
     def _handle(self) -> None:
@@ -90,9 +124,6 @@ class _Handler(BaseHTTPRequestHandler):
         path, self.query = unquote(url.path), parse_qs(url.query)
         self.hub.requests.append((self.command, path))
         self.fault = self.hub.fault_for(self.command, path)
-        if self.server is not self.hub.server:
-            self.connection.close()  # a connection that outlived the server that died
-            return
         if self.fault == "die":
             return self._die()
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -114,12 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _die(self) -> None:
         """Read some of what is being sent, then stop answering anyone."""
         self.rfile.read(min(1000, int(self.headers.get("Content-Length") or 0)))
-        server, self.hub.server = self.hub.server, None
-        assert server is not None
         self.close_connection = True
-        server.shutdown()
-        server.socket.close()
-        self.connection.close()
+        self.hub.server = None
+        self.server.die()
 
     @property
     def user(self) -> User | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -110,6 +112,20 @@ def test_the_server_dies_at_the_commit(hub: Hub, folder: Path) -> None:
     hub.restart()
     send(folder)
     assert contents(folder).items() <= hub.repositories["org/encoder"].files.items()
+
+
+def test_no_connection_outlives_a_server_that_dies(hub: Hub) -> None:
+    idle, other = (HTTPConnection(urlsplit(hub.url).netloc, timeout=20) for _ in range(2))
+    idle.request("GET", "/api/models/org/encoder")
+    assert idle.getresponse().read()
+    hub.faults.append(Fault("whoami", "die"))
+    other.request("GET", "/api/whoami-v2")
+    with pytest.raises(ConnectionError):
+        other.getresponse()
+    hub.restart()
+    with pytest.raises(ConnectionError):
+        idle.request("GET", "/api/models/org/encoder")
+        idle.getresponse()
 
 
 def test_a_failure_leaves_an_existing_repository_as_it_was(hub: Hub, folder: Path, tmp_path: Path) -> None:
