@@ -19,7 +19,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -q
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -o faulthandler_timeout=0
 
 test-integrations: $(VENV)-integrations/.ready
 	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done
