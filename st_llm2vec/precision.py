@@ -1,4 +1,4 @@
-"""What ``dtype="auto"`` means: bfloat16 where the processor computes it natively, float32 elsewhere.
+"""What ``dtype="auto"`` means: bfloat16 where the processor is clearly faster in it, float32 elsewhere.
 
 A processor without instructions for bfloat16 emulates it and is slower than in float32, and some that have them are
 slower too, which no flag of PyTorch tells for CPUs. So it is measured, once: the ratio is kept in a small file in the

@@ -26,7 +26,8 @@ DEMONSTRATIONS = (
     ("Rain fell on the hills all night.", "Weather"),
 )
 PLACES = (
-    *("", "", "", " at night", " near the old bridge", " before the rain came", " while the others were still asleep"),
+    *("", "", "", "", "", "", "", "", " at night", " near the old bridge", " before the rain came"),
+    " while the others were still asleep",
     " that somebody had left behind in the garden, long before the rain came and the others went home",
 )
 

@@ -32,7 +32,7 @@ def lengths(texts: Texts, drawn: list[str]) -> list[int]:
 def check_lengths(texts: Texts) -> None:
     short, even, tailed, long = (texts.makers[name]() for name in ("short", "even", "long-tailed", "long"))
     assert len(set(short)) == len(set(even)) == 400
-    assert 13 <= np.mean(lengths(texts, short)) <= 19
+    assert 13 <= np.mean(lengths(texts, short)) <= 17
     assert max(lengths(texts, short)) > 22
     assert 13 <= np.mean(lengths(texts, even)) <= 17
     assert len(tailed) == 2000
