@@ -14,11 +14,10 @@ from st_llm2vec import convert
 from st_llm2vec.checkpoints.module_file import MODULE_NAME
 from st_llm2vec.encoder import TextEncoder
 
-from .checkpoints.test_save_load import WITHOUT_THE_PACKAGE
 from .conftest import INSTRUCTION, TEXTS, cosine_distance
+from .elsewhere import BLOCK_THE_PACKAGE
 from .hub_server import Hub, serve_hub
 
-BLOCK_THE_PACKAGE = WITHOUT_THE_PACKAGE.partition("from sentence_transformers")[0]
 ENCODE = """
 import json, sys
 import numpy as np

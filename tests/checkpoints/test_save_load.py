@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,48 +20,15 @@ from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules import set_attention
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..elsewhere import Elsewhere, start_elsewhere
 
 LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
-WITHOUT_THE_PACKAGE = """
-import importlib.abc, sys
-import numpy as np
-
-class Block(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "st_llm2vec":
-            raise ModuleNotFoundError("st_llm2vec is not installed here")
-
-sys.meta_path.insert(0, Block())
-from sentence_transformers import SentenceTransformer
-
-folder, texts, out, trust = sys.argv[1], sys.argv[2].split("|"), sys.argv[3], sys.argv[4] == "trust"
-instruction = sys.argv[5]
-for step in ("first", "again"):
-    model = SentenceTransformer(folder, trust_remote_code=trust, device="cpu")
-    ways = [model.encode(texts), model.encode_document(texts)]
-    if model.prompts["query"]:
-        ways += [model.encode_query(texts), model.encode(texts, prompt_name="query")]
-        ways += [model.encode(texts, prompt=model.prompts["query"]), model.encode(texts, prompt=instruction)]
-    np.save(f"{out}-{step}.npy", np.stack(ways))
-    model.save_pretrained(folder + "-again")
-    folder += "-again"
-assert not any(name.startswith("st_llm2vec.") for name in sys.modules)
-"""
 
 
-def plain_vectors(folder: Path, trust: bool = False) -> list[np.ndarray]:
-    """Every way of calling plain Sentence Transformers, where the package is missing; then saved there and reloaded."""
-    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), "|".join(TEXTS), str(folder / "out")]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "trust" if trust else "no", INSTRUCTION],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [np.load(f"{folder / 'out'}-{step}.npy") for step in ("first", "again")]
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    with start_elsewhere(tmp_path_factory.mktemp("elsewhere")) as process:
+        yield process
 
 
 def our_vectors(encoder: TextEncoder) -> np.ndarray:
@@ -81,15 +47,17 @@ def make(decoder: str, recipe: str) -> TextEncoder:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_folder_loads_where_the_package_is_missing(decoder: str, tmp_path: Path, recipe: str) -> None:
-    encoder = make(decoder, recipe)
+def test_the_folder_loads_where_the_package_is_missing(
+    decoder: str, tmp_path: Path, recipe: str, elsewhere: Elsewhere
+) -> None:
+    encoder, folder = make(decoder, recipe), tmp_path / recipe
     custom = encoder.manifest.layout == "custom"
     assert custom == (recipe in ("nv-embed", "echo", "echo-last", "gritlm"))
-    encoder.save_pretrained(str(tmp_path / "saved"))
-    assert (tmp_path / "saved" / f"{MODULE_NAME}.py").exists() == custom
-    for vectors in plain_vectors(tmp_path / "saved", trust=custom):
+    encoder.save_pretrained(str(folder))
+    assert (folder / f"{MODULE_NAME}.py").exists() == custom
+    for vectors in elsewhere.vectors(folder, TEXTS, INSTRUCTION, trust=custom):
         assert cosine_distance(vectors, our_vectors(encoder)) < 1e-6
-    again = load(tmp_path / "saved-again")
+    again = load(tmp_path / f"{recipe}-again")
     assert cosine_distance(our_vectors(again), our_vectors(encoder)) < 1e-6
 
 
@@ -322,11 +290,11 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
-def test_repaired_families_are_saved_with_the_repair(tiny, tmp_path: Path) -> None:
+def test_repaired_families_are_saved_with_the_repair(tiny, tmp_path: Path, elsewhere: Elsewhere) -> None:
     encoder = convert(tiny("stablelm"), "llm2vec", attn_implementation="sdpa")
     assert encoder.manifest.layout == "custom"
     encoder.save_pretrained(str(tmp_path / "saved"))
-    for vectors in plain_vectors(tmp_path / "saved", trust=True):
+    for vectors in elsewhere.vectors(tmp_path / "saved", TEXTS, INSTRUCTION, trust=True):
         assert cosine_distance(vectors, our_vectors(encoder)) < 1e-6
 
 

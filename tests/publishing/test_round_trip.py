@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..elsewhere import BLOCK_THE_PACKAGE
 from ..hub_server import Hub, serve_hub
-from ..test_hub import BLOCK_THE_PACKAGE
 from .conftest import TOKEN, USERS
 
 PUBLISH = """

@@ -1,7 +1,11 @@
-"""Run by ``test_resume.py`` in a process of its own, which kills itself at the moment it is told."""
+"""Run by ``test_resume.py``: a run that is whole, and one that kills itself at each moment and is started again.
+
+All are forks of this process, which imports for all of them. Prints how each ended, and whether it left an encoder.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -40,7 +44,7 @@ class DieAt(TrainerCallback):
             die()
 
 
-def main(kind: str, output: str, texts: str, moment: str) -> None:
+def train(kind: str, output: str, texts: str, moment: str) -> None:
     made: dict[str, Stage] = {
         "mntp": MNTP(model=decoder_path(), output=output, data=texts, block_size=24, training=TRAINING),
         "simcse": SimCSE(model=decoder_path(), output=output, data=texts, max_length=32, training=TRAINING),
@@ -61,6 +65,19 @@ def main(kind: str, output: str, texts: str, moment: str) -> None:
     elif moment == "finishing":
         stage.finish = lambda *arguments: die()
     stage.run()
+
+
+def main(kind: str, folder: str, texts: str, *moments: str) -> None:
+    ends = []
+    for name, moment in [("whole", "never"), *(("killed", moment) for moment in (*moments, "never"))]:
+        output = Path(folder) / name
+        child = os.fork()
+        if not child:
+            train(kind, str(output), texts, moment)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        ends.append((status, (output / "modules.json").exists()))
+    sys.stdout.write(json.dumps(ends))
 
 
 if __name__ == "__main__":
