@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .fused_attention import fused_attention, has_fused_kernel
 from .prefix_attention import has_mergeable_kernel, prefix_attention
 from .varlen_attention import has_varlen_kernel, varlen_attention
 
@@ -46,6 +47,12 @@ class Row:
     prefix: int = 0
     left: int = EVERYTHING
     right: int = EVERYTHING
+
+    @property
+    def has_window(self) -> bool:
+        """Whether there are texts longer than what a token sees."""
+        last = max(self.lengths) - 1
+        return EVERYTHING < self.left < last or 0 < self.right < last
 
     def to_tensor(self) -> Tensor:
         """As the layers carry it, on the CPU."""
@@ -162,8 +169,10 @@ def packed_attention(
     if has_varlen_kernel(query) and not dropout and not softcap:
         return varlen_attention(query, key, value, row, scale)
     dtype = query.dtype
-    if _is_faster_in_float32(query):
-        query, key, value = query.float(), key.float(), value.float()
+    computed = torch.float32 if _is_faster_in_float32(query) else dtype
+    if has_fused_kernel(query, key, value) and not dropout and not softcap and not row.prefix and not row.has_window:
+        return fused_attention(query, key, value, row, scale, computed)
+    query, key, value = (one.to(computed) for one in (query, key, value))
     if row.prefix and has_mergeable_kernel(query, value) and not dropout and not softcap:
         return prefix_attention(query, key, value, row, scale).to(dtype)
     pieces = []

@@ -67,6 +67,25 @@ def test_each_text_attends_to_itself_alone(band: str, key_heads: int) -> None:
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("band", ("bidirectional", "causal"))
+def test_gradients_in_bfloat16_keep_states_of_the_row_in_their_own_type(band: str) -> None:
+    row = Row(LENGTHS, 0, *BANDS[band])
+    halves = [states(sum(LENGTHS), heads, heads).bfloat16().requires_grad_() for heads in (HEADS, 2, 2)]
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+        attended = packed_attention(*halves, row.to_tensor(), SCALE, 0.0, 0.0)
+    tokens = sum(LENGTHS)
+    assert [tuple(one.shape) for one in kept[:3]] == [(1, heads, tokens, WIDTH) for heads in (HEADS, 2, 2)]
+    assert [one.numel() for one in kept[3:]] == [HEADS * tokens * WIDTH, HEADS * tokens]
+    assert all(one.dtype == torch.bfloat16 for one in kept[:4])
+    wholes = [one.detach().float().requires_grad_() for one in halves]
+    expected = one_by_one(*wholes, row)
+    for one, other in zip(
+        torch.autograd.grad(attended.sum(), halves), torch.autograd.grad(expected.sum(), wholes), strict=True
+    ):
+        assert torch.allclose(one.float(), other, atol=0.02, rtol=0.02)
+
+
 @pytest.mark.parametrize("merged", (True, False))
 @pytest.mark.parametrize("key_heads", (HEADS, 2))
 def test_a_prefix_stands_before_every_text(key_heads: int, merged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
