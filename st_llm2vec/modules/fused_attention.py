@@ -56,8 +56,8 @@ class _FusedAttention(torch.autograd.Function):
     ) -> Tensor:
         states = [one.to(dtype) for one in (query, key, value)]
         runs = [flash(*parts, 0.0, row.right == 0, scale=scale) for parts in row.batches(*states)]
-        attended = torch.cat([_as_row(one) for one, _ in runs]).unsqueeze(0).to(query.dtype)
-        sums = torch.cat([_as_row(one) for _, one in runs])
+        results, sums = (row.join(each) for each in zip(*runs, strict=True))
+        attended = results.unsqueeze(0).to(query.dtype)
         ctx.save_for_backward(query, key, value, attended, sums)
         ctx.row, ctx.scale, ctx.dtype = row, scale, dtype
         return attended
@@ -74,11 +74,6 @@ class _FusedAttention(torch.autograd.Function):
             flash_backward(grad, *inputs, out, logsumexp.squeeze(-1), 0.0, row.right == 0, scale=ctx.scale)
             for (*inputs, out, grad), (logsumexp,) in zip(parts, part_sums, strict=True)
         ]
-        rows = (torch.cat([_as_row(one) for one in each]) for each in zip(*gradients, strict=True))
+        rows = (row.join(each) for each in zip(*gradients, strict=True))
         of_states = [one.transpose(0, 1).unsqueeze(0).to(query.dtype) for one in rows]
         return (*of_states, None, None, None)
-
-
-def _as_row(part: Tensor) -> Tensor:
-    """``(texts, heads, length, ...)`` to ``(tokens, heads, ...)``."""
-    return part.transpose(1, 2).flatten(0, 1)

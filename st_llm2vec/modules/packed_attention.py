@@ -7,7 +7,7 @@ number of own tokens. Layers hand it on unread, and so does gradient checkpointi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
@@ -48,11 +48,9 @@ class Row:
     left: int = EVERYTHING
     right: int = EVERYTHING
 
-    @property
-    def has_window(self) -> bool:
-        """Whether there are texts longer than what a token sees."""
-        last = max(self.lengths) - 1
-        return EVERYTHING < self.left < last or 0 < self.right < last
+    def has_window(self, tokens: int) -> bool:
+        """Whether a text of so many tokens is longer than what one of them sees."""
+        return EVERYTHING < self.left < tokens - 1 or 0 < self.right < tokens - 1
 
     def to_tensor(self) -> Tensor:
         """As the layers carry it, on the CPU."""
@@ -71,6 +69,12 @@ class Row:
         # split, since the gradient of a slice is as long as the row, once for every run
         for run, *parts in zip(runs, *(one[0].split(sizes, dim=1)[1:] for one in states), strict=True):
             yield [part.unflatten(1, run).transpose(0, 1) for part in parts]
+
+    @staticmethod
+    def join(parts: Sequence[Tensor]) -> Tensor:
+        """The runs' ``(texts, heads, length, ...)`` as ``(tokens, heads, ...)``, one after the other."""
+        rows = [part.transpose(1, 2).flatten(0, 1) for part in parts]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def runs(self) -> list[tuple[int, int]]:
         """``(texts, tokens in each)`` of every run of texts of equal length."""
@@ -166,14 +170,15 @@ def packed_attention(
         raise ValueError("A mask is no band around the diagonal, and rows without padding know no others.")
     if row.prefix and (row.left, row.right) != (EVERYTHING, 0):
         raise ValueError("Texts can share a prefix under causal attention without a window only.")
-    if has_varlen_kernel(query) and not dropout and not softcap:
+    plain = not dropout and not softcap
+    if plain and has_varlen_kernel(query):
         return varlen_attention(query, key, value, row, scale)
     dtype = query.dtype
     computed = torch.float32 if _is_faster_in_float32(query) else dtype
-    if has_fused_kernel(query, key, value) and not dropout and not softcap and not row.prefix and not row.has_window:
+    if plain and has_fused_kernel(query, key, value) and not row.prefix and not row.has_window(max(row.lengths)):
         return fused_attention(query, key, value, row, scale, computed)
     query, key, value = (one.to(computed) for one in (query, key, value))
-    if row.prefix and has_mergeable_kernel(query, value) and not dropout and not softcap:
+    if plain and row.prefix and has_mergeable_kernel(query, value):
         return prefix_attention(query, key, value, row, scale).to(dtype)
     pieces = []
     if row.prefix:
@@ -183,8 +188,7 @@ def packed_attention(
         if row.prefix:
             keys, values = _with_prefix(key, keys, row), _with_prefix(value, values, row)
         pieces.append(_attend(queries, keys, values, row, scale, dropout, softcap))
-    rows = [piece.transpose(1, 2).flatten(0, 1) for piece in pieces]
-    return (rows[0] if len(rows) == 1 else torch.cat(rows)).unsqueeze(0).to(dtype)
+    return row.join(pieces).unsqueeze(0).to(dtype)
 
 
 def _is_faster_in_float32(query: Tensor) -> bool:
@@ -212,10 +216,7 @@ def _attend(
 
 def _mask(queries: int, keys: int, row: Row, device: torch.device) -> Tensor | None:
     """Which keys the last ``queries`` tokens of a text see; ``None`` for all of them, or all that is causal."""
-    cut_left = EVERYTHING < row.left < keys - 1
-    cut_right = row.right > 0 and row.right < keys - 1
-    offset_causal = row.right == 0 and (queries != keys or cut_left)
-    if not (cut_left or cut_right or offset_causal):
+    if not row.has_window(keys) and (row.right != 0 or queries == keys):
         return None
     distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
     mask = torch.ones_like(distance, dtype=torch.bool)

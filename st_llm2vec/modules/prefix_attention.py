@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .fused_attention import flash
+
 if TYPE_CHECKING:
     from .packed_attention import Row
-
-flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def has_mergeable_kernel(query: Tensor, value: Tensor) -> bool:
@@ -37,11 +37,8 @@ def prefix_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
     first_keys, first_values = key[:, :, : row.prefix], value[:, :, : row.prefix]
     prefix, _ = flash(query[:, :, : row.prefix], first_keys, first_values, 0.0, True, scale=scale)
     to_prefix, prefix_sums = flash(query[:, :, row.prefix :], first_keys, first_values, 0.0, False, scale=scale)
-    attended, sums = [], []
-    for parts in row.batches(query, key, value):
-        own, own_sums = flash(*parts, 0.0, True, scale=scale)
-        attended.append(own.transpose(1, 2).flatten(0, 1))
-        sums.append(own_sums.transpose(1, 2).flatten(0, 1))
-    share = torch.sigmoid(prefix_sums[0].transpose(0, 1) - torch.cat(sums)).unsqueeze(-1)
-    merged = torch.lerp(torch.cat(attended).float(), to_prefix[0].transpose(0, 1).float(), share)
+    runs = [flash(*parts, 0.0, True, scale=scale) for parts in row.batches(query, key, value)]
+    attended, sums = (row.join(each) for each in zip(*runs, strict=True))
+    share = torch.sigmoid(prefix_sums[0].transpose(0, 1) - sums).unsqueeze(-1)
+    merged = torch.lerp(attended.float(), to_prefix[0].transpose(0, 1).float(), share)
     return torch.cat([prefix[0].transpose(0, 1), merged.to(query.dtype)]).unsqueeze(0)
