@@ -1,0 +1,37 @@
+"""Real decoders, where they are at hand: `make test-real` brings them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+MODELS = Path(os.environ.get("ST_LLM2VEC_MODELS", "~/.cache/st-llm2vec-models")).expanduser()
+NAMES = {"smollm2": "smollm2-135m", "gemma3": "gemma3-270m"}
+
+
+def real_model(name: str) -> str:
+    """A real decoder's folder; without it the test is skipped."""
+    folder = MODELS / NAMES[name]
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"{folder} is not here; `make test-real` brings it")
+    return str(folder)
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def real_decoder(request: pytest.FixtureRequest) -> str:
+    """Each real decoder in turn."""
+    return real_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """SmolLM2-135M-Instruct: bfloat16, byte-level BPE without BOS, a chat template."""
+    return real_model("smollm2")
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> str:
+    """Gemma 3 270M: bfloat16, sliding windows, a tokenizer class of its own with BOS."""
+    return real_model("gemma3")
