@@ -112,6 +112,7 @@ class TextEncoder(SentenceTransformer):
         if self.layout == "text":
             if isinstance(prompt, str):
                 prompt = f"{prompt.strip()} " if prompt.strip() else None
+                inputs = [text.lstrip(" ") if prompt and isinstance(text, str) else text for text in inputs]
             inputs = self._readable(inputs, prompt)
         features: dict[str, Any] | None = self._rendering(self.transformer, inputs, prompt, kwargs)
         if features is None:

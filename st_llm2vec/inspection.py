@@ -236,7 +236,7 @@ def _outlook(
         with _tokenizer_kept(transformer.tokenizer):
             prepare_tokenizer(trial, config, name, {})
             with weightless:
-                compiled = compile_encoder(trial, config, needs_repair and bidirectional)
+                compiled = compile_encoder(trial, config, needs_repair and bidirectional, reload=lambda one: one)
             if compiled.layout != "custom":
                 manifest = Manifest(config, {}, compiled.layout)
                 device = str(model.device)

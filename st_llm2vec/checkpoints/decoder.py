@@ -148,18 +148,28 @@ def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedMod
 
 def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transformer:
     """Build a stock ``Transformer`` around a model that is already in memory."""
-
-    class Preloaded(Transformer):
-        def _load_model(self, *args: Any, **kwargs: Any) -> PreTrainedModel:
-            return model
-
-    transformer = Preloaded(
+    transformer = preloaded(model)(
         source,
         processor_kwargs=dict(hub),
         config_kwargs=dict(hub),
         modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
         module_output_name="token_embeddings",
     )
+    return as_stock(transformer, model)
+
+
+def preloaded(model: PreTrainedModel) -> type[Transformer]:
+    """A stock ``Transformer`` that takes a model in memory for the one that it is told to load."""
+
+    class Preloaded(Transformer):
+        def _load_model(self, *args: Any, **kwargs: Any) -> PreTrainedModel:
+            return model
+
+    return Preloaded
+
+
+def as_stock(transformer: Transformer, model: PreTrainedModel) -> Transformer:
+    """Make what :func:`preloaded` gave a stock ``Transformer`` by its class too."""
     transformer.__class__ = Transformer
     transformer._configure_use_cache(model.config, {})
     return transformer

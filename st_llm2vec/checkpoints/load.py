@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from safetensors import SafetensorError
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
+from torch import nn
 
 from st_llm2vec.checkpoints.download import connection_errors, download
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
 from st_llm2vec.checkpoints.weights import require_all_weights
+from st_llm2vec.compilation import as_saved
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import CausalAttentionError
 from st_llm2vec.precision import resolve_dtype
@@ -81,7 +84,10 @@ def load(
         "quantization_config": quantization_config,
     }
     model_kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
-    modules = _load_modules(path_or_id, folder, entries, classes, model_kwargs, hub)
+    manifest = Manifest.read(folder)
+    modules: Sequence[nn.Module] = _load_modules(path_or_id, folder, entries, classes, model_kwargs, hub)
+    if manifest is not None:
+        modules = as_saved(modules, manifest.config, manifest.layout, str(path_or_id))
     encoder = TextEncoder(
         modules=modules,
         device=device,
@@ -89,7 +95,7 @@ def load(
         default_prompt_name=settings.get("default_prompt_name"),
         similarity_fn_name=settings.get("similarity_fn_name"),
         truncate_dim=settings.get("truncate_dim"),
-        manifest=Manifest.read(folder),
+        manifest=manifest,
     )
     encoder.trained_head = folder if (folder / HEAD_FILE).is_file() else None
     require_all_weights(folder, encoder.transformer.model, path_or_id)

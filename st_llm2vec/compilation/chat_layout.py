@@ -8,8 +8,9 @@ tokens back, so a long text is cut and the suffix stays, as long as the text sta
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sentence_transformers.base.modules import Transformer
@@ -18,9 +19,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
 from st_llm2vec.compilation.prompt_layout import STOCK_POOLING
-from st_llm2vec.compilation.proof import CannotSay, prove_same_tokens, tokenizer_of
+from st_llm2vec.compilation.proof import PROOF_TEXTS, CannotSay, Case, Specification, prove_same_tokens, tokenizer_of
+from st_llm2vec.compilation.reload import Reload, with_tokenizer
 from st_llm2vec.modules.instruction import InstructionFormatter, Template, leading_special_ids
-from st_llm2vec.recipes import EncoderConfig
 
 READS_MESSAGES = (
     "{%- set turn = namespace(text='', instruction='') -%}"
@@ -32,59 +33,73 @@ READS_MESSAGES = (
 
 
 def with_chat_template(
-    transformer: Transformer, config: EncoderConfig, formatter: InstructionFormatter
+    transformer: Transformer, specification: Specification, reload: Reload
 ) -> tuple[list[nn.Module], dict[str, str]]:
     """Say the encoder with stock modules and a chat template.
 
     Args:
-        transformer: A stock ``Transformer``; it is set to the message modality and its tokenizer gets the template.
-        config: The encoder.
-        formatter: Its specification.
+        transformer: A stock ``Transformer``; it is not changed.
+        specification: What the modules are to read and pool.
+        reload: Gives a module as its saved folder would be loaded.
 
     Returns:
         The modules up to the pooling, and the prompts as they are saved.
 
     Raises:
-        CannotSay: If they do not give the specification's tokens.
+        CannotSay: If they do not give the specification's tokens, in memory or from a folder.
     """
+    config, formatter, tokenizer = specification.config, specification.formatter, specification.tokenizer
     templates = [t for t in (formatter.template, formatter.instruction_template) if t is not None]
     if any(template.copies > 1 for template in templates):
         raise CannotSay("a text that stands twice cannot be cut safely")
     if not all(template.pools_everything for template in templates):
         raise CannotSay("stock pooling cannot follow a span inside a template")
-    tokenizer = tokenizer_of(transformer)
     bos = "".join(tokenizer.convert_ids_to_tokens(leading_special_ids(tokenizer)))
+    cases = told_by_messages(specification, PROOF_TEXTS)
     refusal = CannotSay("the tokenizer renders no BOS")
     for opening in (bos, f"{bos} "):
         try:
-            with _message_modality(transformer, chat_template_for(formatter, opening)):
-                prove_same_tokens(transformer, config, formatter)
+            with _message_modality(transformer, chat_template_for(formatter, opening)) as reader:
+                prove_same_tokens(reader, specification, cases)
+                reader = reload(reader)
+                prove_same_tokens(reader, specification, cases)
         except CannotSay as error:
             refusal = error
             continue
         guard = [MultiVectorMask([])] if config.attention == "bidirectional" else []
-        pooling = Pooling(transformer.get_embedding_dimension(), STOCK_POOLING[config.pooling])
+        pooling = Pooling(reader.get_embedding_dimension(), STOCK_POOLING[config.pooling])
         prompts = {name: formatter.bare_instruction(text) for name, text in config.prompts.items()}
-        return [transformer, *guard, pooling], prompts
+        return [reader, *guard, pooling], prompts
     raise refusal
 
 
+def told_by_messages(specification: Specification, texts: Sequence[str]) -> list[Case]:
+    """What must give the specification's tokens: every instruction bare, as the system message.
+
+    Args:
+        specification: The encoder.
+        texts: The texts.
+
+    Returns:
+        The cases.
+    """
+    return [Case(text, told, told) for told, text in itertools.product(specification.instructions, texts)]
+
+
 @contextmanager
-def _message_modality(transformer: Transformer, chat_template: str) -> Iterator[None]:
-    """Read texts as messages through the chat template; undone if the proof fails."""
-    tokenizer, formatter = tokenizer_of(transformer), transformer.input_formatter
-    before = tokenizer.chat_template, transformer.modality_config, formatter.message_format
+def _message_modality(transformer: Transformer, chat_template: str) -> Iterator[Transformer]:
+    """A copy of the module that reads texts as messages; its tokenizer has the chat template for so long."""
+    tokenizer = tokenizer_of(transformer)
+    reader, before = with_tokenizer(transformer, tokenizer), tokenizer.chat_template
     output = transformer.modality_config["text"]
+    reader.modality_config = {"text": output, "message": {**output, "format": "flat"}}
+    reader.input_formatter.message_format = "flat"
+    reader.input_formatter.supported_modalities = ["text", "message"]
     tokenizer.chat_template = chat_template
-    transformer.modality_config = {"text": output, "message": {**output, "format": "flat"}}
-    formatter.message_format = "flat"
-    formatter.supported_modalities = ["text", "message"]
     try:
-        yield
-    except CannotSay:
-        tokenizer.chat_template, transformer.modality_config, formatter.message_format = before
-        formatter.supported_modalities = ["text"]
-        raise
+        yield reader
+    finally:
+        tokenizer.chat_template = before
 
 
 def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
@@ -111,7 +126,8 @@ def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
 
 
 def _jinja(template: Template, opening: str) -> str:
-    slots = {"{text}": "turn.text", "{instruction}": "turn.instruction"}
+    text = "turn.text.lstrip(' ')" if template.separates_by_a_blank else "turn.text"
+    slots = {"{text}": text, "{instruction}": "turn.instruction"}
     expressions = [_quote(opening)] if template.bos and opening.strip() else []
     expressions += [slots.get(piece) or _quote(piece) for piece in template.pieces]
     if template.eos:

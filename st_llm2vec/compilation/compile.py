@@ -2,21 +2,30 @@
 
 ``InstructionFormatter`` is the specification: which tokens a text becomes and which of them are pooled. Two
 arrangements of stock modules are tried against it on a battery of instructions and texts, ``text`` (with prompts)
-and ``message`` (with a chat template), and the first that gives the very same tokens is taken. Where neither does,
-the encoder is made of this package's own modules (``custom``).
+and ``message`` (with a chat template), and the first that gives the very same tokens, in memory and once it is saved and
+loaded, is taken. Where neither does, the encoder is made of this package's own modules (``custom``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sentence_transformers.base.modules import Normalize, Transformer
 from torch import nn
 
-from st_llm2vec.compilation.chat_layout import with_chat_template
-from st_llm2vec.compilation.prompt_layout import with_prompts
-from st_llm2vec.compilation.proof import CannotSay
+from st_llm2vec.compilation.chat_layout import told_by_messages, with_chat_template
+from st_llm2vec.compilation.prompt_layout import mended_prompts, with_prompts
+from st_llm2vec.compilation.proof import (
+    LOADED_TEXTS,
+    CannotSay,
+    Specification,
+    prove_same_reading,
+    prove_same_tokens,
+    tokenizer_of,
+)
+from st_llm2vec.compilation.reload import Reload, reload_reader
 from st_llm2vec.modules.instruction import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.modules.pooling import SpanPooling
@@ -43,34 +52,78 @@ class Compilation:
     reason: str
 
 
-def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: bool = False) -> Compilation:
+def compile_encoder(
+    transformer: Transformer, config: EncoderConfig, repaired: bool = False, reload: Reload = reload_reader
+) -> Compilation:
     """Choose and build the modules of an encoder.
 
     Args:
         transformer: A stock ``Transformer`` over the decoder, its attention already set and proven.
         config: The encoder.
         repaired: Whether the attention needed a repair that a stock reload would not repeat.
+        reload: Gives a module as its saved folder would be loaded; the proof is about that, and the encoder is made
+            of it.
 
     Returns:
         The modules and how they were chosen.
+
+    Raises:
+        ValueError: If no arrangement reads the decoder's own tokens once it is saved and loaded.
     """
     set_output_layer(transformer, config.layer)
-    if repaired:
-        return _custom(transformer, config, "the attention of this architecture needs a repair at every load")
-    if config.pooling == "latent_attention":
-        return _custom(transformer, config, "latent attention is not a stock module")
     formatter = InstructionFormatter(**config.formatter_config())
+    specification = Specification(config, formatter, tokenizer_of(transformer))
+    if repaired:
+        return _custom(
+            transformer, specification, reload, "the attention of this architecture needs a repair at every load"
+        )
+    if config.pooling == "latent_attention":
+        return _custom(transformer, specification, reload, "latent attention is not a stock module")
     try:
-        modules, prompts = with_prompts(transformer, config, formatter)
+        modules, prompts = with_prompts(transformer, specification, reload)
         return Compilation(_normalized(modules, config), "text", prompts, "prompts give the same tokens")
     except CannotSay as error:
         no_prompt = error
     try:
-        modules, prompts = with_chat_template(transformer, config, formatter)
+        modules, prompts = with_chat_template(transformer, specification, reload)
         return Compilation(_normalized(modules, config), "message", prompts, "a chat template gives the same tokens")
     except CannotSay as error:
         reason = f"a prompt cannot say it: {no_prompt}; a chat template cannot say it: {error}"
-        return _custom(transformer, config, reason)
+        return _custom(transformer, specification, reload, reason)
+
+
+def as_saved(modules: Sequence[nn.Module], config: EncoderConfig, layout: str | None, name: str) -> list[nn.Module]:
+    """Prove that the modules of a folder read and pool what their recipe says, and mend what can be mended.
+
+    Folders of stock modules that versions before 0.2 saved with tokenizers of Transformers' own classes lose what marks
+    the border between instruction and text when they are loaded; it is put back.
+
+    Args:
+        modules: The modules, as they were loaded.
+        config: The encoder.
+        layout: How it was compiled.
+        name: Its name, for the message.
+
+    Returns:
+        The modules, the first one mended if need be.
+
+    Raises:
+        ValueError: If the modules read or pool other tokens.
+    """
+    transformer = cast("Transformer", modules[0])
+    formatter = InstructionFormatter(**config.formatter_config())
+    specification = Specification(config, formatter, tokenizer_of(transformer, name))
+    try:
+        if layout == "text":
+            return [mended_prompts(modules, specification), *modules[1:]]
+        if layout == "message":
+            prove_same_tokens(transformer, specification, told_by_messages(specification, LOADED_TEXTS))
+    except CannotSay as error:
+        raise ValueError(
+            f"{name} pools other tokens than its recipe says ({error}): its tokenizer is not the one that it was made "
+            "with, or the installed Transformers loads it otherwise. Convert its decoder again, with this version."
+        ) from error
+    return list(modules)
 
 
 def set_output_layer(transformer: Transformer, layer: int) -> None:
@@ -83,7 +136,10 @@ def set_output_layer(transformer: Transformer, layer: int) -> None:
     transformer.module_output_name = "token_embeddings"
 
 
-def _custom(transformer: Transformer, config: EncoderConfig, reason: str) -> Compilation:
+def _custom(transformer: Transformer, specification: Specification, reload: Reload, reason: str) -> Compilation:
+    config = specification.config
+    transformer = reload(transformer)
+    prove_same_reading(transformer, specification)
     module = BidirectionalTransformer.from_transformer(transformer, config.attention, config.formatter_config())
     width = transformer.get_embedding_dimension()
     pooling: nn.Module

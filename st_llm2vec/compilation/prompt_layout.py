@@ -8,39 +8,53 @@ bidirectional encoder causally. ``WordWeights`` weighs BOS out of the mean.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import re
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import Pooling, WordWeights
 from tokenizers import Regex, normalizers
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TokenizersBackend
 
-from st_llm2vec.compilation.proof import CannotSay, prove_same_tokens, tokenizer_of
+from st_llm2vec.compilation.proof import (
+    LOADED_TEXTS,
+    PROOF_TEXTS,
+    CannotSay,
+    Case,
+    Specification,
+    prove_same_tokens,
+    tokenizer_of,
+)
+from st_llm2vec.compilation.reload import Reload, reload_reader, with_tokenizer
 from st_llm2vec.modules.instruction import InstructionFormatter, leading_special_ids
-from st_llm2vec.recipes import EncoderConfig
+
+logger = logging.getLogger(__name__)
 
 STOCK_POOLING = {"mean": "mean", "weighted_mean": "weightedmean", "last_token": "lasttoken"}
 
 
 def with_prompts(
-    transformer: Transformer, config: EncoderConfig, formatter: InstructionFormatter
+    transformer: Transformer, specification: Specification, reload: Reload
 ) -> tuple[list[nn.Module], dict[str, str]]:
     """Say the encoder with stock modules and prompts.
 
     Args:
-        transformer: A stock ``Transformer``; its tokenizer's normalizer may be completed.
-        config: The encoder.
-        formatter: Its specification.
+        transformer: A stock ``Transformer``; it is not changed.
+        specification: What the modules are to read and pool.
+        reload: Gives a module as its saved folder would be loaded.
 
     Returns:
         The modules up to the pooling, and the prompts as they are saved.
 
     Raises:
-        CannotSay: If they do not give the specification's tokens.
+        CannotSay: If they do not give the specification's tokens, in memory or from a folder.
     """
-    tokenizer = tokenizer_of(transformer)
+    config, formatter, tokenizer = specification.config, specification.formatter, specification.tokenizer
     bos = leading_special_ids(tokenizer)
     _refuse_other_templates(formatter, bos)
     span = not formatter.template.pools_everything
@@ -49,15 +63,12 @@ def with_prompts(
     drop_bos = span and bool(bos) and config.pooling == "mean"
     if drop_bos and not config.normalize:
         raise CannotSay("without BOS in the mean, stock modules get the direction right but not the length")
-    normalizer = tokenizer.backend_tokenizer.normalizer
     if formatter.instruction_template is not None:
-        instructions = [formatter.bare_instruction(prompt) for prompt in config.prompts.values()]
-        _mark_border(tokenizer, instructions, strip=span)
-    try:
-        prove_same_tokens(transformer, config, formatter, include_prompt=not span, dropped=bos if drop_bos else ())
-    except CannotSay:
-        tokenizer.backend_tokenizer.normalizer = normalizer
-        raise
+        transformer = _with_border(transformer, specification.own_instructions, strip=span)
+    cases, dropped = list(told_by_prompts(specification, PROOF_TEXTS)), bos if drop_bos else ()
+    prove_same_tokens(transformer, specification, cases, include_prompt=not span, dropped=dropped)
+    transformer = reload(transformer)
+    prove_same_tokens(transformer, specification, cases, include_prompt=not span, dropped=dropped)
     modules: list[nn.Module] = [transformer]
     if drop_bos or config.attention == "bidirectional":
         modules.append(MultiVectorMask([]))
@@ -83,24 +94,115 @@ def _refuse_other_templates(formatter: InstructionFormatter, bos: list[int]) -> 
         raise CannotSay("the tokenizer puts several tokens before a text")
 
 
-def _mark_border(tokenizer: PreTrainedTokenizerBase, instructions: list[str], strip: bool) -> None:
-    """Teach the tokenizer the border between instruction and text.
+def mended_prompts(modules: Sequence[nn.Module], specification: Specification) -> Transformer:
+    """Prove that modules with prompts, as a folder gave them, read and pool what they should.
+
+    Args:
+        modules: The encoder's modules.
+        specification: What they are to read and pool.
+
+    Returns:
+        The first module; one with a tokenizer that knows the border again, where the folder's had lost it.
+
+    Raises:
+        CannotSay: If other tokens are read or pooled, and marking the border does not help.
+    """
+    transformer = cast("Transformer", modules[0])
+    pooling = next(module for module in modules if isinstance(module, Pooling))
+    weights = [module for module in modules if isinstance(module, WordWeights)]
+    dropped = [tokenizer_of(transformer).convert_tokens_to_ids(token) for one in weights for token in _weightless(one)]
+    cases = list(told_by_prompts(specification, LOADED_TEXTS))
+    try:
+        prove_same_tokens(transformer, specification, cases, pooling.include_prompt, dropped)
+    except CannotSay:
+        if specification.formatter.instruction_template is None:
+            raise
+        strip = not specification.formatter.template.pools_everything
+        mended = reload_reader(_with_border(transformer, specification.own_instructions, strip))
+        transformer = with_tokenizer(transformer, tokenizer_of(mended))
+        prove_same_tokens(transformer, specification, cases, pooling.include_prompt, dropped)
+        logger.warning(
+            "The tokenizer had lost what marks the border between instruction and text; it was put back. Save the "
+            "encoder again: until then plain Sentence Transformers pools other tokens of instructed texts."
+        )
+    return transformer
+
+
+def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Iterator[Case]:
+    """What must give the specification's tokens.
+
+    An encoder's own instructions are told as they are saved, with a blank at the end, and bare where the tokenizer
+    knows them; others with a blank, by this package, which leaves out blanks that the text begins with.
+
+    Args:
+        specification: The encoder.
+        texts: The texts.
+
+    Yields:
+        The cases.
+    """
+    own = specification.own_instructions
+    for instruction, text in itertools.product(specification.instructions, texts):
+        if not instruction:
+            yield Case(text, "", "")
+        elif instruction in own:
+            yield Case(text, instruction, f"{instruction} ")
+            if is_recognised(instruction):
+                yield Case(text, instruction, instruction)
+        else:
+            yield Case(text.lstrip(" "), instruction, f"{instruction} ")
+
+
+def is_recognised(instruction: str) -> bool:
+    """Whether the tokenizer may know a saved instruction at the start of a string: no text begins like that by chance.
+
+    Args:
+        instruction: The bare instruction.
+    """
+    return not instruction[-1].isalnum() or len(instruction.split()) >= 5
+
+
+def _with_border(transformer: Transformer, instructions: list[str], strip: bool) -> Transformer:
+    """The module with a tokenizer that has been taught the border between instruction and text.
 
     With ``strip``, trailing blanks go, so that a prompt that ends in a blank counts as many tokens alone as it
-    has inside the whole string. And where a saved instruction is passed bare, so that plain Sentence
-    Transformers glues it to the text, the blank between them is put back; instructions of less than five words that
+    has inside the whole string. And behind a saved instruction there is one blank, whether it is passed bare, so that
+    plain Sentence Transformers glues it to the text, or with its blank; instructions of less than five words that
     end in a letter or a digit are left alone, since a text might begin like that and go on.
     """
-    backend = tokenizer.backend_tokenizer
     steps: list[normalizers.Normalizer] = [normalizers.Strip(left=False, right=True)] if strip else []
-    for instruction in instructions:
-        if instruction and (not instruction[-1].isalnum() or len(instruction.split()) >= 5):
-            border = Regex(rf"(?<=\A{re.escape(instruction)})(?=\S)")
-            steps.append(normalizers.Replace(border, " "))
+    for instruction in filter(is_recognised, instructions):
+        steps.append(normalizers.Replace(Regex(rf"(?<=\A{re.escape(instruction)}) *(?=[^ ])"), " "))
+    if not steps:
+        return transformer
+    tokenizer = keeping_its_backend(tokenizer_of(transformer))
+    backend = tokenizer.backend_tokenizer
     if backend.normalizer is not None:
         steps.append(backend.normalizer)
-    if steps:
-        backend.normalizer = normalizers.Sequence(steps)
+    backend.normalizer = normalizers.Sequence(steps)
+    return with_tokenizer(transformer, tokenizer)
+
+
+def keeping_its_backend(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy of a tokenizer, of the one class that loads its backend as it was saved.
+
+    Transformers' classes for families of models (Gemma, Qwen2, GPT-2, Llama and others) make normalizer and
+    pre-tokenizer anew at loading, from what they know of the family.
+    """
+    return TokenizersBackend(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        **tokenizer.special_tokens_map,
+        chat_template=tokenizer.chat_template,
+        model_input_names=tokenizer.model_input_names,
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        clean_up_tokenization_spaces=tokenizer.clean_up_tokenization_spaces,
+    )
+
+
+def _weightless(weights: WordWeights) -> list[str]:
+    return [token for token, weight in weights.word_weights.items() if weight == 0]
 
 
 def _word_weights(tokenizer: PreTrainedTokenizerBase, bos_id: int) -> WordWeights:

@@ -1,10 +1,12 @@
-"""The proof that stock preprocessing reads and pools the same tokens as the specification."""
+"""The proof that stock preprocessing reads and pools the same tokens as the specification, after a reload too."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from sentence_transformers.base.modules import Transformer
@@ -49,6 +51,8 @@ PROOF_TEXTS = (
     "word " * 30 + "end",
 )
 
+LOADED_TEXTS = ("the man was in the house", "(brackets) first")
+
 
 class CannotSay(Exception):
     """An arrangement of stock modules cannot express the encoder; the message says why."""
@@ -62,37 +66,92 @@ def tokenizer_of(transformer: Transformer, name: str = "The model") -> PreTraine
     return tokenizer
 
 
+@dataclass(frozen=True)
+class Specification:
+    """Which tokens each text becomes, and which of them are pooled.
+
+    Args:
+        config: The encoder.
+        formatter: Its templates.
+        tokenizer: The decoder's own tokenizer, as it is before anything is done to it.
+    """
+
+    config: EncoderConfig
+    formatter: InstructionFormatter
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def own_instructions(self) -> list[str]:
+        """The instructions of the encoder's prompts."""
+        return list(filter(None, map(self.formatter.bare_instruction, self.config.prompts.values())))
+
+    @property
+    def instructions(self) -> list[str]:
+        """No instruction, those of the proof, and the encoder's own."""
+        if self.formatter.instruction_template is None:
+            return [""]
+        return list(dict.fromkeys(["", *PROOF_INSTRUCTIONS, *self.own_instructions]))
+
+
+class Case(NamedTuple):
+    """A text with an instruction, and the prompt by which stock modules are told it."""
+
+    text: str
+    instruction: str
+    prompt: str
+
+
 def prove_same_tokens(
     transformer: Transformer,
-    config: EncoderConfig,
-    formatter: InstructionFormatter,
+    specification: Specification,
+    cases: Iterable[Case],
     include_prompt: bool = True,
     dropped: Sequence[int] = (),
 ) -> None:
-    """Compare stock preprocessing with the specification on a battery of instructions and texts.
+    """Compare stock preprocessing with the specification.
 
     Args:
         transformer: The stock ``Transformer``, prepared.
-        config: The encoder.
-        formatter: The specification.
+        specification: What it is to read and pool.
+        cases: What to compare on.
         include_prompt: Whether the stock pooling counts the prompt in.
         dropped: Token ids that stock modules leave out of the mean.
 
     Raises:
         CannotSay: If any token, or what is pooled, differs.
     """
-    instructions: list[str] = [""]
-    if formatter.instruction_template is not None:
-        instructions += [*PROOF_INSTRUCTIONS, *filter(None, map(formatter.bare_instruction, config.prompts.values()))]
+    config, tokenizer = specification.config, specification.tokenizer
     with _without_truncation(transformer):
-        for instruction, text in itertools.product(instructions, PROOF_TEXTS):
-            expected = formatter([text], instruction, tokenizer_of(transformer), UNLIMITED)
-            found = _stock_tokens(transformer, text, instruction, include_prompt, dropped)
+        for text, instruction, prompt in cases:
+            expected = specification.formatter([text], instruction, tokenizer, UNLIMITED)
+            found = _stock_tokens(transformer, text, prompt, include_prompt, dropped)
             where = f"{text[:40]!r} with instruction {instruction!r}"
             if not torch.equal(expected["input_ids"], found["input_ids"]):
                 raise CannotSay(f"the tokens differ for {where}")
             if not torch.equal(_effective(expected["pooling_mask"], config), _effective(found["pooling_mask"], config)):
                 raise CannotSay(f"other tokens are pooled for {where}")
+
+
+def prove_same_reading(transformer: Transformer, specification: Specification) -> None:
+    """Compare what the formatter makes of texts with a module's tokenizer and with the decoder's own.
+
+    Args:
+        transformer: The module, as its folder gives it.
+        specification: What it is to read and pool.
+
+    Raises:
+        ValueError: If any token differs.
+    """
+    formatter, own = specification.formatter, specification.tokenizer
+    for instruction, text in itertools.product(specification.instructions, PROOF_TEXTS):
+        expected = formatter([text], instruction, own, UNLIMITED)
+        found = formatter([text], instruction, tokenizer_of(transformer), UNLIMITED)
+        if any(not torch.equal(expected[name], found[name]) for name in expected):
+            raise ValueError(
+                f"The tokenizer, a {type(own).__name__}, reads {text[:40]!r} otherwise once it is saved and loaded, so "
+                "that a saved encoder would give other vectors. Save the tokenizer to a folder, load it from there, "
+                "see that it reads as it should, and convert with that."
+            )
 
 
 @contextmanager
@@ -108,10 +167,9 @@ def _without_truncation(transformer: Transformer) -> Iterator[None]:
 
 
 def _stock_tokens(
-    transformer: Transformer, text: str, instruction: str, include_prompt: bool, dropped: Sequence[int]
+    transformer: Transformer, text: str, prompt: str, include_prompt: bool, dropped: Sequence[int]
 ) -> dict[str, torch.Tensor]:
     """What stock modules read and pool for one text."""
-    prompt = instruction if "message" in transformer.modality_config or not instruction else f"{instruction} "
     features = transformer.preprocess([text], prompt=prompt or None)
     mask = features["attention_mask"].clone()
     if not include_prompt:

@@ -99,6 +99,11 @@ class Template:
         after = content[index + 1] if index + 1 < len(content) and content[index + 1] not in SLOTS else ""
         return before, after
 
+    @property
+    def separates_by_a_blank(self) -> bool:
+        """Whether nothing but a blank stands between the instruction and the text."""
+        return "{instruction} {text}" in self.words()
+
     def render(self, text: str, instruction: str) -> tuple[str, tuple[int, int], list[tuple[int, int]]]:
         """Fill in the slots.
 
@@ -126,6 +131,9 @@ class InstructionFormatter:
     The whole string is tokenised at once, as the methods' own code does; a token is pooled when one of its
     characters lies between ``{pool}`` and ``{/pool}``. A row that is too long loses the end of its *text*,
     in every copy alike, before the string is built: template, suffix and end-of-text token always stay.
+
+    Where nothing but a blank separates instruction and text, blanks that the text begins with are left out: to those
+    who get the string in one piece, ``"Find it: " + "a text"`` and ``"Find it:" + " a text"`` are the same.
 
     Args:
         template: Template of a bare text, see :meth:`Template.parse`.
@@ -199,8 +207,13 @@ class InstructionFormatter:
                 f"This encoder's template {self.template_string!r} has no place for an instruction, "
                 f"but one was given: {next(filter(None, instructions))!r}. Encode without a prompt."
             )
-        rows = self._tokenize(list(texts), instructions, tokenizer, max_length)
+        rows = self._tokenize(self._behind_blanks(texts, instructions), instructions, tokenizer, max_length)
         return pad_rows(rows, tokenizer)
+
+    def _behind_blanks(self, texts: Sequence[str], instructions: list[str]) -> list[str]:
+        if self.instruction_template is None or not self.instruction_template.separates_by_a_blank:
+            return list(texts)
+        return [text.lstrip(" ") if told else text for text, told in zip(texts, instructions, strict=True)]
 
     def _tokenize(
         self, texts: list[str], instructions: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int

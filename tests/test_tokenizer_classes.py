@@ -1,0 +1,128 @@
+"""What a folder pools, for Transformers' own tokenizer classes: they rebuild themselves when they are loaded."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from st_llm2vec import TextEncoder, convert, load
+from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
+from st_llm2vec.modules.pooling import span_weights
+
+from .conftest import INSTRUCTION, cosine_distance
+from .stand_ins import STAND_INS, stand_in
+
+OTHER = "Given a question, retrieve passages that answer it"
+TEXTS = ["Hello", "(brackets) first", "12 ships left, 3.5", "Étude", " one blank first", "the  cat", "\ttab", "I"]
+# Qwen2's class is loaded for its decoders whatever the folder says, and it drops what a prompt needs.
+CUSTOM = {("qwen2", "llm2vec")}
+
+
+@torch.no_grad()
+def specified(encoder: TextEncoder, decoder: str, texts: list[str], instruction: str) -> np.ndarray:
+    """The specification's vectors: its tokens, by the decoder's own tokenizer, and the mean of what it marks."""
+    config = encoder.manifest.config
+    formatter = InstructionFormatter(**config.formatter_config())
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    vectors = []
+    for text in texts:
+        row = formatter([text], instruction, tokenizer, UNLIMITED)
+        states = encoder.transformer.model(input_ids=row["input_ids"], use_cache=False).last_hidden_state
+        vectors.append((span_weights(row["pooling_mask"], config.pooling).unsqueeze(-1) * states).sum(1)[0].numpy())
+    return np.stack(vectors)
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "sgpt", "e5-mistral"])
+@pytest.mark.parametrize("kind", STAND_INS)
+def test_every_door_gives_the_specified_vectors(tmp_path: Path, kind: str, recipe: str) -> None:
+    decoder = stand_in(kind, tmp_path / "decoder", torch.float32)
+    encoder = convert(decoder, recipe, prompts={"query": INSTRUCTION}, device="cpu")
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    custom = encoder.layout == "custom"
+    if recipe == "llm2vec":
+        assert custom == ((kind, recipe) in CUSTOM)
+    plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=custom, device="cpu")
+    loaded = load(tmp_path / "saved", device="cpu")
+    bare, query = (specified(encoder, decoder, TEXTS, told) for told in ("", INSTRUCTION))
+    other = specified(encoder, decoder, TEXTS, OTHER)
+    for model in (encoder, loaded, plain):
+        assert cosine_distance(model.encode(TEXTS), bare) < 1e-6
+        assert cosine_distance(model.encode_query(TEXTS), query) < 1e-6
+        assert cosine_distance(model.encode(TEXTS, prompt=INSTRUCTION), query) < 1e-6
+    for model in (encoder, loaded):
+        assert cosine_distance(model.encode(TEXTS, prompt=OTHER), other) < 1e-6
+    no_blank_first = [at for at, text in enumerate(TEXTS) if not text.startswith(" ")]
+    texts = [TEXTS[at] for at in no_blank_first]
+    assert cosine_distance(plain.encode(texts, prompt=f"{OTHER} "), other[no_blank_first]) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A decoder with a tokenizer class of its own, and an encoder that was made of it and saved."""
+    folder = tmp_path_factory.mktemp("gemma")
+    decoder = stand_in("gemma", folder / "decoder", torch.float32)
+    encoder = convert(decoder, "llm2vec", prompts={"query": INSTRUCTION}, device="cpu")
+    encoder.save_pretrained(str(folder / "saved"))
+    return decoder, folder / "saved"
+
+
+def test_what_plain_sentence_transformers_saves_again_keeps_its_vectors(
+    saved: tuple[str, Path], tmp_path: Path
+) -> None:
+    plain = SentenceTransformer(str(saved[1]), device="cpu")
+    plain.save_pretrained(str(tmp_path / "again"))
+    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    assert cosine_distance(again.encode_query(TEXTS), plain.encode_query(TEXTS)) < 1e-6
+
+
+def test_the_decoders_own_tokenizer_is_left_as_it_is(saved: tuple[str, Path]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(saved[0])
+    before = tokenizer.backend_tokenizer.to_str()
+    convert(AutoModel.from_pretrained(saved[0]), "llm2vec", tokenizer=tokenizer, prompts={"query": INSTRUCTION})
+    assert tokenizer.backend_tokenizer.to_str() == before
+    assert type(tokenizer).__name__ == "GemmaTokenizer"
+
+
+def test_a_folder_whose_tokenizer_lost_the_border_is_mended(
+    saved: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The version before saved such folders: every instructed text had another vector than at conversion."""
+    expected = load(saved[1], device="cpu").encode_query(TEXTS)
+    lost = shutil.copytree(saved[1], tmp_path / "lost")
+    AutoTokenizer.from_pretrained(saved[0]).save_pretrained(lost)
+    assert cosine_distance(SentenceTransformer(str(lost), device="cpu").encode_query(TEXTS), expected) > 1e-4
+    mended = load(lost, device="cpu")
+    assert "border between instruction and text" in caplog.text
+    mended.save_pretrained(str(tmp_path / "again"))
+    for model in (mended, SentenceTransformer(str(tmp_path / "again"), device="cpu")):
+        assert cosine_distance(model.encode_query(TEXTS), expected) < 1e-6
+
+
+def test_a_folder_with_another_chat_template_is_refused(saved: tuple[str, Path], tmp_path: Path) -> None:
+    convert(saved[0], "prompteol", device="cpu").save_pretrained(str(tmp_path / "saved"))
+    (tmp_path / "saved" / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    with pytest.raises(ValueError, match="pools other tokens than its recipe says"):
+        load(tmp_path / "saved", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["gemma", "generic"])
+def test_added_tokens_are_read(tmp_path: Path, kind: str) -> None:
+    decoder = stand_in(kind, tmp_path / "decoder", torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(decoder)
+    tokenizer.add_tokens([f"<new{number}>" for number in range(80)])
+    model = AutoModelForCausalLM.from_pretrained(decoder)
+    model.resize_token_embeddings(len(tokenizer))
+    encoder = convert(model, "llm2vec", tokenizer=tokenizer, device="cpu")
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    vectors = [model.encode(["a <new79> word"]) for model in (encoder, load(tmp_path / "saved", device="cpu"))]
+    vectors.append(SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(["a <new79> word"]))
+    assert cosine_distance(vectors[0], vectors[1]) < 1e-6
+    assert cosine_distance(vectors[0], vectors[2]) < 1e-6
