@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from tokenizers import AddedToken
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from st_llm2vec import TextEncoder, convert, load
@@ -126,3 +127,22 @@ def test_added_tokens_are_read(tmp_path: Path, kind: str) -> None:
     vectors.append(SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(["a <new79> word"]))
     assert cosine_distance(vectors[0], vectors[1]) < 1e-6
     assert cosine_distance(vectors[0], vectors[2]) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["gemma", "smollm2"])
+def test_blanks_at_either_end_are_read_as_they_are(tmp_path: Path, kind: str) -> None:
+    """Blanks behind an instruction are one; others stay, also before a token that the tokenizer was given as a whole."""
+    decoder = stand_in(kind, tmp_path / "decoder", torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    tokenizer.add_tokens([AddedToken("\n", normalized=False), AddedToken("\t", normalized=False)])
+    tokenizer.save_pretrained(decoder)
+    encoder = convert(decoder, "llm2vec", prompts={"query": INSTRUCTION}, device="cpu")
+    assert encoder.layout == "text"
+    texts = ["the end ", "a \nline", "\ttab", " one blank", "   three blanks"]
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    plain = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    for model in (encoder, plain):
+        assert cosine_distance(model.encode(texts), specified(encoder, decoder, texts, "")) < 1e-6
+        expected = specified(encoder, decoder, texts, INSTRUCTION)
+        for call in (model.encode_query(texts), model.encode(texts, prompt=INSTRUCTION)):
+            assert cosine_distance(call, expected) < 1e-6

@@ -17,7 +17,7 @@ from typing import cast
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import Pooling, WordWeights
-from tokenizers import Regex, normalizers
+from tokenizers import AddedToken, Regex, normalizers
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TokenizersBackend
 
@@ -63,12 +63,8 @@ def with_prompts(
     drop_bos = span and bool(bos) and config.pooling == "mean"
     if drop_bos and not config.normalize:
         raise CannotSay("without BOS in the mean, stock modules get the direction right but not the length")
-    if formatter.instruction_template is not None:
-        transformer = _with_border(transformer, specification.own_instructions, strip=span)
-    cases, dropped = list(told_by_prompts(specification, PROOF_TEXTS)), bos if drop_bos else ()
-    prove_same_tokens(transformer, specification, cases, include_prompt=not span, dropped=dropped)
-    transformer = reload(transformer)
-    prove_same_tokens(transformer, specification, cases, include_prompt=not span, dropped=dropped)
+    dropped = bos if drop_bos else ()
+    transformer = _reader(transformer, specification, PROOF_TEXTS, reload, include_prompt=not span, dropped=dropped)
     modules: list[nn.Module] = [transformer]
     if drop_bos or config.attention == "bidirectional":
         modules.append(MultiVectorMask([]))
@@ -108,23 +104,42 @@ def mended_prompts(modules: Sequence[nn.Module], specification: Specification) -
         CannotSay: If other tokens are read or pooled, and marking the border does not help.
     """
     transformer = cast("Transformer", modules[0])
-    pooling = next(module for module in modules if isinstance(module, Pooling))
+    include_prompt = next(module for module in modules if isinstance(module, Pooling)).include_prompt
     weights = [module for module in modules if isinstance(module, WordWeights)]
     dropped = [tokenizer_of(transformer).convert_tokens_to_ids(token) for one in weights for token in _weightless(one)]
-    cases = list(told_by_prompts(specification, LOADED_TEXTS))
     try:
-        prove_same_tokens(transformer, specification, cases, pooling.include_prompt, dropped)
+        cases = told_by_prompts(specification, LOADED_TEXTS)
+        prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
     except CannotSay:
-        if specification.formatter.instruction_template is None:
-            raise
-        strip = not specification.formatter.template.pools_everything
-        mended = reload_reader(_with_border(transformer, specification.own_instructions, strip))
+        mended = _reader(transformer, specification, LOADED_TEXTS, reload_reader, include_prompt, dropped)
         transformer = with_tokenizer(transformer, tokenizer_of(mended))
-        prove_same_tokens(transformer, specification, cases, pooling.include_prompt, dropped)
         logger.warning(
             "The tokenizer had lost what marks the border between instruction and text; it was put back. Save the "
             "encoder again: until then plain Sentence Transformers pools other tokens of instructed texts."
         )
+    return transformer
+
+
+def _reader(
+    transformer: Transformer,
+    specification: Specification,
+    texts: Sequence[str],
+    reload: Reload,
+    include_prompt: bool,
+    dropped: Sequence[int],
+) -> Transformer:
+    """The module with a tokenizer that knows the border, as its folder gives it, proven.
+
+    Raises:
+        CannotSay: If other tokens are read or pooled, in memory or from a folder.
+    """
+    if specification.formatter.instruction_template is not None:
+        instructions = list(filter(is_recognised, specification.own_instructions))
+        transformer = _with_border(transformer, instructions, blank=not include_prompt)
+    cases = list(told_by_prompts(specification, texts))
+    prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
+    transformer = reload(transformer)
+    prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
     return transformer
 
 
@@ -154,7 +169,9 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
 
 
 def is_recognised(instruction: str) -> bool:
-    """Whether the tokenizer may know a saved instruction at the start of a string: no text begins like that by chance.
+    """Whether the tokenizer may know a saved instruction at the start of a string.
+
+    One of less than five words that ends in a letter or a digit is left alone: a text might begin like that and go on.
 
     Args:
         instruction: The bare instruction.
@@ -162,25 +179,33 @@ def is_recognised(instruction: str) -> bool:
     return not instruction[-1].isalnum() or len(instruction.split()) >= 5
 
 
-def _with_border(transformer: Transformer, instructions: list[str], strip: bool) -> Transformer:
+def _with_border(transformer: Transformer, instructions: list[str], blank: bool) -> Transformer:
     """The module with a tokenizer that has been taught the border between instruction and text.
 
-    With ``strip``, trailing blanks go, so that a prompt that ends in a blank counts as many tokens alone as it
-    has inside the whole string. And behind a saved instruction there is one blank, whether it is passed bare, so that
-    plain Sentence Transformers glues it to the text, or with its blank; instructions of less than five words that
-    end in a letter or a digit are left alone, since a text might begin like that and go on.
+    With ``blank``, the token of a lone blank is a special one: stock modules do not count a special token at the end of
+    a prompt, and this one is part of the text's first token where a text follows. And behind an instruction there is
+    one blank, whether it is passed bare, so that plain Sentence Transformers glues it to the text, or with its blank.
     """
-    steps: list[normalizers.Normalizer] = [normalizers.Strip(left=False, right=True)] if strip else []
-    for instruction in filter(is_recognised, instructions):
-        steps.append(normalizers.Replace(Regex(rf"(?<=\A{re.escape(instruction)}) *(?=[^ ])"), " "))
-    if not steps:
+    if not blank and not instructions:
         return transformer
     tokenizer = keeping_its_backend(tokenizer_of(transformer))
+    if blank:
+        _make_blank_special(tokenizer)
     backend = tokenizer.backend_tokenizer
-    if backend.normalizer is not None:
-        steps.append(backend.normalizer)
-    backend.normalizer = normalizers.Sequence(steps)
+    borders = (Regex(rf"(?<=\A{re.escape(instruction)}) *") for instruction in instructions)
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(border, " ") for border in borders]
+    if steps:
+        backend.normalizer = normalizers.Sequence([*steps, *([backend.normalizer] if backend.normalizer else [])])
     return with_tokenizer(transformer, tokenizer)
+
+
+def _make_blank_special(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make a special token of the one that a blank at the end becomes; as a text it is matched standing alone only."""
+    bare, told = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a:", "a: "))
+    if told[:-1] != bare:
+        raise CannotSay("a blank at the end of a prompt is no token of its own")
+    blank = AddedToken(tokenizer.convert_ids_to_tokens(told[-1]), special=True, normalized=False, single_word=True)
+    tokenizer.add_special_tokens({"extra_special_tokens": [blank]}, replace_extra_special_tokens=False)
 
 
 def keeping_its_backend(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -47,6 +47,11 @@ PROOF_TEXTS = (
     " leading blank",
     "UPPER CASE",
     "camelCaseWord",
+    "a blank at the end ",
+    "a line \nand another",
+    "two  blanks,   three",
+    "a <b>bold</b> word",
+    "Ġanni u Ġorġ",
     "x" * 70,
     "word " * 30 + "end",
 )
