@@ -75,7 +75,8 @@ def require_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenize
     Raises:
         ValueError: If a text could become such a token.
     """
-    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr, operator]
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
     if len(tokenizer) <= rows:
         return
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -92,6 +92,8 @@ def require_readable(folder: Path, source: str | Path) -> None:
             require_fields(read_json(folder / name, source), fields, name, source)
     if (folder / INDEX).is_file():
         _require_shards(folder, source)
+    if (folder / "sentence_bert_config.json").is_file():
+        _require_modalities(read_json(folder / "sentence_bert_config.json", source).get("modality_config"), source)
 
 
 def read_modules(folder: Path, source: str | Path) -> list[dict[str, Any]]:
@@ -118,23 +120,31 @@ def read_modules(folder: Path, source: str | Path) -> list[dict[str, Any]]:
             )
         settings = folder / path / "config.json"
         if entry["path"] and settings.is_file():
-            require_fields(read_json(settings, source), {}, f"{path}/config.json", source)
+            require_fields(read_json(settings, source, f"{path}/config.json"), {}, f"{path}/config.json", source)
     return entries
 
 
-def read_json(path: Path, source: str | Path) -> Any:
+def read_json(path: Path, source: str | Path, name: str | None = None) -> Any:
     """Read a JSON file of a folder.
+
+    Args:
+        path: The file.
+        source: The folder's name, for the message.
+        name: The file's name there, if it is not in the folder itself.
+
+    Returns:
+        What it holds.
 
     Raises:
         ValueError: If it is not there, a git-lfs pointer or no JSON.
     """
     if not path.is_file():
-        raise ValueError(f"{source} has no {path.name}, so it is incomplete; {AGAIN}.")
+        raise ValueError(f"{source} has no {name or path.name}, so it is incomplete; {AGAIN}.")
     refuse_pointer(path, source)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} of {source} is not valid JSON ({error}); {AGAIN}.") from error
+        raise ValueError(f"{name or path.name} of {source} is not valid JSON ({error}); {AGAIN}.") from error
 
 
 def require_fields(data: Any, fields: Mapping[str, Kinds], name: str, source: str | Path) -> None:
@@ -180,6 +190,17 @@ def _require_shards(folder: Path, source: str | Path) -> None:
     if missing:
         raise ValueError(
             f"{source} lacks {len(missing)} of its {len(shards)} shards (the first is {missing[0]}); download it again."
+        )
+
+
+def _require_modalities(modalities: Any, source: str | Path) -> None:
+    if modalities is not None and not (
+        isinstance(modalities.get("text"), dict)
+        and all(isinstance(one, dict) and {"method", "method_output_name"} <= set(one) for one in modalities.values())
+    ):
+        raise ValueError(
+            f"sentence_bert_config.json of {source} must say in modality_config how texts are read, with a method and a "
+            f"method_output_name; it says {modalities!r:.80}; {AGAIN}."
         )
 
 

@@ -46,7 +46,7 @@ def load(
     token: str | bool | None = None,
     cache_folder: str | None = None,
     local_files_only: bool = False,
-    verify: bool = False,
+    verify: bool | None = False,
     prompts: Mapping[str, str] | None = None,
     default_prompt_name: str | None = None,
     similarity_fn_name: str | None = None,
@@ -78,7 +78,7 @@ def load(
         cache_folder: Where downloads are kept.
         local_files_only: Whether to stay off the network.
         verify: Whether to compare the sha256 of weights and tokenizer with those that were kept when the folder was
-            saved; about a second for a gigabyte or two.
+            saved, in a second or two for a gigabyte; ``None`` does so where they were kept.
         prompts: Prompts by name, beside the saved ones or in their place.
         default_prompt_name: The prompt of a plain ``encode``; the saved one if not given.
         similarity_fn_name: As for ``SentenceTransformer``; the saved one if not given.
@@ -110,20 +110,22 @@ def load(
         raise ValueError(
             f"modules.json of {path_or_id} begins with {entries[0]['type']!r}, and not with a Transformer."
         )
-    check_version_requirements(settings.get("requirements"), source=str(path_or_id))
+    _check_settings(settings, path_or_id)
     manifest = Manifest.read(folder)
-    if verify:
-        verify_checksums(folder, manifest.checksums if manifest is not None else {}, path_or_id)
+    kept = manifest.checksums if manifest is not None else {}
+    if verify or (verify is None and kept):
+        verify_checksums(folder, kept, path_or_id)
     further = dict(model_kwargs or {})
     own = {
-        "dtype": dtype if dtype is not None else further.pop("dtype", further.pop("torch_dtype", None)),
+        "dtype": dtype or further.get("dtype", further.get("torch_dtype")),
         "attn_implementation": attn_implementation,
         "quantization_config": quantization_config or further.get("quantization_config"),
     }
     quantized = own["quantization_config"] is not None or _stored_quantized(folder, entries)
     own["dtype"] = resolve_dtype(own["dtype"], device, quantized)
     arguments = {
-        "model_kwargs": further | {key: value for key, value in own.items() if value is not None},
+        "model_kwargs": {key: value for key, value in further.items() if key != "torch_dtype"}
+        | {key: value for key, value in own.items() if value is not None},
         "processor_kwargs": {**(processor_kwargs or {}), **(tokenizer_kwargs or {})},
         "config_kwargs": dict(config_kwargs or {}),
     }
@@ -134,7 +136,6 @@ def load(
         prompts={**(settings.get("prompts") or {}), **(prompts or {})},
         default_prompt_name=default_prompt_name or settings.get("default_prompt_name"),
         similarity_fn_name=similarity_fn_name or settings.get("similarity_fn_name"),
-        truncate_dim=settings.get("truncate_dim") if truncate_dim is None else truncate_dim,
         model_card_data=model_card_data,
         manifest=manifest,
     )
@@ -144,6 +145,7 @@ def load(
     require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, path_or_id)
     encoder.prove_attention(str(path_or_id))
     _require_agreement(encoder, path_or_id)
+    _truncate(encoder, settings.get("truncate_dim") if truncate_dim is None else truncate_dim)
     return encoder
 
 
@@ -163,20 +165,35 @@ def _refuse_foreign(backend: str, trust_remote_code: bool, *arguments: Mapping[s
         raise ValueError("An encoder is put on one device: leave device_map out and give device instead.")
 
 
+def _check_settings(settings: dict[str, Any], source: str | Path) -> None:
+    """Refuse what is no prompt, and libraries that are older than the encoder needs."""
+    wrong = [name for name, text in (settings.get("prompts") or {}).items() if not isinstance(text, str | None)]
+    if wrong:
+        raise ValueError(f"config_sentence_transformers.json of {source} has a prompt {wrong[0]!r} that is no text.")
+    requirements = settings.get("requirements") or {}
+    if not all(isinstance(one, dict) for one in requirements.values()):
+        raise ValueError(f"config_sentence_transformers.json of {source} has requirements without a specifier.")
+    check_version_requirements(requirements, source=str(source))
+
+
 def _require_agreement(encoder: TextEncoder, source: str | Path) -> None:
-    """Raise if the modules are not those of the manifest, or fewer dimensions are there than are to be kept."""
+    """Raise if the modules are not those of the manifest."""
     found = disagreements(encoder)
     if found:
         raise ValueError(
             f"{source} is not what its st_llm2vec.json says: {found[0]}. A file of the folder was changed since it was saved; "
             "restore it, or save the encoder again. A folder of your own making needs no st_llm2vec.json: remove it."
         )
-    whole = encoder.transformer.get_embedding_dimension()
-    kept = encoder.truncate_dim
-    if kept is not None and not (isinstance(kept, int) and 0 < kept <= whole):
+
+
+def _truncate(encoder: TextEncoder, dimensions: int | None) -> None:
+    """Keep the first dimensions only, as many as there are at most."""
+    whole = encoder.get_embedding_dimension()
+    if dimensions is not None and not (isinstance(dimensions, int) and 0 < dimensions <= (whole or dimensions)):
         raise ValueError(
-            f"truncate_dim={kept!r} must be a number of dimensions from 1 to {whole}, those of the vectors."
+            f"truncate_dim={dimensions!r} must be a number of dimensions from 1 to {whole}, those of the vectors."
         )
+    encoder.truncate_dim = dimensions
 
 
 def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) -> Path:
@@ -220,7 +237,7 @@ def _load_modules(
 ) -> list[Module]:
     modules = []
     for cls, entry in zip(classes, entries, strict=True):
-        given = {name: dict(values) for name, values in arguments.items()}
+        given: dict[str, Any] = {name: dict(values) for name, values in arguments.items()}
         try:
             modules.append(cls.load(str(folder), subfolder=entry["path"], **given, **hub))
         except CausalAttentionError:
@@ -234,7 +251,7 @@ def _load_modules(
 
 def _unreadable(folder: Path) -> str:
     """Which of a transformer's files it is that cannot be read; empty if it is none of those with settings."""
-    readers = {"config.json": AutoConfig, "tokenizer.json, tokenizer_config.json": AutoTokenizer}
+    readers: dict[str, Any] = {"config.json": AutoConfig, "tokenizer.json, tokenizer_config.json": AutoTokenizer}
     for files, reader in readers.items():
         try:
             reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
