@@ -15,6 +15,7 @@ from st_llm2vec.modules.instruction import SLOT, InstructionFormatter
 
 Attention = Literal["bidirectional", "causal"]
 PoolingName = Literal["mean", "weighted_mean", "last_token", "latent_attention"]
+STOCK_POOLING = {"mean": "mean", "weighted_mean": "weightedmean", "last_token": "lasttoken"}  # stock Pooling's names
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError
 from sentence_transformers.base.modules import Transformer
 from transformers import (
     AutoConfig,
@@ -18,8 +15,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
+from st_llm2vec.checkpoints.agreement import require_tokenizer_fits
+from st_llm2vec.checkpoints.completeness import judge_report, without_reports
+from st_llm2vec.checkpoints.files import require_readable
+from st_llm2vec.checkpoints.finite import require_finite
+from st_llm2vec.compilation.proof import tokenizer_of
+from st_llm2vec.compilation.reload import as_stock, preloaded
 from st_llm2vec.precision import resolve_dtype
 
 
@@ -49,9 +51,13 @@ def load_transformer(
     """
     model = load_model(name, dtype, attn_implementation, hub, quantization_config, device)
     try:
-        return _around(model, name, {**hub, "trust_remote_code": False})
-    except OSError as error:
-        raise ValueError(f"{name} has no tokenizer that could be loaded: {error}") from error
+        transformer = _around(model, name, {**hub, "trust_remote_code": False})
+    except Exception as error:  # The tokenizers library raises bare exceptions for files that it cannot read.
+        raise ValueError(
+            f"{name} has no tokenizer that could be loaded (tokenizer.json, tokenizer_config.json): {error}"
+        ) from error
+    require_tokenizer_fits(model, tokenizer_of(transformer, name), name)
+    return transformer
 
 
 def load_model(
@@ -69,10 +75,12 @@ def load_model(
     _refuse_adapter(name)
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} has no config.json, so it is not a model's folder. Give the folder that holds one.")
+    if Path(name).is_dir():
+        require_readable(Path(name), name)
     try:
         config = AutoConfig.from_pretrained(name, **hub)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name} could not be read as a Transformers model: {error}") from error
+    except Exception as error:  # A field of the wrong type raises what the configuration's own checks raise.
+        raise ValueError(f"{name} could not be read as a Transformers model (config.json): {error}") from error
     if getattr(config, "st_llm2vec_layout", None) == "text":
         raise ValueError(
             f"{name} is an encoder that this package made, and its tokenizer has been taught its prompts. Load it with "
@@ -121,6 +129,8 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
             raise ValueError("A loaded model without a source needs its tokenizer too: convert(model, tokenizer=...).")
         tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path, trust_remote_code=False)
     body = cast("PreTrainedModel", model.base_model)
+    require_finite(body, body.config._name_or_path or type(model).__name__)
+    require_tokenizer_fits(body, tokenizer, body.config._name_or_path or type(model).__name__)
     with tempfile.TemporaryDirectory() as folder:
         body.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -135,14 +145,10 @@ def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedMod
             if report["missing_keys"] and config.get_text_config(decoder=True).tie_word_embeddings:
                 whole, report = cast("tuple[Any, Any]", AutoModelForCausalLM.from_pretrained(name, **options))
                 model = whole.base_model
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # Sizes that cannot be, shards that are damaged: each library raises its own.
         raise ValueError(f"{name} could not be loaded: {error}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"{name} lacks {len(missing)} of the model's weights (the first is {missing[0]}); they would be random. "
-            "The checkpoint is incomplete or of another architecture than its config.json says."
-        )
+    judge_report(model, report, name)
+    require_finite(model, name)
     return model
 
 
@@ -156,31 +162,3 @@ def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transfo
         module_output_name="token_embeddings",
     )
     return as_stock(transformer, model)
-
-
-def preloaded(model: PreTrainedModel) -> type[Transformer]:
-    """A stock ``Transformer`` that takes a model in memory for the one that it is told to load."""
-
-    class Preloaded(Transformer):
-        def _load_model(self, *args: Any, **kwargs: Any) -> PreTrainedModel:
-            return model
-
-    return Preloaded
-
-
-def as_stock(transformer: Transformer, model: PreTrainedModel) -> Transformer:
-    """Make what :func:`preloaded` gave a stock ``Transformer`` by its class too."""
-    transformer.__class__ = Transformer
-    transformer._configure_use_cache(model.config, {})
-    return transformer
-
-
-@contextmanager
-def without_reports() -> Iterator[None]:
-    """Silence Transformers' own report of missing and unused weights: it is read and judged here."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)

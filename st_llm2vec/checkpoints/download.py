@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,9 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from st_llm2vec.checkpoints.checksums import sha256
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
-CHUNK = 2**24
 
 
 def download(name: str, **options: Any) -> Path:
@@ -38,7 +38,7 @@ def download(name: str, **options: Any) -> Path:
         folder = Path(snapshot_download(name, **options))
     for file in folder.rglob("*.safetensors"):
         blob = file.resolve()
-        if SHA256.fullmatch(blob.name) and blob.stat().st_mtime >= started and _sha256(blob) != blob.name:
+        if SHA256.fullmatch(blob.name) and blob.stat().st_mtime >= started and sha256(blob) != blob.name:
             _remove([blob, file])
             raise ValueError(
                 f"{file.relative_to(folder)} of {name} was corrupted on the way: its sha256 is not the one that the Hub "
@@ -56,14 +56,6 @@ def connection_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise OSError(f"the connection broke off ({type(error).__name__}: {error})") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _remove(paths: Sequence[Path]) -> None:

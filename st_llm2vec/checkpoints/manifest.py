@@ -8,10 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from st_llm2vec.checkpoints.checksums import checksums
+from st_llm2vec.checkpoints.files import LIST, MAP, TEXT, read_json, require_fields
 from st_llm2vec.recipes import EncoderConfig
 
 MANIFEST_NAME = "st_llm2vec.json"
 FORMAT = 1
+SHAPE = {
+    "config": MAP,
+    "base": MAP,
+    "layout": TEXT,
+    "reason": TEXT,
+    "attention": MAP,
+    "stages": LIST,
+    "checksums": MAP,
+}
 
 
 @dataclass
@@ -25,6 +36,8 @@ class Manifest:
         reason: Why it was compiled like that.
         attention: The attention probe's result.
         stages: What it was trained on, stage by stage.
+        checksums: The sha256 of the files of weights and of the tokenizer in the folder that it was read from, by path;
+            empty where an earlier version saved it.
     """
 
     config: EncoderConfig
@@ -33,10 +46,12 @@ class Manifest:
     reason: str = ""
     attention: dict[str, Any] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    checksums: dict[str, str] = field(default_factory=dict, compare=False)
 
     def write(self, folder: str | Path) -> None:
-        """Write ``st_llm2vec.json`` into the folder."""
+        """Write ``st_llm2vec.json`` into a folder whose other files are final, with their checksums."""
         data = {"format": FORMAT, **dataclasses.asdict(self), "config": self.config.to_dict()}
+        data["checksums"] = checksums(Path(folder))
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         (Path(folder) / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
@@ -51,10 +66,13 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path, folder)
+            require_fields(data, SHAPE, MANIFEST_NAME, folder)
             if data["format"] > FORMAT:
                 raise ValueError("it was written by a newer st_llm2vec; upgrade with `pip install -U st-llm2vec`")
+            if not all(isinstance(digest, str) for digest in data.get("checksums", {}).values()):
+                raise ValueError("its checksums are no texts")
             known = {field.name for field in dataclasses.fields(cls)} & set(data)
             return cls(**{name: data[name] for name in known} | {"config": EncoderConfig.from_dict(data["config"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} cannot be read: {error}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} cannot be read: {str(error).rstrip('.')}.") from error

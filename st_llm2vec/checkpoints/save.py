@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.base.modules.module import Module
 
+from st_llm2vec.checkpoints.agreement import disagreements, require_tokenizer_fits
+from st_llm2vec.checkpoints.finite import require_finite
 from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
 from st_llm2vec.checkpoints.module_file import MODULE_NAME, module_file_text
 from st_llm2vec.checkpoints.output_head import HEAD_FILE, write_head
@@ -51,10 +53,14 @@ def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]
         write: Writes what Sentence Transformers writes into the folder it is given.
 
     Raises:
-        ValueError: If the encoder is not what its manifest says, or holds an adapter whose base would be lost.
+        ValueError: If the encoder is not what its manifest says, has a weight that is not finite, or holds an adapter
+            whose base would be lost.
     """
     refuse_wrong_attention(encoder)
     refuse_lost_base(encoder, path)
+    refuse_disagreement(encoder)
+    require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, "the encoder")
+    require_finite(encoder, "The encoder")
     exists = path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=path if exists else path.parent, prefix=".saving-"))
@@ -63,6 +69,8 @@ def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]
         fresh.mkdir()
         write(fresh)
         complete_folder(encoder, fresh)
+        if encoder.manifest is not None:
+            encoder.manifest.write(fresh)  # the last file, since it has the checksums of the others
         for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)
         if exists:
@@ -80,6 +88,16 @@ def refuse_wrong_attention(encoder: TextEncoder) -> None:
         raise ValueError(
             f"The encoder is meant to be {encoder.manifest.config.attention}, but its model's configuration says "
             f"{found}; something changed it since. Set it back with st_llm2vec.set_attention, then save."
+        )
+
+
+def refuse_disagreement(encoder: TextEncoder) -> None:
+    """Raise if the modules are not those that the manifest would be saved to describe."""
+    found = disagreements(encoder)
+    if found:
+        raise ValueError(
+            f"The encoder is not what its manifest says: {found[0]}. Set it back, or convert the decoder with a recipe that "
+            "says what you want; an encoder of your own making is saved without a manifest (encoder.manifest = None)."
         )
 
 
@@ -103,11 +121,9 @@ def refuse_lost_base(encoder: TextEncoder, path: Path) -> None:
 
 
 def complete_folder(encoder: TextEncoder, folder: Path) -> None:
-    """Add what stock saving never writes: the requirements, the manifest, the module file, an adapter's base flag."""
+    """Add what stock saving never writes, but for the manifest: requirements, head, module file, an adapter's base flag."""
     _require_bidirectional_reader(encoder, folder)
     write_head(encoder.transformer, folder)
-    if encoder.manifest is not None:
-        encoder.manifest.write(folder)
     modules_path = folder / "modules.json"
     modules = json.loads(modules_path.read_text(encoding="utf-8"))
     if (folder / "adapter_config.json").is_file():

@@ -1,19 +1,15 @@
-"""Are these the weights, and are they all there?"""
+"""Are these the weights?"""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 SAMPLE = 256
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
 @torch.no_grad()
@@ -42,33 +38,3 @@ def forget_loaded_names(model: PreTrainedModel) -> None:
     merged, or a part of a checkpoint was taken, that would write names that no reader finds.
     """
     model._weight_conversions = None  # type: ignore[assignment]
-
-
-def require_all_weights(folder: Path, model: PreTrainedModel, source: str | Path) -> None:
-    """Raise if the folder's safetensors lack weights of the model, which would then be random.
-
-    Args:
-        folder: The encoder's folder; one that holds only an adapter is left to PEFT.
-        model: The model that was loaded from it.
-        source: Its name, for the message.
-
-    Raises:
-        ValueError: If weights are missing, or a file cannot be read.
-    """
-    if (folder / "adapter_config.json").is_file():
-        return
-    files = sorted(file for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
-    stored: set[str] = set()
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                stored |= set(tensors.keys())
-        except SafetensorError as error:
-            raise ValueError(f"{file.name} of {source} cannot be read ({error}); save or download it again.") from error
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    missing = sorted(set(model.state_dict()) - stored - tied)
-    if files and missing:
-        raise ValueError(
-            f"{source} lacks {len(missing)} of the model's weights (the first is {missing[0]}); they would be random. "
-            "Save or download it again."
-        )

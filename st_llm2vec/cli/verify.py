@@ -1,4 +1,4 @@
-"""``st-llm2vec verify``: does this copy of a published model give what its authors published?"""
+"""``st-llm2vec verify``: is a folder what was saved, and does a copy of a published model give what its authors published?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from st_llm2vec.console import output, plain_table, quiet, say
 
 if TYPE_CHECKING:
     from st_llm2vec.encoder import TextEncoder
-    from st_llm2vec.references import Verification
+    from st_llm2vec.importing.source import Source
+    from st_llm2vec.references import Reference, Verification
 
 
 @app.command()
@@ -37,11 +38,13 @@ def verify(
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a model that you have with the values its authors published; without MODEL, list what is known.
+    """Verify an encoder's folder, or compare a published model with its authors' values; without MODEL, list what is known.
 
-    The exit code is 1 where a value is farther away than the tolerance.
+    The weights and the tokenizer of an encoder's folder are compared, bit by bit, with what was saved, its modules and its
+    attention with what it says of itself. The exit code is 1 where something differs, or is farther from the authors' values
+    than the tolerance.
     """
-    from st_llm2vec.references import ExpectedVectors, find_reference, references, verify_similarities, verify_vectors
+    from st_llm2vec.references import ExpectedVectors, references, verify_similarities, verify_vectors
 
     if model is None:
         names = list(references())
@@ -50,12 +53,17 @@ def verify(
     check_dtype(dtype)
     if expected is not None and reference is not None:
         raise ValueError("Give --expected or --reference, not both.")
-    wanted = find_reference(reference or model) if expected is None else ExpectedVectors.read(expected)
+    checkpoint = _fetch(model, revision)
+    wanted = _wanted(checkpoint, reference) if expected is None else ExpectedVectors.read(expected)
     quiet()
     if not as_json:
         say(f"Loading {model} …")
         say_dtype(dtype, device)
-    encoder = _open(model, recipe, {"mntp": mntp, "base": base}, dtype=dtype, device=device, revision=revision)
+    parts: dict[str, Any] = {"mntp": mntp, "base": base}
+    encoder = _open(checkpoint, recipe, parts, dtype=dtype, device=device, revision=revision)
+    if wanted is None:
+        print_json({"model": model, **_of_itself(encoder), "passed": True}) if as_json else _show_folder(model, encoder)
+        return
     if isinstance(wanted, ExpectedVectors):
         found = verify_vectors(encoder, wanted, tolerance)
     else:
@@ -65,17 +73,67 @@ def verify(
         raise typer.Exit(1)
 
 
-def _open(model: str, recipe: str | None, parts: dict[str, str | None], **options: Any) -> TextEncoder:
-    """An encoder is loaded, a published checkpoint imported."""
-    from st_llm2vec.checkpoints.load import load
-    from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
-    from st_llm2vec.importing import from_published
+def _fetch(model: str, revision: str | None) -> Source:
     from st_llm2vec.importing.source import fetch
 
-    revision = {"revision": options["revision"]} if options["revision"] else {}
-    if fetch(model, revision).has(MANIFEST_NAME):
-        return load(model, **options)
-    return from_published(model, recipe, **parts, **options)
+    return fetch(model, {"revision": revision} if revision else {})
+
+
+def _wanted(checkpoint: Source, reference: str | None) -> Reference | None:
+    """The published values to compare with; none for an encoder's folder that is to be held against itself."""
+    from st_llm2vec.references import find_reference
+
+    try:
+        return find_reference(reference or checkpoint.name)
+    except ValueError:
+        if reference is None and checkpoint.has("modules.json"):
+            return None
+        raise
+
+
+def _open(checkpoint: Source, recipe: str | None, parts: dict[str, Any], **options: Any) -> TextEncoder:
+    """An encoder is loaded, and held against what was saved; a published checkpoint is imported."""
+    from st_llm2vec.checkpoints.load import load
+    from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
+    from st_llm2vec.importing import detect_recipe, from_published
+
+    if checkpoint.has(MANIFEST_NAME):
+        return load(checkpoint.name, verify=None, **options)
+    if recipe is None and checkpoint.has("modules.json"):
+        try:
+            detect_recipe(checkpoint)
+        except ValueError:
+            return load(checkpoint.name, **options)
+    return from_published(checkpoint.name, recipe, **parts, **options)
+
+
+def _of_itself(encoder: TextEncoder) -> dict[str, Any]:
+    """What was held against each other when the encoder was loaded, all of which agreed."""
+    manifest = encoder.manifest
+    adapters = getattr(encoder.transformer.model, "peft_config", None) or {}
+    return {
+        "checksums": sorted(manifest.checksums) if manifest is not None else [],
+        "manifest": manifest is not None,
+        "recipe": manifest.config.name if manifest is not None else None,
+        "weights": sum(1 for _ in encoder.parameters()),
+        "base": next((one.base_model_name_or_path for one in adapters.values()), None),
+    }
+
+
+def _show_folder(model: str, encoder: TextEncoder) -> None:
+    found = _of_itself(encoder)
+    if found["checksums"]:
+        say(f"sha256: {', '.join(found['checksums'])} are what was saved, to the bit.")
+    else:
+        say("sha256: there is no checksum; an earlier version or plain Sentence Transformers saved the folder.")
+    if found["base"]:
+        say(f"sha256: the adapter's base, {found['base']}, is not part of the folder and was not compared.")
+    say(f"weights: {found['weights']} tensors, none missing, none unused, all finite.")
+    if found["manifest"]:
+        say(f"modules: they are what st_llm2vec.json says of the recipe {found['recipe']}.")
+    else:
+        say("modules: there is no st_llm2vec.json to hold them against.")
+    output.print(Text(f"{model} is what it says.", style="bold green"), soft_wrap=True)
 
 
 def _show(found: Verification) -> None:

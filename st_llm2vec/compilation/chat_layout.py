@@ -18,10 +18,10 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from st_llm2vec.compilation.prompt_layout import STOCK_POOLING
 from st_llm2vec.compilation.proof import PROOF_TEXTS, CannotSay, Case, Specification, prove_same_tokens, tokenizer_of
 from st_llm2vec.compilation.reload import Reload, with_tokenizer
 from st_llm2vec.modules.instruction import InstructionFormatter, Template, leading_special_ids
+from st_llm2vec.recipes import STOCK_POOLING
 
 READS_MESSAGES = (
     "{%- set turn = namespace(text='', instruction='') -%}"

@@ -32,10 +32,9 @@ from st_llm2vec.compilation.proof import (
 )
 from st_llm2vec.compilation.reload import Reload, reload_reader, with_tokenizer
 from st_llm2vec.modules.instruction import InstructionFormatter, leading_special_ids
+from st_llm2vec.recipes import STOCK_POOLING
 
 logger = logging.getLogger(__name__)
-
-STOCK_POOLING = {"mean": "mean", "weighted_mean": "weightedmean", "last_token": "lasttoken"}
 
 
 def with_prompts(
@@ -106,7 +105,7 @@ def mended_prompts(modules: Sequence[nn.Module], specification: Specification) -
     transformer = cast("Transformer", modules[0])
     include_prompt = next(module for module in modules if isinstance(module, Pooling)).include_prompt
     weights = [module for module in modules if isinstance(module, WordWeights)]
-    dropped = [tokenizer_of(transformer).convert_tokens_to_ids(token) for one in weights for token in _weightless(one)]
+    dropped = [one.vocab.index(token) for one in weights for token in _weightless(one)]
     try:
         cases = told_by_prompts(specification, LOADED_TEXTS)
         prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
@@ -204,7 +203,8 @@ def _make_blank_special(tokenizer: PreTrainedTokenizerBase) -> None:
     bare, told = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a:", "a: "))
     if told[:-1] != bare:
         raise CannotSay("a blank at the end of a prompt is no token of its own")
-    blank = AddedToken(tokenizer.convert_ids_to_tokens(told[-1]), special=True, normalized=False, single_word=True)
+    name = str(tokenizer.convert_ids_to_tokens(told[-1]))
+    blank = AddedToken(name, special=True, normalized=False, single_word=True)
     tokenizer.add_special_tokens({"extra_special_tokens": [blank]}, replace_extra_special_tokens=False)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 from sentence_transformers.base.modules import Transformer
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from st_llm2vec.checkpoints.decoder import as_stock, preloaded, without_reports
+from st_llm2vec.checkpoints.completeness import without_reports
 
 Reload = Callable[[Transformer], Transformer]
 
@@ -49,3 +50,20 @@ def with_tokenizer(transformer: Transformer, tokenizer: PreTrainedTokenizerBase)
     made.processor = made.input_formatter.processor = tokenizer
     made._prompt_length_mapping = {}
     return made
+
+
+def preloaded(model: PreTrainedModel) -> type[Transformer]:
+    """A stock ``Transformer`` that takes a model in memory for the one that it is told to load."""
+
+    class Preloaded(Transformer):
+        def _load_model(self, *args: Any, **kwargs: Any) -> PreTrainedModel:
+            return model
+
+    return Preloaded
+
+
+def as_stock(transformer: Transformer, model: PreTrainedModel) -> Transformer:
+    """Make what :func:`preloaded` gave a stock ``Transformer`` by its class too."""
+    transformer.__class__ = Transformer
+    transformer._configure_use_cache(model.config, {})
+    return transformer

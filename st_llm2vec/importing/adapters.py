@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_di
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from st_llm2vec.checkpoints.finite import require_finite
 from st_llm2vec.importing.source import Source, readable
 
 CONFIG = "adapter_config.json"
@@ -101,6 +102,7 @@ def merge_adapter(model: PreTrainedModel, adapter: Adapter, base: str) -> PreTra
         raise _other_base(adapter, base, f"{error}") from error
     expected = {name: tuple(one.shape) for name, one in get_peft_model_state_dict(attached).items()}
     _compare(expected, weights, adapter, base)
+    require_finite(weights, f"The adapter {adapter.source.name}")
     set_peft_model_state_dict(attached, weights)
     merged: Any = attached.merge_and_unload()
     if hasattr(merged, "peft_config"):

@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 from transformers import MistralConfig, MistralModel, PreTrainedModel
 
-from st_llm2vec.checkpoints.decoder import without_reports
+from st_llm2vec.checkpoints.completeness import without_reports
+from st_llm2vec.checkpoints.finite import require_finite
 from st_llm2vec.checkpoints.weights import forget_loaded_names
 from st_llm2vec.conversion import convert
 from st_llm2vec.encoder import TextEncoder
@@ -191,6 +192,7 @@ def _load_latents(encoder: TextEncoder, files: dict[str, Path], name: str) -> No
     for ours, theirs in renamed.items():
         with safe_open(files[theirs], framework="pt") as tensors:
             tensor = tensors.get_tensor(theirs)
+        require_finite({theirs: tensor}, name)
         if tensor.shape != targets[ours].shape:
             raise ValueError(
                 f"{theirs} of {name} has the shape {tuple(tensor.shape)}, not {tuple(targets[ours].shape)}."

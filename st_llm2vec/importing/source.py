@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from st_llm2vec.checkpoints.download import download
+from st_llm2vec.checkpoints.files import read_json, refuse_pointer
 from st_llm2vec.modules.instruction import leading_special_ids
 
 # Weights are named one by one: some repositories hold them twice, as `consolidated.safetensors` or `original/*.pth`.
@@ -55,10 +55,7 @@ class Source:
         path = self.folder / file
         if not path.is_file():
             return {}
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} of {self.name} is not valid JSON ({error}); download it again.") from error
+        data = read_json(path, self.name)
         if not isinstance(data, dict):
             raise ValueError(f"{file} of {self.name} must hold a JSON object, not {type(data).__name__}.")
         return data
@@ -161,6 +158,7 @@ def readable(file: Path, source: str) -> Path:
     Raises:
         ValueError: If it is truncated or no safetensors file.
     """
+    refuse_pointer(file, source)
     try:
         with safe_open(file, framework="pt"):
             return file

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from st_llm2vec.checkpoints.checksums import verify_checksums
+from st_llm2vec.checkpoints.finite import require_finite
 from st_llm2vec.checkpoints.load import load
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.merging import has_adapter, without_adapters
@@ -139,6 +141,9 @@ def publish(
         kept = CARD in remote.files and not replace_model_card
         if not kept:
             (folder / CARD).write_text(card, encoding="utf-8")
+        written = Manifest.read(folder)
+        if written is not None:
+            verify_checksums(folder, written.checksums, "The folder to be published")
         sizes = {name: path.stat().st_size for name, path in folder_files(folder).items()}
         url = commit = None
         if api is not None:
@@ -189,7 +194,8 @@ def _whole_encoder(
     else:
         progress(f"Loading {model_or_folder} …")
         _refuse_bare_adapter(Path(model_or_folder))
-        encoder = load(model_or_folder)
+        encoder = load(model_or_folder, verify=None)
+    require_finite(encoder, "The encoder")
     _refuse_unknown_attention(encoder)
     encoder.prove_attention("The encoder")
     if not has_adapter(encoder):

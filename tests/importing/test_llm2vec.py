@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,6 +55,18 @@ def test_reference_vectors(shared_data: Path, tmp_path: Path) -> None:
     assert cosine_distance(plain.vectors[0], expected["documents"]) < 1e-6
     assert cosine_distance(plain.vectors[1], expected["queries"]) < 1e-6
     assert plain.probe.kind == "bidirectional"
+
+
+def test_an_adapter_that_is_not_finite_is_named(decoder: str, stack: Path) -> None:
+    file = stack / "tiny-mntp-supervised" / "adapter_model.safetensors"
+    weights = load_file(file)
+    name = sorted(weights)[3]
+    weights[name][0, 1] = float("nan")
+    save_file(weights, file)
+    with pytest.raises(
+        ValueError, match=f"The adapter .*tiny-mntp-supervised has weights .* not finite .{re.escape(name)}"
+    ):
+        from_llm2vec(stack / "tiny-mntp-supervised", base=decoder)
 
 
 def test_adapters_are_merged_once_and_in_order(decoder: str, stack: Path, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""``st-llm2vec verify FOLDER``: a folder is held against itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from st_llm2vec import convert
+
+from .test_import import run
+
+
+@pytest.fixture(scope="module")
+def saved(decoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verify") / "encoder"
+    convert(decoder, "prompteol").save_pretrained(str(folder))
+    return folder
+
+
+def test_a_folder_is_verified_without_published_values(saved: Path) -> None:
+    done = run("verify", saved)
+    assert done.exit_code == 0 and "is what it says" in done.stdout, done.output
+    assert "model.safetensors, tokenizer.json are what was saved, to the bit" in done.stderr
+    assert "they are what st_llm2vec.json says of the recipe prompteol" in done.stderr
+    done = run("verify", saved, "--json")
+    found = json.loads(done.stdout)
+    assert found["passed"] and found["checksums"] == ["model.safetensors", "tokenizer.json"] and found["manifest"]
+
+
+def test_a_flipped_bit_fails(saved: Path) -> None:
+    weights = saved / "model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        done = run("verify", saved)
+        assert done.exit_code == 1 and "model.safetensors" in done.stderr and "not the file" in done.stderr
+    finally:
+        weights.write_bytes(whole)
+
+
+def test_a_folder_without_checksums_says_so(saved: Path, tmp_path: Path) -> None:
+    SentenceTransformer(str(saved)).save_pretrained(str(tmp_path / "plain"))
+    done = run("verify", tmp_path / "plain")
+    assert done.exit_code == 0 and "there is no checksum" in done.stderr, done.output
+    assert "there is no st_llm2vec.json" in done.stderr
+    found = json.loads(run("verify", tmp_path / "plain", "--json").stdout)
+    assert found["checksums"] == [] and not found["manifest"]
