@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +44,7 @@ class PaddingFree:
     def pack(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before the module's forward pass."""
         features = args[0] if args else None
-        if not isinstance(features, Mapping) or not self._can_pack(module, features, kwargs):
+        if not isinstance(features, MutableMapping) or not self._can_pack(module, features, kwargs):
             return None
         packing = Packing.of(features["attention_mask"], self._prefix(module, features))
         extra: dict[str, Any] = {"position_ids": packing.positions.unsqueeze(0) + self.position_offset}
