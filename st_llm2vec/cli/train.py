@@ -54,6 +54,7 @@ def train(
     Run the same command again to continue an interrupted run. Several GPUs: accelerate launch -m st_llm2vec train ...
     """
     from accelerate import PartialState
+    from datasets import disable_progress_bars
 
     from st_llm2vec.training.pipeline import (
         build_stages,
@@ -85,6 +86,8 @@ def train(
         settings = evaluate_on(settings, evaluation)
     stages = build_stages(settings, target, model)
     quiet()
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # which a file would hold redrawn, one after the other
     with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
         encoder = run_stages(stages, (lambda message: None) if as_json else say)
     if not PartialState().is_main_process:

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
 
 GIB = 2**30
+UNSAID = ("total_flos", "epoch", "_per_second", "eval_runtime")
 
 
 class Throughput(TrainerCallback):
@@ -163,7 +164,7 @@ class ProgressLines(ProgressCallback):
         total, done = self._total(state), state.global_step
         parts = [f"step {done}/{total}"]
         if "loss" not in logs:
-            shown = {name: value for name, value in logs.items() if name not in ("total_flos", "epoch")}
+            shown = {name: value for name, value in logs.items() if not name.endswith(UNSAID)}
             return parts + [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]
         parts.append(f"loss {logs['loss']:.4g}")
         if "learning_rate" in logs:

@@ -135,7 +135,7 @@ class Stage:
             ValueError: If something is not what it should be.
         """
         arguments = self.arguments()
-        check_loggers(arguments.report_to)
+        check_loggers(cast("list[str]", arguments.report_to))
         get_recipe(self.recipe).replace(**self.changes)
         if self.patience is not None and arguments.save_steps != arguments.eval_steps:
             raise ValueError(

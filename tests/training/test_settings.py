@@ -45,9 +45,7 @@ def test_wrong_settings(
         simcse(decoder, more.pop("data", texts_file), **more).check()
 
 
-def test_bfloat16_without_a_gpu_chooses_the_cpu(
-    decoder: str, texts_file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bfloat16_without_a_gpu_chooses_the_cpu(decoder: str, texts_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     assert simcse(decoder, texts_file, training={"bf16": True}).arguments().use_cpu
 
@@ -215,7 +213,13 @@ def test_flag_embedding_rows(tmp_path: Path) -> None:
     from st_llm2vec.data import build_training_data
 
     rows = [
-        {"query": "mill", "pos": [TEXT, "A mill."], "neg": ["Dust.", "Rain."], "pos_scores": [1, 2], "prompt": "Find it:"},
+        {
+            "query": "mill",
+            "pos": [TEXT, "A mill."],
+            "neg": ["Dust.", "Rain."],
+            "pos_scores": [1, 2],
+            "prompt": "Find it:",
+        },
         {"query": "rain", "pos": ["Rain fell."], "neg": ["Dust."], "pos_scores": [3], "prompt": "Find it:"},
     ]
     data = build_training_data([{"path": Dataset.from_list(rows), "negatives": 2}])
