@@ -41,6 +41,7 @@ class PaddingFree:
         self.proven_causal = getattr(model.config, "is_causal", None)
         self.shares_prefix = False
 
+    @torch.compiler.disable  # where the texts stand differs in every batch: nothing of it is worth a graph
     def pack(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before the module's forward pass."""
         features = args[0] if args else None
@@ -54,6 +55,7 @@ class PaddingFree:
         packed.outer_row = current_row.set(packing.row)
         return (packed, *args[1:]), kwargs
 
+    @torch.compiler.disable
     def unpack(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The hook after it, called if it raised too."""
         packed = args[0] if args else None
