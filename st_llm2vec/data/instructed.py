@@ -87,8 +87,8 @@ class TrainingSource:
         names = [one.name for one in dataclasses.fields(cls)]
         unknown = next((name for name in data if name not in names), None)
         if unknown is not None:
-            meant = closest(str(unknown), names)
-            raise ValueError(f"A training source has no field {unknown!r}{meant} Fields: {', '.join(names)}.")
+            fields = f"Fields: {', '.join(names)}{closest(str(unknown), names)}"
+            raise ValueError(f"A training source has no field {unknown!r}. {fields}")
         if "path" not in data:
             raise ValueError(f"A training source needs a path; got {dict(data)!r}.")
         return cls(**data)
