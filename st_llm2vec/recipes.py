@@ -179,7 +179,7 @@ class EncoderConfig:
         for name in changes:
             if name not in names:
                 raise ValueError(
-                    f"EncoderConfig has no field {name!r}{_closest(name, names)} Fields: {', '.join(names)}."
+                    f"EncoderConfig has no field {name!r}{closest(name, names)} Fields: {', '.join(names)}."
                 )
         return dataclasses.replace(self, **changes)
 
@@ -360,11 +360,12 @@ def get_recipe(recipe: str | Path | Mapping[str, Any] | EncoderConfig) -> Encode
             raise ValueError(f"There is no recipe file {recipe}.")
         return EncoderConfig.from_yaml(recipe)
     raise ValueError(
-        f"There is no recipe {str(recipe)!r}{_closest(str(recipe), list(RECIPES))} Known: {', '.join(RECIPES)}; "
+        f"There is no recipe {str(recipe)!r}{closest(str(recipe), list(RECIPES))} Known: {', '.join(RECIPES)}; "
         "or give a YAML file or an EncoderConfig."
     )
 
 
-def _closest(word: str, words: list[str]) -> str:
+def closest(word: str, words: list[str]) -> str:
+    """The end of a sentence about an unknown word: the known one that was probably meant, if there is any."""
     matches = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {matches[0]!r}?" if matches else "."

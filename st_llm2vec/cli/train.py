@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.options import AsJson, pair, print_json
+from st_llm2vec.cli.options import AsJson, Dtype, check_dtype, pair, print_json
 from st_llm2vec.console import output, quiet, say
 
 
@@ -30,6 +30,17 @@ def train(
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="A YAML file with stages; see training_scripts/configs.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each stage.", show_default="the paper's")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--lr", help="Learning rate of each stage.", show_default="the paper's")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows in a step, on each device.", show_default="the paper's")
+    ] = None,
+    dtype: Dtype = None,
+    evaluation: Annotated[
+        str | None,
+        typer.Option("--eval", help="Pairs of sentences with scores, to evaluate on: an STS file or a Hub dataset."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,22 +54,40 @@ def train(
     Run the same command again to continue an interrupted run. Several GPUs: accelerate launch -m st_llm2vec train ...
     """
     from accelerate import PartialState
+    from datasets import disable_progress_bars
 
-    from st_llm2vec.training.pipeline import build_stages, change, default_plan, read_plan, read_value, run_stages
+    from st_llm2vec.training.pipeline import (
+        build_stages,
+        default_plan,
+        evaluate_on,
+        override,
+        read_plan,
+        read_value,
+        run_stages,
+    )
 
     if plan is not None and (texts is not None or pairs is not None):
         raise ValueError("A plan names its own data; leave --texts and --pairs out, or change it with --set.")
     settings = read_plan(plan) if plan is not None else default_plan(recipe, texts, pairs)
-    if steps is not None:
-        settings = change(settings, "training.max_steps", steps)
-        for number in range(len(settings["stages"])):
-            settings = change(settings, f"stages.{number}.training.max_steps", steps)
-            settings = change(settings, f"stages.{number}.stop_after", None)
+    check_dtype(dtype)
+    given = {
+        "training.max_steps": steps,
+        "training.learning_rate": learning_rate,
+        "training.per_device_train_batch_size": batch_size,
+        "dtype": dtype,
+    }
+    for key, value in given.items():
+        if value is not None:
+            settings = override(settings, key, value)
     for one in changes or []:
-        key, value = pair("--set", one)
-        settings = change(settings, key, read_value(value))
+        key, text = pair("--set", one)
+        settings = override(settings, key, read_value(text))
+    if evaluation is not None:
+        settings = evaluate_on(settings, evaluation)
     stages = build_stages(settings, target, model)
     quiet()
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # which a file would hold redrawn, one after the other
     with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
         encoder = run_stages(stages, (lambda message: None) if as_json else say)
     if not PartialState().is_main_process:

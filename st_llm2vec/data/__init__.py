@@ -1,7 +1,7 @@
 """From files and datasets to what the losses read: blocks, pairs with instructions, classes turned to examples."""
 
 from st_llm2vec.data.blocks import pack_blocks
-from st_llm2vec.data.checks import check_pairs, check_texts
+from st_llm2vec.data.checks import check_contrast, check_pairs, check_texts
 from st_llm2vec.data.instructed import TrainingData, TrainingSource, build_training_data
 from st_llm2vec.data.labels import pairs_from_labels
 from st_llm2vec.data.sources import read_dataset, require_columns
@@ -10,6 +10,7 @@ __all__ = [
     "TrainingData",
     "TrainingSource",
     "build_training_data",
+    "check_contrast",
     "check_pairs",
     "check_texts",
     "pack_blocks",

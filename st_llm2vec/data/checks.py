@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.data.rows import as_text, refuse_equal_negative
 from st_llm2vec.data.sources import require_columns
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1000
 
@@ -82,7 +85,7 @@ def check_pairs(dataset: Dataset | DatasetDict, where: str = "the dataset") -> N
         for name, one in dataset.items():
             check_pairs(one, str(name))
         return
-    names = [name for name in dataset.column_names if name not in (*DEFAULT_LABEL_COLUMNS, "dataset_name")]
+    names = _columns_of_texts(dataset)
     if len(names) < 2:
         raise ValueError(f"The columns of {where} are {dataset.column_names}; a query and a positive are needed.")
     for start, batch in _batches(dataset.select_columns(names), where):
@@ -90,6 +93,65 @@ def check_pairs(dataset: Dataset | DatasetDict, where: str = "the dataset") -> N
             number = start + at
             texts = [as_text(_plain(batch[name][at]), name, where, number) for name in names]
             refuse_equal_negative(dict(zip(names[:2], texts[:2], strict=True)), texts[2:], where, number)
+
+
+def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the dataset") -> None:
+    """Raise if no batch could hold two rows to tell apart; warn if the dataset does not fill one.
+
+    A text's loss comes from the other rows of its batch, and none of them may repeat it. Reads as many rows as a batch
+    needs.
+
+    Args:
+        dataset: Texts, or pairs without hard negatives; or several such datasets by name. One with hard negatives, which are
+            something to tell apart in every row, passes.
+        rows: Rows of a batch, of all processes whose rows are compared.
+        where: What the dataset is called in messages.
+
+    Raises:
+        ValueError: If a batch holds one row, or all rows share a text.
+
+    Example:
+        >>> check_contrast(Dataset.from_dict({"text": ["A violin is carved from spruce.", "Rain fell."]}), rows=2)
+    """
+    if isinstance(dataset, DatasetDict):
+        for name, one in dataset.items():
+            check_contrast(one, rows, str(name))
+        return
+    names = _columns_of_texts(dataset)
+    if len(names) > 2 or not len(dataset):
+        return
+    if rows < 2:
+        raise ValueError(
+            f"A batch holds one row of {where}, and rows are told from the others of their batch: there is nothing to learn. "
+            "Raise per_device_train_batch_size (--batch-size)."
+        )
+    for name in names:
+        found: set[str] = set()
+        for _, batch in _batches(dataset.select_columns([name]), where):
+            found.update(_plain(value) for value in batch[name])
+            if len(found) >= rows:
+                break
+        if len(found) < 2:
+            raise ValueError(
+                f"All {len(dataset)} rows of {where} have the same text in {name!r}, {next(iter(found))[:40]!r}, and a text "
+                "is told from the others of its batch: there is nothing to learn. Give more texts."
+                if len(dataset) > 1
+                else f"There is one row in {where}, and a text is told from the others of its batch: there is nothing to "
+                "learn. Give more rows."
+            )
+        if len(found) < rows:
+            logger.warning(
+                "There are %d different texts in %r of %s, fewer than the %d rows of a batch: every batch is smaller, and "
+                "such little data is soon learned by heart.",
+                len(found),
+                name,
+                where,
+                rows,
+            )
+
+
+def _columns_of_texts(dataset: Dataset) -> list[str]:
+    return [name for name in dataset.column_names if name not in (*DEFAULT_LABEL_COLUMNS, "dataset_name")]
 
 
 def _batches(dataset: Dataset, where: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,8 +12,11 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
-from st_llm2vec.data.rows import Columns, RowReader, find_columns
+from st_llm2vec.data.rows import FLAG_EMBEDDING, Columns, RowReader, find_columns
 from st_llm2vec.data.sources import read_dataset
+from st_llm2vec.recipes import closest
+
+PROMPT = "prompt"
 
 
 @dataclass
@@ -24,9 +27,10 @@ class TrainingSource:
         path: As for :func:`read_dataset`; or a dataset.
         columns: Which column is what: ``{"query": name, "positive": name, "negative": name or names}``. The positive's
             and the negatives' columns may hold lists; each of several positives gives a row. By default ``query`` or
-            ``anchor``, ``positive``, and all whose names begin with ``negative``.
+            ``anchor``, ``positive``, and all whose names begin with ``negative``; or FlagEmbedding's ``query``, ``pos`` and
+            ``neg``.
         split: The split to read.
-        query_instruction: The bare instruction of the queries.
+        query_instruction: The bare instruction of the queries; by default what FlagEmbedding's ``prompt`` holds.
         document_instruction: That of the positives and negatives; none in LLM2Vec, NV-Embed and E5.
         symmetric: Whether both sides are queries, so that the query's instruction is everyone's (similarity tasks).
         in_batch_negatives: Whether other rows' documents are negatives: right for retrieval, wrong for classification,
@@ -83,7 +87,8 @@ class TrainingSource:
         names = [one.name for one in dataclasses.fields(cls)]
         unknown = next((name for name in data if name not in names), None)
         if unknown is not None:
-            raise ValueError(f"A training source has no field {unknown!r}. Fields: {', '.join(names)}.")
+            fields = f"Fields: {', '.join(names)}{closest(str(unknown), names)}"
+            raise ValueError(f"A training source has no field {unknown!r}. {fields}")
         if "path" not in data:
             raise ValueError(f"A training source needs a path; got {dict(data)!r}.")
         return cls(**data)
@@ -114,7 +119,22 @@ class TrainingSource:
             dataset = self.path
         else:
             dataset = read_dataset(self.path, split=self.split, columns=self.column_names, **self.options)
-        return dataset, find_columns(dataset, self.columns, self.label)
+        columns = find_columns(dataset, self.columns, self.label)
+        if columns.positive == FLAG_EMBEDDING["positive"] and PROMPT in dataset.column_names:
+            self._take_prompt(dataset)
+        return dataset, columns
+
+    def _take_prompt(self, dataset: Dataset) -> None:
+        """Take FlagEmbedding's instruction of each query for the source's, unless that is given."""
+        if self.query_instruction is not None:
+            return
+        prompts = sorted(str(one or "").strip() for one in dataset.unique(PROMPT))
+        if len(prompts) > 1:
+            raise ValueError(
+                f"The queries of {self.label} have {len(prompts)} instructions in {PROMPT!r}, {prompts[0]!r} and "
+                f"{prompts[1]!r} among them. Make a file, and so a source, of each; or give one query_instruction for all."
+            )
+        self.query_instruction = prompts[0] or None
 
 
 @dataclass(frozen=True)

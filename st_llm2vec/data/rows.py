@@ -12,6 +12,7 @@ from datasets import Dataset
 from st_llm2vec.data.sources import require_columns
 
 ROLES = ("query", "positive", "negative")
+FLAG_EMBEDDING = {"query": "query", "positive": "pos", "negative": "neg"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def find_columns(dataset: Dataset, chosen: Mapping[str, Any] | None, where: str)
 
 def _usual(names: Sequence[str], where: str) -> dict[str, Any]:
     query = next((name for name in ("query", "anchor") if name in names), None)
+    if FLAG_EMBEDDING["positive"] in names and "positive" not in names and query is not None:
+        return {role: name for role, name in FLAG_EMBEDDING.items() if name in names}
     if query is None or "positive" not in names:
         raise ValueError(
             f"The columns of {where} are {', '.join(map(repr, names))}, not query and positive. Say which is which: "

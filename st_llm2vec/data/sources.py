@@ -59,7 +59,7 @@ def read_dataset(
         >>> read_dataset(Path(decoder_path()).parent / "corpus.jsonl").column_names
         ['id', 'title', 'text']
     """
-    files = [] if _is_hub_file(source) else _local_files(source)
+    files = local_files(source)
     where = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "") or str(source)
     if _is_hub_file(source):
         dataset = _from_files([str(source)], _suffix(Path(str(source))), where, split, columns, options)
@@ -100,10 +100,22 @@ def _is_hub_file(source: Any) -> bool:
     return isinstance(source, str) and source.startswith("hf://datasets/")
 
 
-def _local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files or the one folder that a source names; none for a dataset on the Hub."""
+def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files or the one folder that a source names; none for a dataset on the Hub.
+
+    Args:
+        source: As for :func:`read_dataset`.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    if _is_hub_file(source):
+        return []
     if not isinstance(source, str | Path):
-        found = [file for one in source for file in _local_files(one) or [_missing(one)]]
+        found = [file for one in source for file in local_files(one) or [_missing(one)]]
         if not found:
             raise ValueError("The list of files is empty; name at least one.")
         return found

@@ -15,6 +15,7 @@ from sentence_transformers.util import all_gather_with_grad, cos_sim, get_rank, 
 from torch import Tensor
 
 from st_llm2vec.losses.columns import embed_together
+from st_llm2vec.losses.processes import refuse_reused_layers
 
 InBatchNegatives = bool | Literal["per_row"]
 
@@ -130,6 +131,23 @@ class CachedHardNegativesRankingLoss(CachedMultipleNegativesRankingLoss):
             show_progress_bar=show_progress_bar,
         )
         self.in_batch_negatives = _checked(in_batch_negatives)
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            sentence_features: The features of each column.
+            labels: As for :class:`HardNegativesRankingLoss`.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: If ``AdaptiveLayerLoss`` runs this loss, which it cannot.
+        """
+        refuse_reused_layers(self, self.model)
+        loss: Tensor = super().forward(sentence_features, labels)  # type: ignore[arg-type]
+        return loss
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False

@@ -94,6 +94,18 @@ class MNTPLoss(nn.Module):
         self.chunk_size = chunk_size
         self.tied, self.head = _build_head(model, head, train_head)
 
+    @property
+    def uses_gradient_cache(self) -> bool:
+        """What the host's losses ask the one that they wrap, when they are made; this one cannot be wrapped.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "MNTPLoss predicts tokens and has no vectors that MatryoshkaLoss, AdaptiveLayerLoss or Matryoshka2dLoss could "
+            "shorten. Train with it in a stage of its own, and wrap the loss of the stage after, such as SimCSELoss."
+        )
+
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Compute the loss.
 

@@ -1,4 +1,4 @@
-"""What a loss needs to know of the other processes of a run."""
+"""What a loss needs to know of what stands around it: the wrapped model, the other processes, a loss that wraps it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses.adaptive_layer import TransformerDecorator
 from sentence_transformers.util import get_world_size
 from torch import Tensor, nn
 
@@ -16,6 +17,29 @@ def unwrapped(model: nn.Module) -> SentenceTransformer:
     while not isinstance(found, SentenceTransformer):
         found = found._orig_mod if hasattr(found, "_orig_mod") else found.module
     return found
+
+
+def reuses_layers(model: nn.Module) -> bool:
+    """Whether ``AdaptiveLayerLoss`` runs the loss, again and again on the layers that the first pass left behind."""
+    return isinstance(unwrapped(model)[0].__dict__.get("forward"), TransformerDecorator)
+
+
+def refuse_reused_layers(loss: nn.Module, model: nn.Module) -> None:
+    """Raise if ``AdaptiveLayerLoss`` runs a loss whose gradients come from passes of its own.
+
+    Args:
+        loss: The loss.
+        model: Its encoder.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if reuses_layers(model):
+        raise ValueError(
+            f"{type(loss).__name__} passes its texts anew in the backward pass, where AdaptiveLayerLoss and "
+            "Matryoshka2dLoss have no layers for it. Give them a loss without mini-batches: mini_batch_size=None, or "
+            "HardNegativesRankingLoss."
+        )
 
 
 def process_share(count: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from st_llm2vec.losses.columns import embed_together
 from st_llm2vec.losses.dropout import TrainingDropout, refuse_equal_passes
+from st_llm2vec.losses.processes import refuse_reused_layers, reuses_layers
 
 
 class SimCSELoss(nn.Module):
@@ -77,6 +78,18 @@ class SimCSELoss(nn.Module):
         else:
             self.loss = _CachedUnderDropout(model, mini_batch_size=mini_batch_size, **options)
             self.loss.dropout = self.dropout
+        self.uses_gradient_cache = mini_batch_size is not None
+        self._second: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+
+    @property
+    def calculate_loss(self) -> Callable[..., Tensor]:
+        """The loss of the mini-batches' embeddings, which ``MatryoshkaLoss`` replaces by that of shorter ones."""
+        calculate: Callable[..., Tensor] = self.loss.calculate_loss
+        return calculate
+
+    @calculate_loss.setter
+    def calculate_loss(self, replacement: Callable[..., Tensor]) -> None:
+        self.loss.calculate_loss = replacement
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -89,7 +102,7 @@ class SimCSELoss(nn.Module):
             A scalar.
 
         Raises:
-            ValueError: If there is more than one column.
+            ValueError: If there is more than one column, or ``AdaptiveLayerLoss`` runs this loss in mini-batches.
         """
         columns = list(sentence_features)
         if len(columns) != 1:
@@ -97,10 +110,20 @@ class SimCSELoss(nn.Module):
                 f"SimCSELoss reads one column of texts; the dataset gave {len(columns)}. Keep one of them, or train "
                 "pairs with MultipleNegativesRankingLoss."
             )
+        if self.uses_gradient_cache:
+            refuse_reused_layers(self, self.model)
         self.loss.gather_across_devices = self.gather_across_devices and get_world_size() > 1
         with self.dropout.on():
-            loss: Tensor = self.loss([columns[0], dict(columns[0])], labels)
+            loss: Tensor = self.loss([columns[0], self._again(columns[0])], labels)
         return loss
+
+    def _again(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The features for the second pass; the same ones where the layers that it left in them are read again."""
+        if not reuses_layers(self.model):
+            return dict(features)
+        if self._second is None or self._second[0] is not features:
+            self._second = features, dict(features)
+        return self._second[1]
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""

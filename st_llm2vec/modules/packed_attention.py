@@ -86,6 +86,7 @@ def is_layout(attention_mask: Any) -> bool:
     return isinstance(attention_mask, Tensor) and attention_mask.ndim == 4 and attention_mask.dtype == torch.long
 
 
+@torch.compiler.disable
 def packed_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """What Transformers calls where a model makes its masks: the current row's layout, as far as this mask sees.
 
@@ -157,7 +158,9 @@ def packed_attention_forward(
     if kwargs.get("position_bias") is not None or kwargs.get("s_aux") is not None:
         raise ValueError(f"{type(module).__name__} adds to its scores what rows without padding do not know.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend = torch.ops.st_llm2vec.packed_attention if torch.compiler.is_compiling() else packed_attention
+    attend = packed_attention
+    if torch.compiler.is_compiling():
+        attend = _attend_between_graphs if torch.is_grad_enabled() else torch.ops.st_llm2vec.packed_attention
     return attend(query, key, value, attention_mask, scale, dropout, softcap or 0.0), None
 
 
@@ -247,6 +250,11 @@ def _attend_capped(
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.nn.functional.dropout(weights, dropout) @ value
+
+
+# Where gradients are wanted a compiled graph ends before the attention and another begins after it: the kernels that attend
+# here, and their dropout, differ by row and device, and each brings its own gradients.
+_attend_between_graphs = torch.compiler.disable(packed_attention)
 
 
 @torch.library.custom_op("st_llm2vec::packed_attention", mutates_args=())

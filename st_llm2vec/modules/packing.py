@@ -6,7 +6,7 @@ pooling, span mask, loss and hook sees what it always saw. Nothing of it is save
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Any
@@ -86,25 +86,24 @@ class PackedFeatures(dict[str, Any]):
 
     outer_row: Token[Row | None]
 
-    def __init__(self, padded: Mapping[str, Any], packing: Packing, **extra: Any) -> None:
-        shape = packing.places.shape
-        row = {
-            name: packing.pack(value) if isinstance(value, Tensor) and value.shape[:2] == shape else value
-            for name, value in padded.items()
-        }
-        super().__init__({**row, **extra})
-        self["attention_mask"] = torch.ones_like(self["input_ids"])
+    def __init__(self, padded: MutableMapping[str, Any], packing: Packing, **extra: Any) -> None:
         self.padded = padded
         self.packing = packing
-        self.given = set(self)
+        row = {name: _mapped(packing.pack, value, tuple(packing.places.shape)) for name, value in padded.items()}
+        super().__init__({**row, **extra})
+        self["attention_mask"] = torch.ones_like(self["input_ids"])
+        self.given = dict(self)
 
-    def unpacked(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        """The padded features, and what the model added to those of the row."""
-        added = {name: self._unpack(value) for name, value in output.items() if name not in self.given}
-        return {**self.padded, **added}
+    def unpacked(self, output: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        """The padded features with what the model added or changed; written into them, as the host's losses rely on."""
+        shape = tuple(self.given["input_ids"].shape)
+        added = {name: value for name, value in output.items() if value is not self.given.get(name)}
+        self.padded.update({name: _mapped(self.packing.unpack, value, shape) for name, value in added.items()})
+        return self.padded
 
-    def _unpack(self, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return type(value)(self._unpack(one) for one in value)
-        is_row = isinstance(value, Tensor) and value.shape[:2] == self["input_ids"].shape
-        return self.packing.unpack(value) if is_row else value
+
+def _mapped(change: Callable[[Tensor], Tensor], value: Any, shape: tuple[int, ...]) -> Any:
+    """A value with its tensors whose first dimensions are these changed, those in lists too."""
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(change, one, shape) for one in value)
+    return change(value) if isinstance(value, Tensor) and value.shape[:2] == shape else value

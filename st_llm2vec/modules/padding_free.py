@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 import torch
@@ -41,10 +41,11 @@ class PaddingFree:
         self.proven_causal = getattr(model.config, "is_causal", None)
         self.shares_prefix = False
 
+    @torch.compiler.disable  # where the texts stand differs in every batch: nothing of it is worth a graph
     def pack(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before the module's forward pass."""
         features = args[0] if args else None
-        if not isinstance(features, Mapping) or not self._can_pack(module, features, kwargs):
+        if not isinstance(features, MutableMapping) or not self._can_pack(module, features, kwargs):
             return None
         packing = Packing.of(features["attention_mask"], self._prefix(module, features))
         extra: dict[str, Any] = {"position_ids": packing.positions.unsqueeze(0) + self.position_offset}
@@ -54,6 +55,7 @@ class PaddingFree:
         packed.outer_row = current_row.set(packing.row)
         return (packed, *args[1:]), kwargs
 
+    @torch.compiler.disable
     def unpack(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The hook after it, called if it raised too."""
         packed = args[0] if args else None

@@ -1,13 +1,22 @@
-"""What the trainer shows while it trains."""
+"""What the trainer shows while it trains, and where it stops."""
 
 from __future__ import annotations
 
+import datetime
+import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import psutil
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import TrainerCallback
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import ProgressCallback, TrainerCallback
+
+GIB = 2**30
+UNSAID = ("total_flos", "epoch", "_per_second", "eval_runtime")
 
 
 class Throughput(TrainerCallback):
@@ -62,3 +71,117 @@ class StopAfter(TrainerCallback):
         """Stop, and save, when the step has come."""
         if state.global_step >= self.steps:
             control.should_save = control.should_training_stop = True
+
+
+class StopAtNonFinite(TrainerCallback):
+    """Stops a run whose loss or gradient is not finite, before the weights take it in.
+
+    The trainer itself shows the mean of earlier losses in the place of such a one, and trains on.
+
+    Args:
+        losses: The loss, or one for each dataset.
+    """
+
+    def __init__(self, losses: nn.Module | Mapping[str, nn.Module]) -> None:
+        self.losses = list(losses.values()) if isinstance(losses, Mapping) else [losses]
+        self.handles: list[Any] = []
+        self.since_step: list[Tensor] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at every loss from now on."""
+        self.handles = [loss.register_forward_hook(self._keep) for loss in self.losses]
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look at the step's losses, and at its gradient, but where a scaler of float16 skips such steps by itself.
+
+        Raises:
+            ValueError: If one is not finite.
+        """
+        losses, self.since_step = self.since_step, []
+        found = {"loss": losses}
+        if not args.fp16:
+            found["gradient"] = [one.grad.sum() for one in model.parameters() if type(one.grad) is Tensor]
+        for name, values in found.items():
+            total = torch.stack([value.float() for value in values]).sum() if values else torch.zeros(())
+            if not torch.isfinite(total):
+                raise ValueError(_not_finite(name, float(total), state.global_step + 1))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look no more."""
+        for handle in self.handles:
+            handle.remove()
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if module.training and torch.is_grad_enabled():
+            values = output.values() if isinstance(output, Mapping) else [output]
+            self.since_step += [value.detach() for value in values]
+
+
+def _not_finite(what: str, value: float, step: int) -> str:
+    cause = (
+        "Since it is the first step, look at the decoder's weights and its type first (--dtype float32)."
+        if step == 1
+        else "Most often the learning rate is too high (--lr), or the type has too small a range (--dtype float32)."
+    )
+    return (
+        f"The {what} of step {step} is {value}, so the run stops here: the weights have not taken it in, and no encoder is "
+        f"saved. {cause} Start again in another folder, since this one belongs to a run with these settings."
+    )
+
+
+class ProgressLines(ProgressCallback):
+    """A line on stderr for every entry of the trainer's log, in a terminal above the trainer's bar.
+
+    Such as ``step 10/1000  loss 2.31  lr 4.5e-05  5,120 tokens/s  1:02:33 left  peak 3.2 GiB``.
+
+    Args:
+        stop_after: The step where the run ends, if that is before the trainer's horizon.
+    """
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.stop_after = stop_after
+        self.first_step, self.since = 0, 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock, and the bar where stderr is a terminal."""
+        self.first_step, self.since = state.global_step, time.perf_counter()
+        self.current_step = state.global_step
+        if state.is_world_process_zero:
+            hidden = args.disable_tqdm or not sys.stderr.isatty()
+            total = self._total(state)
+            self.training_bar = tqdm(total=total, initial=state.global_step, dynamic_ncols=True, disable=hidden)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write the line."""
+        if state.is_world_process_zero and logs:
+            tqdm.write("  ".join(self._parts(state, logs)), file=sys.stderr)
+
+    def _total(self, state: Any) -> int:
+        return min(state.max_steps, self.stop_after or state.max_steps)
+
+    def _parts(self, state: Any, logs: Mapping[str, Any]) -> list[str]:
+        total, done = self._total(state), state.global_step
+        parts = [f"step {done}/{total}"]
+        if "loss" not in logs:
+            shown = {name: value for name, value in logs.items() if not name.endswith(UNSAID)}
+            return parts + [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]
+        parts.append(f"loss {logs['loss']:.4g}")
+        if "learning_rate" in logs:
+            parts.append(f"lr {logs['learning_rate']:.2g}")
+        if "tokens_per_second" in logs:
+            parts.append(f"{logs['tokens_per_second']:,} tokens/s")
+        left = (time.perf_counter() - self.since) / max(done - self.first_step, 1) * (total - done)
+        return [*parts, f"{datetime.timedelta(seconds=round(left))} left", f"peak {peak_memory() / GIB:.1f} GiB"]
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes: the GPU's where it trains on one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.recipes import get_recipe
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.prompteol_cse import PromptEOLCSE
+from st_llm2vec.training.settings import check_names
 from st_llm2vec.training.simcse import SimCSE
 from st_llm2vec.training.stage import Stage
 from st_llm2vec.training.supervised import Supervised
@@ -91,6 +93,10 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
         raise ValueError(
             "The plan has no stages; it needs a list of them, each with its name: stages: [{stage: mntp}]."
         )
+    for name in set(plan) - {"model", "stages", *SHARED_FIELDS}:
+        meant = difflib.get_close_matches(str(name), ["model", "stages", *SHARED_FIELDS], n=1, cutoff=0.8)
+        if meant:
+            raise ValueError(f"The plan has {name!r}, which would be a note; did you mean {meant[0]!r}?")
     source = model or plan.get("model")
     if not source:
         raise ValueError("The plan names no model to start from; give one.")
@@ -142,7 +148,7 @@ def change(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, An
     Raises:
         ValueError: If the settings have no such place.
     """
-    changed = copy.deepcopy(dict(settings))
+    changed = _copied(settings)
     *path, last = dotted.split(".")
     place: Any = changed
     try:
@@ -151,6 +157,65 @@ def change(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, An
         place[last] = value
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"There is no {dotted} in the plan to change ({error}).") from error
+    return changed
+
+
+def override(plan: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """A copy of a plan with a setting changed for good: in every stage, if it is one of all stages.
+
+    A stage's own settings go before those of the plan, so a setting of all stages is put into both. Where the number of
+    steps changes, nothing stops short of it any more.
+
+    Args:
+        plan: As for :func:`build_stages`.
+        dotted: The setting, e.g. ``"training.max_steps"`` or ``"stages.0.scale"``.
+        value: Its value.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: If there is no such setting.
+    """
+    first, *rest = dotted.split(".")
+    check_names([first], ("model", *SHARED_FIELDS, "stages"), f"{dotted} cannot be changed")
+    changed = change(plan, dotted, value)
+    stages = changed.get("stages") or []
+    if rest[1:] == ["training", "max_steps"]:
+        return change(changed, f"stages.{rest[0]}.stop_after", None)
+    for number, stage in enumerate(stages if first in SHARED_FIELDS else []):
+        if first in stage:
+            changed = change(changed, f"stages.{number}.{dotted}", value)
+        if dotted == "training.max_steps":
+            changed = change(changed, f"stages.{number}.stop_after", None)
+    return changed
+
+
+def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
+    """A copy of a plan whose stages are evaluated on pairs with scores: before, ten times in between, and at the end.
+
+    Args:
+        plan: As for :func:`build_stages`.
+        pairs: A file or dataset of them. MNTP, which evaluates on texts, goes without.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: If no stage makes vectors.
+    """
+    changed = _copied(plan)
+    stages = [stage for stage in changed.get("stages") or [] if stage.get("stage") != MNTP.name]
+    if not stages:
+        raise ValueError(f"No stage of the plan makes vectors to evaluate on {pairs}; leave it out.")
+    for stage in stages:
+        training = {**changed.get("training", {}), **stage.get("training", {})}
+        steps = stage.get("stop_after") or training.get(
+            "max_steps", STAGES[stage["stage"]].arguments_of_paper.get("max_steps")
+        )
+        every = max(1, steps // 10) if steps and steps > 0 else 0.1
+        stage["evaluation"] = pairs
+        stage["training"] = {"eval_steps": every, "eval_on_start": True, **stage.get("training", {})}
     return changed
 
 
@@ -164,6 +229,13 @@ def read_value(text: str) -> Any:
         return _numbers(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ValueError(f"The value {text} is not YAML ({' '.join(str(error).split())}).") from error
+
+
+def _copied(value: Any) -> Any:
+    """A copy in which no two settings are one object, as those of a YAML file's anchors are and a deep copy's stay."""
+    if isinstance(value, Mapping):
+        return {key: _copied(one) for key, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
 def _numbers(value: Any) -> Any:
@@ -180,12 +252,14 @@ def _numbers(value: Any) -> Any:
 def _stage(entry: Any, plan: Mapping[str, Any], model: str, output: str, *, first: bool) -> Stage:
     if not isinstance(entry, Mapping) or entry.get("stage") not in STAGES:
         raise ValueError(f"A stage of the plan is {entry!r}; its stage must be one of {', '.join(STAGES)}.")
+    if not all(isinstance(one.get("training", {}), Mapping) for one in (plan, entry)):
+        raise ValueError("The plan's training must be a mapping of training arguments, such as {max_steps: 100}.")
     shared = {name: plan[name] for name in SHARED_FIELDS if name in plan}
     fields = {**shared, **{name: value for name, value in entry.items() if name != "stage"}}
     fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
     if not first:
         fields.pop("changes", None)
-    try:
-        return STAGES[entry["stage"]](**{"data": None, **fields, "model": model, "output": output})
-    except TypeError as error:
-        raise ValueError(f"The stage {entry['stage']} does not have these settings: {error}.") from error
+    kind = STAGES[entry["stage"]]
+    known = [one.name for one in dataclasses.fields(kind)]
+    check_names(fields, known, f"The stage {entry['stage']} does not have these settings")
+    return kind(**{"data": None, **fields, "model": model, "output": output})

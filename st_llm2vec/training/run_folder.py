@@ -39,13 +39,16 @@ class RunFolder:
     Args:
         path: The folder.
         settings: The run's settings, as plain data.
+        files: The size and checksum of the local files that it reads, by path; those that were recorded and are here still
+            must be the same.
 
     Raises:
         ValueError: If the folder holds another run, or something else.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: str | Path, settings: dict[str, Any], files: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
+        self.files = files or {}
         self.settings = json.loads(json.dumps(settings))
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; give a folder for the run.")
@@ -64,11 +67,11 @@ class RunFolder:
     def claim(self) -> None:
         """Write the run's settings into the folder."""
         if not self._record:
-            self._write({"settings": self.settings, "finished": False})
+            self._write({"settings": self.settings, "files": self.files, "finished": False})
 
     def finish(self) -> None:
         """Note that the encoder is saved."""
-        self._write({"settings": self.settings, "finished": True})
+        self._write({"settings": self.settings, "files": self.files, "finished": True})
 
     def last_checkpoint(self, processes: int = 1) -> str | None:
         """The last checkpoint that was written to its end, or ``None``.
@@ -110,13 +113,14 @@ class RunFolder:
             settings = record["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} cannot be read ({error}); give another folder, or remove this one.") from error
-        differences = _differences(settings, self.settings)
+        differences = _differences(settings, self.settings) + _changed_files(record.get("files", {}), self.files)
         if differences and not (record.get("finished") or any(self.checkpoints.glob("*"))):
             return {}
         if differences:
             raise ValueError(
                 f"{self.path} holds another run: {'; '.join(differences[:3])}. Give another folder, or remove this one."
             )
+        self.files = {**record.get("files", {}), **self.files}
         return record
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -158,3 +162,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
         elif old != new:
             found.append(f"{prefix}{name} was {old!r} and is {new!r} now")
     return found
+
+
+def _changed_files(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Files that are not what they were; one that is gone is no other data."""
+    changed = [f"the file {name} has changed since" for name, one in now.items() if before.get(name, one) != one]
+    return changed + [f"the file {name} was not read then" for name in now if before and name not in before]

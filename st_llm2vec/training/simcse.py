@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from st_llm2vec.data import TrainingData, check_texts, require_columns
+from datasets import Dataset
+
+from st_llm2vec.data import TrainingData, check_contrast, check_texts, require_columns
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import SimCSELoss
 from st_llm2vec.training.named_data import open_data
@@ -47,15 +49,18 @@ class SimCSE(Stage):
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the sentences; blank ones are left out."""
-        texts = open_data(self.data)
-        check_texts(texts, self.column, encoder.tokenizer, every=False)
-        texts = texts.select_columns(self.column)
-        return TrainingData(texts.filter(lambda text: bool(text.strip()), input_columns=self.column), {})
+        check_texts(open_data(self.data), self.column, encoder.tokenizer, every=False)
+        return TrainingData(self._sentences(), {})
 
     def check_data(self) -> None:
-        """Refuse sentences that are not there."""
+        """Refuse sentences that are not there, or all the same."""
         require_columns(open_data(self.data), [self.column], str(self.data))
+        check_contrast(self._sentences(), self.batch_rows(), str(self.data))
         self.pairs()
+
+    def _sentences(self) -> Dataset:
+        texts = open_data(self.data).select_columns(self.column)
+        return texts.filter(lambda text: bool(text and text.strip()), input_columns=self.column)
 
     def loss(self, encoder: TextEncoder, data: TrainingData) -> SimCSELoss:
         """Make the loss."""

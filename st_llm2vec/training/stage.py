@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from st_llm2vec.checkpoints.load import load
 from st_llm2vec.checkpoints.merging import has_adapter
@@ -22,10 +24,13 @@ from st_llm2vec.data import TrainingData
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.recipes import get_recipe
 from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate, merge_adapter
-from st_llm2vec.training.callbacks import StopAfter, Throughput
-from st_llm2vec.training.named_data import open_data, plain
+from st_llm2vec.training.callbacks import ProgressLines, StopAfter, StopAtNonFinite, Throughput
+from st_llm2vec.training.named_data import describe_files, open_scored_pairs, plain
 from st_llm2vec.training.run_folder import CHECKPOINTS, RunFolder
+from st_llm2vec.training.settings import check_fields, check_loggers
 from st_llm2vec.training.trainer_run import train_from
+
+UNFIT = "The training arguments do not fit SentenceTransformerTrainingArguments"
 
 
 @dataclass(kw_only=True)
@@ -41,7 +46,8 @@ class Stage:
         adapter: The LoRA adapter to train and merge at the end; ``None`` trains all weights.
         max_length: Longest input in tokens while training; the encoder's own if not given.
         evaluation: Sentence pairs with scores to evaluate on while training, as :func:`st_llm2vec.data.read_dataset`
-            reads them, with the columns ``sentence1``, ``sentence2`` and ``score``.
+            reads them, with the columns ``sentence1``, ``sentence2`` and ``score``; under other names where there are two
+            columns of texts and one of numbers.
         patience: Evaluations without a better score before training stops; ``None`` trains to the end.
         stop_after: Steps after which to stop, where the learning rate is planned for a longer run.
         interpolation: Share of the trained weights in the result; the rest is those that this stage began with, which in a
@@ -74,7 +80,10 @@ class Stage:
         self.model, self.output = str(self.model), str(self.output)
         self.data, self.evaluation = plain(self.data), plain(self.evaluation)
         if isinstance(self.adapter, dict):
+            check_fields(Adapter, self.adapter, "The adapter does not have these settings")
             self.adapter = Adapter(**self.adapter)
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        check_fields(type(self), fields, f"The stage {self.name} does not have these settings")
         if not 0 <= self.interpolation <= 1:
             raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
         if self.patience is not None and self.evaluation is None:
@@ -103,23 +112,19 @@ class Stage:
         """Read the pairs to evaluate on, if there are any.
 
         Raises:
-            ValueError: If a column is missing.
+            ValueError: If the file holds no such pairs.
         """
-        if self.evaluation is None:
-            return None
-        pairs = open_data(self.evaluation)
-        missing = {"sentence1", "sentence2", "score"} - set(pairs.column_names)
-        if missing:
-            raise ValueError(
-                f"{self.evaluation} has the columns {', '.join(pairs.column_names)}; sentence1, sentence2 and score are "
-                "read. Name the columns of a file without a header: {path: ..., columns: [sentence1, sentence2, score]}."
-            )
-        return pairs
+        return None if self.evaluation is None else open_scored_pairs(self.evaluation)
 
     @property
     def folder(self) -> RunFolder:
         """The run's folder."""
-        return RunFolder(self.output, self.to_dict())
+        return RunFolder(self.output, self.to_dict(), self._files)
+
+    @cached_property
+    def _files(self) -> dict[str, Any]:
+        """The local files of data and evaluation, as they are before the run."""
+        return describe_files(self.data) | describe_files(self.evaluation)
 
     # The life of a run, in order -------------------------------------------------------------------------
 
@@ -130,6 +135,8 @@ class Stage:
             ValueError: If something is not what it should be.
         """
         arguments = self.arguments()
+        check_loggers(cast("list[str]", arguments.report_to))
+        get_recipe(self.recipe).replace(**self.changes)
         if self.patience is not None and arguments.save_steps != arguments.eval_steps:
             raise ValueError(
                 f"With patience, evaluate and save at the same steps; eval_steps is {arguments.eval_steps} and save_steps "
@@ -141,6 +148,11 @@ class Stage:
     def check_data(self) -> None:
         """Refuse data that is not there."""
         raise NotImplementedError
+
+    def batch_rows(self) -> int:
+        """The rows of a batch that are compared: of all processes, where their texts are gathered."""
+        gathered = PartialState().num_processes if getattr(self, "gather_across_devices", False) else 1
+        return int(self.arguments().train_batch_size) * gathered
 
     def run(self) -> TextEncoder:
         """Train, or continue where an interrupted run stopped, and save the encoder.
@@ -234,22 +246,25 @@ class Stage:
             given["load_best_model_at_end"] = self.patience is not None
         if self.patience is not None:
             given["restore_callback_states_from_checkpoint"] = True
-            given["save_steps"] = self.training.get("eval_steps", self.training.get("logging_steps", 10))
+            given["save_strategy"] = self.training.get("eval_strategy", "steps")
+            steps = self.training.get("eval_steps", self.training.get("logging_steps", given["logging_steps"]))
+            given["eval_steps"] = given["save_steps"] = steps
         given |= self.training
         if given.get("gradient_checkpointing"):
             given.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
+        if given.get("bf16") and not torch.accelerator.is_available():
+            given.setdefault("use_cpu", True)  # which has bfloat16, and the trainer wants to be told
+        check_fields(SentenceTransformerTrainingArguments, given, UNFIT)
         try:
             return SentenceTransformerTrainingArguments(**given)
-        except TypeError as error:
-            raise ValueError(
-                f"The training arguments do not fit SentenceTransformerTrainingArguments: {error}"
-            ) from error
+        except (TypeError, ImportError) as error:
+            raise ValueError(f"{UNFIT}: {error}") from error
 
     def trainer(self, encoder: TextEncoder, data: TrainingData) -> SentenceTransformerTrainer:
         """The stock trainer with this stage's parts."""
         loss = self.loss(encoder, data)
         evaluator = self.evaluator(encoder, loss)
-        return SentenceTransformerTrainer(
+        trainer = SentenceTransformerTrainer(
             model=encoder,
             args=self.arguments(data, evaluator),
             train_dataset=data.dataset,
@@ -257,6 +272,10 @@ class Stage:
             evaluator=evaluator,
             callbacks=self.callbacks(),
         )
+        trainer.add_callback(StopAtNonFinite(trainer.loss))
+        if trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback):
+            trainer.add_callback(ProgressLines(self.stop_after))
+        return trainer
 
     def callbacks(self) -> list[TrainerCallback]:
         """Early stopping, and the stop short of the learning rate's horizon."""

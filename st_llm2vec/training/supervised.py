@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from st_llm2vec.data import TrainingData, TrainingSource, build_training_data
+from st_llm2vec.data import TrainingData, TrainingSource, build_training_data, check_contrast
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.losses.contrastive import InBatchNegatives
@@ -54,7 +54,7 @@ class Supervised(Stage):
     def check_data(self) -> None:
         """Refuse sources that are not there, or whose rows are not what they should be."""
         self.pairs()
-        _ = self._sources  # kept for the run
+        check_contrast(self._sources.dataset, self.batch_rows(), "the pairs")  # the sources are kept for the run
 
     @cached_property
     def _sources(self) -> TrainingData:

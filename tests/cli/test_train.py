@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,33 @@ def test_convert_mntp_simcse(decoder: str, tmp_path: Path, texts: str) -> None:
     assert load(tmp_path / "out").manifest.stages == report["stages"]
 
 
+def test_options_and_lines(decoder: str, tmp_path: Path, texts: str) -> None:
+    scores = tmp_path / "scores.csv"
+    scores.write_text("A mill stood.,The mill stood.,4.5\nRain fell.,The sea was calm.,0.4\nA cat.,A dog.,2\n")
+    command = ["train", "-m", decoder, "-o", str(tmp_path / "out"), "--texts", texts, "--lr", "1e-3"]
+    command += ["--batch-size", "3", "--dtype", "float32", "--eval", str(scores), "--set", "training.max_steps=2"]
+    command += [
+        "--set",
+        "stages.0.block_size=16",
+        "--set",
+        "training.use_cpu=true",
+        "--set",
+        "training.logging_steps=1",
+    ]
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 0, found.output
+    lines = [line for line in found.stderr.splitlines() if "loss" in line and "lr" in line]
+    assert len(lines) == 4, found.stderr
+    for line, step, rate in zip(lines, (1, 2, 1, 2), ("0.001", "0.0005") * 2, strict=True):
+        pattern = rf"step {step}/2  loss \S+  lr {rate}  [\d,]+ tokens/s  0:00:\d\d left  peak \S+ GiB"
+        assert re.search(pattern, line), line
+    evaluated = [line for line in found.stderr.splitlines() if "eval_sts_spearman_cosine" in line]
+    assert [line.split("  ")[0] for line in evaluated] == ["step 0/2", "step 1/2", "step 2/2"]
+    for record in load(tmp_path / "out").manifest.stages:
+        assert record["steps"] == 2 and record["settings"]["dtype"] == "float32"
+        assert record["settings"]["training"]["per_device_train_batch_size"] == 3
+
+
 def test_a_recipe_on_pairs(decoder: str, tmp_path: Path, pairs: str) -> None:
     command = ["train", "-m", decoder, "-o", str(tmp_path / "out"), "--recipe", "prompteol", "--pairs", pairs, *SMALL]
     found = CliRunner().invoke(app, command)
@@ -73,6 +101,11 @@ def test_bad_input(decoder: str, tmp_path: Path, texts: str) -> None:
         (["--plan", "x.yaml", "--texts", texts], "A plan names its own data"),
         (["--texts", str(tmp_path / "none.txt")], "none.txt"),
         (["--texts", texts, "--set", "stages.7.scale=3"], "stages.7.scale"),
+        (["--texts", texts, "--set", "trainin.max_steps=3"], "did you mean 'training'?"),
+        (["--texts", texts, "--set", "training.max_step=3"], "did you mean 'max_steps'?"),
+        (["--texts", texts, "--set", "training.seed=abc"], "seed is 'abc'; it must be a whole number"),
+        (["--texts", texts, "--dtype", "bf16"], "--dtype bf16 is not one of"),
+        (["--texts", texts, "--eval", texts], "two columns of texts and one of numbers"),
     ]
     for more, message in cases:
         found = CliRunner().invoke(app, ["train", "-m", decoder, "-o", str(tmp_path / "out"), *more])

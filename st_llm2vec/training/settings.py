@@ -1,0 +1,85 @@
+"""Settings that people type: which there are, and what each may be."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from transformers.integrations import get_reporting_integration_callbacks
+
+from st_llm2vec.recipes import closest
+
+SIMPLE = {bool, int, float, str, type(None)}
+
+
+def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> None:
+    """Refuse names that are not known.
+
+    Args:
+        given: Names of settings.
+        known: Those that there are.
+        complaint: What the message begins with.
+
+    Raises:
+        ValueError: If there is no such setting; the message names the nearest one, if one is near.
+    """
+    names = list(known)
+    unknown = next((name for name in given if name not in names), None)
+    if unknown is not None:
+        nearest = closest(str(unknown), names)
+        known_ones = f" There are {', '.join(names)}." if len(names) < 30 else ""
+        raise ValueError(f"{complaint}: there is no {unknown!r}{nearest}{known_ones}")
+
+
+def check_fields(kind: type, given: Mapping[str, Any], complaint: str) -> None:
+    """Refuse settings that a dataclass does not have, and numbers, switches and texts in each other's places.
+
+    Args:
+        kind: The dataclass.
+        given: Values of its fields.
+        complaint: What the message begins with.
+
+    Raises:
+        ValueError: If there is no such field, or its value is of another type.
+    """
+    hints = typing.get_type_hints(kind)
+    check_names(given, (name for name, one in kind.__dataclass_fields__.items() if one.init), complaint)  # type: ignore[attr-defined]
+    for name, value in given.items():
+        kinds = _kinds(hints[name])
+        if kinds <= SIMPLE and not _is_one_of(value, kinds):
+            wanted = " or ".join(sorted("nothing (null)" if one is type(None) else WORDS[one] for one in kinds))
+            raise ValueError(f"{complaint}: {name} is {value!r}; it must be {wanted}.")
+
+
+def check_loggers(names: list[str]) -> None:
+    """Refuse loggers that are not there, which the trainer would find out when the model is loaded.
+
+    Args:
+        names: The arguments' ``report_to``.
+
+    Raises:
+        ValueError: If there is no such logger, or what it needs is not installed.
+    """
+    for name in names:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise ValueError(
+                f"report_to names {name}, and that cannot be used here: {str(error).rstrip('.')}. Install what it needs, "
+                "or leave it out."
+            ) from error
+
+
+WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _kinds(hint: Any) -> set[Any]:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return set(typing.get_args(hint)) if is_union else {hint}
+
+
+def _is_one_of(value: Any, kinds: set[Any]) -> bool:
+    return type(value) in kinds or (type(value) is int and float in kinds)
