@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
+import psutil
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from st_llm2vec.modules.instructed import carries_instruction
 from st_llm2vec.modules.instruction import UNLIMITED
 from st_llm2vec.modules.padding_free import is_padding_free, shared_prefix, shares_prefix
 from st_llm2vec.streams import in_streams, streams_on
@@ -28,11 +29,12 @@ GPU_TOKENS = 65536
 SHARE_OF_MEMORY = 0.25
 
 TokenRow = dict[str, Tensor]
+Input = str | dict[str, str]
 
 
 def encode_in_token_batches(
     model: SentenceTransformer,
-    inputs: list[str],
+    inputs: Sequence[Input],
     *,
     prompt: str | None,
     batch_size: int,
@@ -47,12 +49,13 @@ def encode_in_token_batches(
     """Encode texts, as ``SentenceTransformer.encode`` does with its arguments resolved.
 
     Texts are sorted by their number of characters, tokenised in a thread of its own while the texts before them are
-    encoded, and sorted by their number of tokens. A batch holds as many texts as fit :func:`token_budget`.
+    encoded, and sorted by their number of tokens. A batch holds as many texts as fit :func:`token_budget`. Texts with
+    other instructions are tokenised apart, and share a batch where the features beside the tokens are the same.
 
     Args:
         model: The encoder.
-        inputs: The texts.
-        prompt: The instruction.
+        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
+        prompt: The instruction of the texts that have none of their own.
         batch_size: Bounds a batch's tokens to those of so many texts of the greatest length.
         show_progress_bar: Whether to show how many texts are done.
         save_to_cpu: Whether to move each batch's vectors to the CPU.
@@ -92,12 +95,17 @@ def encode_in_token_batches(
 
 
 def _batches(
-    model: SentenceTransformer, texts: list[str], budget: int, streams: int, prompt: str | None, kwargs: dict[str, Any]
+    model: SentenceTransformer,
+    inputs: Sequence[Input],
+    budget: int,
+    streams: int,
+    prompt: str | None,
+    kwargs: dict[str, Any],
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Where the texts of each batch stand, and its features."""
-    for window, rows, shared in _tokenized(model, texts, prompt, kwargs):
+    for places, rows, shared in _tokenized(model, inputs, prompt, kwargs):
         for batch in _grouped(rows, model, budget, streams):
-            yield window[batch], {**collate([rows[one] for one in batch], model), **shared}
+            yield places[batch], {**collate([rows[one] for one in batch], model), **shared}
 
 
 def _grouped(rows: list[TokenRow], model: SentenceTransformer, budget: int, streams: int) -> Iterator[list[int]]:
@@ -109,27 +117,69 @@ def _grouped(rows: list[TokenRow], model: SentenceTransformer, budget: int, stre
 
 
 def _tokenized(
-    model: SentenceTransformer, texts: list[str], prompt: str | None, kwargs: dict[str, Any]
+    model: SentenceTransformer, inputs: Sequence[Input], prompt: str | None, kwargs: dict[str, Any]
 ) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
-    """Windows of texts: where they stand, their tokens, and the features that are the same for all of them."""
-    order = np.argsort([-len(text) for text in texts], kind="stable")
+    """Groups of texts: where they stand, their tokens, and the features that are the same for all of them."""
+    order = np.argsort([-len(_text(one)) for one in inputs], kind="stable")
     windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
 
-    def read(window: Any) -> tuple[list[TokenRow], dict[str, Any]]:
-        rows: list[TokenRow] = []
-        for start in range(0, len(window), TOKENIZED_AT_ONCE):
-            part = [texts[one] for one in window[start : start + TOKENIZED_AT_ONCE]]
-            part_rows, shared = split_rows(model.preprocess(part, prompt=prompt, **kwargs))
-            rows += part_rows
-        return rows, shared
+    def read(window: Any) -> list[tuple[Any, list[TokenRow], dict[str, Any]]]:
+        groups: dict[Any, tuple[list[int], list[TokenRow], dict[str, Any]]] = {}
+        for instruction, members in by_instruction(inputs, window.tolist(), prompt):
+            for start in range(0, len(members), TOKENIZED_AT_ONCE):
+                part = members[start : start + TOKENIZED_AT_ONCE]
+                texts = [_text(inputs[one]) for one in part]
+                part_rows, shared = split_rows(model.preprocess(texts, prompt=instruction, **kwargs))
+                places, rows, _ = groups.setdefault(_key(shared), ([], [], shared))
+                places += part
+                rows += part_rows
+        return [(np.asarray(places), rows, shared) for places, rows, shared in groups.values()]
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer") as ahead:
         pending = ahead.submit(read, windows[0])
-        for number, window in enumerate(windows):
-            rows, shared = pending.result()
+        for number in range(len(windows)):
+            groups = pending.result()
             if number + 1 < len(windows):
                 pending = ahead.submit(read, windows[number + 1])
-            yield window, rows, shared
+            yield from groups
+
+
+def by_instruction(
+    inputs: Sequence[Input], places: Sequence[int], prompt: str | None
+) -> Iterator[tuple[str | None, list[int]]]:
+    """Group texts by their instruction.
+
+    Args:
+        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
+        places: Which of them to group.
+        prompt: The instruction of the texts that have none of their own.
+
+    Yields:
+        An instruction, and the places of its texts, in their order.
+
+    Example:
+        >>> rows = [{"text": "a", "instruction": "x"}, {"text": "b", "instruction": ""}, {"text": "c", "instruction": "x"}]
+        >>> list(by_instruction(rows, range(3), None))
+        [('x', [0, 2]), ('', [1])]
+    """
+    groups: dict[str | None, list[int]] = {}
+    for one in places:
+        row: Any = inputs[one]
+        groups.setdefault(row["instruction"] if _is_instructed(row) else prompt, []).append(one)
+    yield from groups.items()
+
+
+def _is_instructed(one: Any) -> bool:
+    return isinstance(one, dict) and carries_instruction(one)
+
+
+def _text(one: Any) -> Any:
+    return one["text"] if _is_instructed(one) else one
+
+
+def _key(shared: Mapping[str, Any]) -> Any:
+    """Equal for features that texts of one batch can share; what is no plain value is shared by its texts alone."""
+    return tuple((name, value if isinstance(value, str | int | None) else id(value)) for name, value in shared.items())
 
 
 def split_rows(features: Mapping[str, Any]) -> tuple[list[TokenRow], dict[str, Any]]:
@@ -249,7 +299,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device; on one that does not say, those of the main memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def infer(model: SentenceTransformer, inputs: list[Any], host: Callable[..., Any], **options: Any) -> Any:
@@ -257,24 +307,73 @@ def infer(model: SentenceTransformer, inputs: list[Any], host: Callable[..., Any
 
     Args:
         model: The encoder.
-        inputs: Texts, or whatever the host encodes.
+        inputs: Texts, rows ``{"text": str, "instruction": str}``, or whatever the host encodes.
         host: The host's own ``_inference``.
         **options: Its options.
 
     Returns:
-        What the host would return.
+        What the host would return, without padding.
+
+    Raises:
+        ValueError: If the prompt is no single instruction.
     """
-    if reads_token_batches(model, inputs, options["output_value"]):
+    prompt = options["prompt"]
+    if not isinstance(prompt, str | None):
+        raise ValueError(
+            f"prompt={prompt!r} is no single instruction, and texts are sorted before they are encoded. Encode the texts "
+            "of each instruction by themselves."
+        )
+    if options["output_value"] != "sentence_embedding":
+        return token_outputs(inputs, host, **options)
+    if reads_token_batches(model, inputs):
         return encode_in_token_batches(model, inputs, **options)
     return host(inputs, **options)
 
 
-def reads_token_batches(model: SentenceTransformer, inputs: list[Any], output_value: str | None) -> bool:
-    """Whether these inputs can be encoded by their tokens: texts, to vectors, by a model with a tokenizer."""
+def reads_token_batches(model: SentenceTransformer, inputs: list[Any]) -> bool:
+    """Whether these inputs can be encoded by their tokens: texts, by a model with a tokenizer."""
     return (
-        output_value == "sentence_embedding"
-        and bool(inputs)
-        and all(isinstance(text, str) for text in inputs)
+        bool(inputs)
+        and all(isinstance(one, str) or _is_instructed(one) for one in inputs)
         and isinstance(model[0], Transformer)
         and model.tokenizer is not None
     )
+
+
+def token_outputs(
+    inputs: list[Any], host: Callable[..., Any], *, prompt: str | None, output_value: str | None, **options: Any
+) -> list[Any]:
+    """What the host gives for the tokens of each text, without the padding of its batch.
+
+    Args:
+        inputs: Texts, rows ``{"text": str, "instruction": str}``, or whatever the host encodes.
+        host: The host's own ``_inference``.
+        prompt: The instruction of the texts that have none of their own.
+        output_value: The feature that is asked for, such as ``"token_embeddings"``; ``None`` for all of them.
+        **options: Its other options.
+
+    Returns:
+        For each text the feature, or a dictionary of all features; those of its tokens of shape ``(tokens, ...)``.
+    """
+    outputs: list[Any] = [None] * len(inputs)
+    for instruction, places in by_instruction(inputs, range(len(inputs)), prompt):
+        texts = [_text(inputs[one]) for one in places]
+        found = host(texts, prompt=instruction, output_value=None, **options)
+        for place, features in zip(places, found, strict=True):
+            own = _without_padding(features)
+            outputs[place] = own if output_value is None else own[output_value]
+    return outputs
+
+
+def _without_padding(features: dict[str, Any]) -> dict[str, Any]:
+    """The features of one text; what has a place for each token of the batch loses those of the padding."""
+    mask = features["attention_mask"].bool()
+    return {
+        name: value[mask] if isinstance(value, Tensor) and _is_by_token(value, mask) else value
+        for name, value in features.items()
+    }
+
+
+def _is_by_token(value: Tensor, mask: Tensor) -> bool:
+    """Whether a feature has a place for each token; a vector, which may happen to be as long, has none."""
+    return value.shape[:1] == mask.shape and (value.ndim > 1 or not value.is_floating_point())
