@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -120,7 +120,7 @@ def _tokenized(
     model: SentenceTransformer, inputs: Sequence[Input], prompt: str | None, kwargs: dict[str, Any]
 ) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
     """Groups of texts: where they stand, their tokens, and the features that are the same for all of them."""
-    order = np.argsort([-len(_text(one)) for one in inputs], kind="stable")
+    order = np.argsort([-len(text_of(one)) for one in inputs], kind="stable")
     windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
 
     def read(window: Any) -> list[tuple[Any, list[TokenRow], dict[str, Any]]]:
@@ -128,7 +128,7 @@ def _tokenized(
         for instruction, members in by_instruction(inputs, window.tolist(), prompt):
             for start in range(0, len(members), TOKENIZED_AT_ONCE):
                 part = members[start : start + TOKENIZED_AT_ONCE]
-                texts = [_text(inputs[one]) for one in part]
+                texts = [text_of(inputs[one]) for one in part]
                 part_rows, shared = split_rows(model.preprocess(texts, prompt=instruction, **kwargs))
                 places, rows, _ = groups.setdefault(_key(shared), ([], [], shared))
                 places += part
@@ -165,16 +165,18 @@ def by_instruction(
     groups: dict[str | None, list[int]] = {}
     for one in places:
         row: Any = inputs[one]
-        groups.setdefault(row["instruction"] if _is_instructed(row) else prompt, []).append(one)
+        groups.setdefault(row["instruction"] if is_instructed(row) else prompt, []).append(one)
     yield from groups.items()
 
 
-def _is_instructed(one: Any) -> bool:
+def is_instructed(one: Any) -> bool:
+    """Whether an input is a row ``{"text": str, "instruction": str}``."""
     return isinstance(one, dict) and carries_instruction(one)
 
 
-def _text(one: Any) -> Any:
-    return one["text"] if _is_instructed(one) else one
+def text_of(one: Any) -> Any:
+    """The text of such a row; any other input is its own."""
+    return one["text"] if is_instructed(one) else one
 
 
 def _key(shared: Mapping[str, Any]) -> Any:
@@ -300,80 +302,3 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
-
-
-def infer(model: SentenceTransformer, inputs: list[Any], host: Callable[..., Any], **options: Any) -> Any:
-    """Encode texts in batches of tokens, and anything else as the host does; what ``_inference`` is for encoders here.
-
-    Args:
-        model: The encoder.
-        inputs: Texts, rows ``{"text": str, "instruction": str}``, or whatever the host encodes.
-        host: The host's own ``_inference``.
-        **options: Its options.
-
-    Returns:
-        What the host would return, without padding.
-
-    Raises:
-        ValueError: If the prompt is no single instruction.
-    """
-    prompt = options["prompt"]
-    if not isinstance(prompt, str | None):
-        raise ValueError(
-            f"prompt={prompt!r} is no single instruction, and texts are sorted before they are encoded. Encode the texts "
-            "of each instruction by themselves."
-        )
-    if options["output_value"] != "sentence_embedding":
-        return token_outputs(inputs, host, **options)
-    if reads_token_batches(model, inputs):
-        return encode_in_token_batches(model, inputs, **options)
-    return host(inputs, **options)
-
-
-def reads_token_batches(model: SentenceTransformer, inputs: list[Any]) -> bool:
-    """Whether these inputs can be encoded by their tokens: texts, by a model with a tokenizer."""
-    return (
-        bool(inputs)
-        and all(isinstance(one, str) or _is_instructed(one) for one in inputs)
-        and isinstance(model[0], Transformer)
-        and model.tokenizer is not None
-    )
-
-
-def token_outputs(
-    inputs: list[Any], host: Callable[..., Any], *, prompt: str | None, output_value: str | None, **options: Any
-) -> list[Any]:
-    """What the host gives for the tokens of each text, without the padding of its batch.
-
-    Args:
-        inputs: Texts, rows ``{"text": str, "instruction": str}``, or whatever the host encodes.
-        host: The host's own ``_inference``.
-        prompt: The instruction of the texts that have none of their own.
-        output_value: The feature that is asked for, such as ``"token_embeddings"``; ``None`` for all of them.
-        **options: Its other options.
-
-    Returns:
-        For each text the feature, or a dictionary of all features; those of its tokens of shape ``(tokens, ...)``.
-    """
-    outputs: list[Any] = [None] * len(inputs)
-    for instruction, places in by_instruction(inputs, range(len(inputs)), prompt):
-        texts = [_text(inputs[one]) for one in places]
-        found = host(texts, prompt=instruction, output_value=None, **options)
-        for place, features in zip(places, found, strict=True):
-            own = _without_padding(features)
-            outputs[place] = own if output_value is None else own[output_value]
-    return outputs
-
-
-def _without_padding(features: dict[str, Any]) -> dict[str, Any]:
-    """The features of one text; what has a place for each token of the batch loses those of the padding."""
-    mask = features["attention_mask"].bool()
-    return {
-        name: value[mask] if isinstance(value, Tensor) and _is_by_token(value, mask) else value
-        for name, value in features.items()
-    }
-
-
-def _is_by_token(value: Tensor, mask: Tensor) -> bool:
-    """Whether a feature has a place for each token; a vector, which may happen to be as long, has none."""
-    return value.shape[:1] == mask.shape and (value.ndim > 1 or not value.is_floating_point())

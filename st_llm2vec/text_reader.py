@@ -15,7 +15,7 @@ from sentence_transformers.util.decorators import deprecated_kwargs
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.compilation.rendering import Rendering
 from st_llm2vec.data.inputs import block_features, is_block, read_call, with_one_instruction
-from st_llm2vec.encoding import infer
+from st_llm2vec.inference import infer
 from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.transformer import add_position_ids, longest_input
 
@@ -50,9 +50,7 @@ class TextReader(SentenceTransformer):
         return kept or (self.manifest.layout if self.manifest is not None else None)
 
     @deprecated_kwargs(sentences="inputs")
-    def encode(
-        self, inputs: Any, prompt_name: str | None = None, prompt: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
+    def encode(self, inputs: Any, prompt_name: str | None = None, prompt: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Encode texts, as ``SentenceTransformer.encode`` does, and read an instruction for each of them.
 
         Args:
