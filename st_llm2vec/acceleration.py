@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from st_llm2vec.encoder import TextEncoder
-from st_llm2vec.encoding import infer
+from st_llm2vec.inference import infer
 from st_llm2vec.modules.attention import decoder_layers
 from st_llm2vec.modules.padding_free import enable_padding_free
 

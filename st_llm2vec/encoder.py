@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import nn
 
@@ -18,18 +16,14 @@ from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
-from st_llm2vec.compilation.rendering import Rendering
-from st_llm2vec.data.inputs import block_features, is_block, is_instructed, split_instructed
-from st_llm2vec.encoding import infer
 from st_llm2vec.modules.attention import configured_attention, prove_attention
-from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.padding_free import enable_padding_free
-from st_llm2vec.modules.transformer import add_position_ids
+from st_llm2vec.text_reader import TextReader
 
 logger = logging.getLogger(__name__)
 
 
-class TextEncoder(SentenceTransformer):
+class TextEncoder(TextReader):
     """A ``SentenceTransformer`` that saves complete, portable folders and knows its recipe.
 
     It is made of stock modules wherever they can express the encoder, and everything else is the host's:
@@ -43,9 +37,8 @@ class TextEncoder(SentenceTransformer):
         **kwargs: As for ``SentenceTransformer``.
     """
 
-    manifest: Manifest | None
     trained_head: Path | None = None
-    model_card_data_class = EncoderCardData
+    model_card_data_class = EncoderCardData  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -73,62 +66,6 @@ class TextEncoder(SentenceTransformer):
         padded_because = enable_padding_free(self.transformer)
         if padded_because is not None:
             logger.info("Batches stay padded: %s.", padded_because)
-        self._roomy: set[tuple[str | None, int | None]] = set()
-        self._rendering = Rendering()
-
-    @property
-    def transformer(self) -> Transformer:
-        """The first module: the decoder and its tokenizer."""
-        return cast("Transformer", self[0])
-
-    @property
-    def layout(self) -> str | None:
-        """How the encoder was compiled; kept in the model's configuration, which plain re-saving keeps too."""
-        kept = getattr(self.transformer.model.config, "st_llm2vec_layout", None)
-        return kept or (self.manifest.layout if self.manifest is not None else None)
-
-    def preprocess(self, inputs: Sequence[Any], prompt: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Tokenise a batch.
-
-        Args:
-            inputs: The texts; or blocks of token ids, possibly of different lengths, for training on packed texts; or
-                ``{"text": str, "instruction": str | None}``, texts with an instruction each. Encoders of stock modules
-                take one instruction for a batch, those with an ``InstructionFormatter`` any.
-            prompt: The bare instruction; the blank between it and the text is added here where one is needed.
-            **kwargs: As for ``SentenceTransformer.preprocess``.
-
-        Returns:
-            ``input_ids`` and ``attention_mask`` of shape ``(batch, tokens)``, and what the modules need beside them.
-
-        Raises:
-            ValueError: If template and instruction leave no room for a text, a block is too long, or the instructions
-                of a batch differ where they cannot.
-        """
-        if inputs and is_block(inputs[0]):
-            return self._block_features(inputs, prompt, kwargs.get("max_length"))
-        if inputs and is_instructed(inputs[0]):
-            inputs, prompt = split_instructed(inputs, prompt, one_only=self.layout != "custom")
-        self.check_room(prompt, kwargs.get("max_length"))
-        if self.layout == "text":
-            if isinstance(prompt, str):
-                prompt = f"{prompt.strip()} " if prompt.strip() else None
-                inputs = [text.lstrip(" ") if prompt and isinstance(text, str) else text for text in inputs]
-            inputs = self._readable(inputs, prompt)
-        features: dict[str, Any] | None = self._rendering(self.transformer, inputs, prompt, kwargs)
-        if features is None:
-            features = super().preprocess(inputs, prompt=prompt, **kwargs)
-        return add_position_ids(features, self.transformer.model) if features else features
-
-    def _block_features(self, blocks: Sequence[Any], prompt: Any, max_length: int | None) -> dict[str, Any]:
-        features = block_features(blocks, prompt, self.tokenizer, max_length or self.max_seq_length)
-        if self.layout != "custom":
-            del features["pooling_mask"]
-        return add_position_ids({**features, "modality": "text"}, self.transformer.model)
-
-    @torch.inference_mode()
-    def _inference(self, inputs: list[Any], **options: Any) -> Any:
-        """Encode texts in batches of tokens, and anything else as the host does."""
-        return infer(self, inputs, super()._inference, **options)
 
     def prove_attention(self, name: str) -> None:
         """Raise if the encoder is meant to attend in both directions and does not.
@@ -143,47 +80,6 @@ class TextEncoder(SentenceTransformer):
         meant = self.manifest is not None and self.manifest.config.attention == "bidirectional"
         if meant or configured_attention(model) == "bidirectional":
             prove_attention(model, "bidirectional", name)
-
-    def check_room(self, prompt: Any = None, max_length: int | None = None) -> None:
-        """Raise unless template and instruction leave room for a text.
-
-        Stock preprocessing would cut the text away without a word, and all texts would share one vector.
-
-        Args:
-            prompt: The instruction.
-            max_length: Longest input of this call, in tokens; the encoder's own if not given.
-
-        Raises:
-            ValueError: If they are as long as the longest input.
-        """
-        known = (prompt, max_length or self.max_seq_length)
-        if (
-            self.manifest is None
-            or self.layout == "custom"
-            or not isinstance(prompt, str | None)
-            or known in self._roomy
-        ):
-            return
-        formatter = InstructionFormatter(**self.manifest.config.formatter_config())
-        if prompt and formatter.instruction_template is None:
-            return
-        limit = max_length or self.max_seq_length or UNLIMITED
-        needed = formatter([""], prompt, self.tokenizer, UNLIMITED)["input_ids"].shape[1]
-        if needed >= limit:
-            raise ValueError(
-                f"The template and the instruction take {needed} tokens and leave no room for the text within "
-                f"max_seq_length={limit}. Shorten the instruction or the demonstrations, or raise the limit."
-            )
-        self._roomy.add(known)
-
-    def _readable(self, inputs: Sequence[Any], prompt: str | None) -> Sequence[Any]:
-        """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read."""
-        if prompt or self.tokenizer("")["input_ids"]:
-            return inputs
-        return [self.tokenizer.pad_token if self._leaves_nothing(text) else text for text in inputs]
-
-    def _leaves_nothing(self, text: Any) -> bool:
-        return isinstance(text, str) and not text.strip() and not self.tokenizer(text)["input_ids"]
 
     def save(
         self,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
+import psutil
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from st_llm2vec.modules.instructed import carries_instruction
 from st_llm2vec.modules.instruction import UNLIMITED
 from st_llm2vec.modules.padding_free import is_padding_free, shared_prefix, shares_prefix
 from st_llm2vec.streams import in_streams, streams_on
@@ -28,11 +29,12 @@ GPU_TOKENS = 65536
 SHARE_OF_MEMORY = 0.25
 
 TokenRow = dict[str, Tensor]
+Input = str | dict[str, str]
 
 
 def encode_in_token_batches(
     model: SentenceTransformer,
-    inputs: list[str],
+    inputs: Sequence[Input],
     *,
     prompt: str | None,
     batch_size: int,
@@ -47,12 +49,13 @@ def encode_in_token_batches(
     """Encode texts, as ``SentenceTransformer.encode`` does with its arguments resolved.
 
     Texts are sorted by their number of characters, tokenised in a thread of its own while the texts before them are
-    encoded, and sorted by their number of tokens. A batch holds as many texts as fit :func:`token_budget`.
+    encoded, and sorted by their number of tokens. A batch holds as many texts as fit :func:`token_budget`. Texts with
+    other instructions are tokenised apart, and share a batch where the features beside the tokens are the same.
 
     Args:
         model: The encoder.
-        inputs: The texts.
-        prompt: The instruction.
+        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
+        prompt: The instruction of the texts that have none of their own.
         batch_size: Bounds a batch's tokens to those of so many texts of the greatest length.
         show_progress_bar: Whether to show how many texts are done.
         save_to_cpu: Whether to move each batch's vectors to the CPU.
@@ -92,12 +95,17 @@ def encode_in_token_batches(
 
 
 def _batches(
-    model: SentenceTransformer, texts: list[str], budget: int, streams: int, prompt: str | None, kwargs: dict[str, Any]
+    model: SentenceTransformer,
+    inputs: Sequence[Input],
+    budget: int,
+    streams: int,
+    prompt: str | None,
+    kwargs: dict[str, Any],
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Where the texts of each batch stand, and its features."""
-    for window, rows, shared in _tokenized(model, texts, prompt, kwargs):
+    for places, rows, shared in _tokenized(model, inputs, prompt, kwargs):
         for batch in _grouped(rows, model, budget, streams):
-            yield window[batch], {**collate([rows[one] for one in batch], model), **shared}
+            yield places[batch], {**collate([rows[one] for one in batch], model), **shared}
 
 
 def _grouped(rows: list[TokenRow], model: SentenceTransformer, budget: int, streams: int) -> Iterator[list[int]]:
@@ -109,27 +117,71 @@ def _grouped(rows: list[TokenRow], model: SentenceTransformer, budget: int, stre
 
 
 def _tokenized(
-    model: SentenceTransformer, texts: list[str], prompt: str | None, kwargs: dict[str, Any]
+    model: SentenceTransformer, inputs: Sequence[Input], prompt: str | None, kwargs: dict[str, Any]
 ) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
-    """Windows of texts: where they stand, their tokens, and the features that are the same for all of them."""
-    order = np.argsort([-len(text) for text in texts], kind="stable")
+    """Groups of texts: where they stand, their tokens, and the features that are the same for all of them."""
+    order = np.argsort([-len(text_of(one)) for one in inputs], kind="stable")
     windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
 
-    def read(window: Any) -> tuple[list[TokenRow], dict[str, Any]]:
-        rows: list[TokenRow] = []
-        for start in range(0, len(window), TOKENIZED_AT_ONCE):
-            part = [texts[one] for one in window[start : start + TOKENIZED_AT_ONCE]]
-            part_rows, shared = split_rows(model.preprocess(part, prompt=prompt, **kwargs))
-            rows += part_rows
-        return rows, shared
+    def read(window: Any) -> list[tuple[Any, list[TokenRow], dict[str, Any]]]:
+        groups: dict[Any, tuple[list[int], list[TokenRow], dict[str, Any]]] = {}
+        for instruction, members in by_instruction(inputs, window.tolist(), prompt):
+            for start in range(0, len(members), TOKENIZED_AT_ONCE):
+                part = members[start : start + TOKENIZED_AT_ONCE]
+                texts = [text_of(inputs[one]) for one in part]
+                part_rows, shared = split_rows(model.preprocess(texts, prompt=instruction, **kwargs))
+                places, rows, _ = groups.setdefault(_key(shared), ([], [], shared))
+                places += part
+                rows += part_rows
+        return [(np.asarray(places), rows, shared) for places, rows, shared in groups.values()]
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer") as ahead:
         pending = ahead.submit(read, windows[0])
-        for number, window in enumerate(windows):
-            rows, shared = pending.result()
+        for number in range(len(windows)):
+            groups = pending.result()
             if number + 1 < len(windows):
                 pending = ahead.submit(read, windows[number + 1])
-            yield window, rows, shared
+            yield from groups
+
+
+def by_instruction(
+    inputs: Sequence[Input], places: Sequence[int], prompt: str | None
+) -> Iterator[tuple[str | None, list[int]]]:
+    """Group texts by their instruction.
+
+    Args:
+        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
+        places: Which of them to group.
+        prompt: The instruction of the texts that have none of their own.
+
+    Yields:
+        An instruction, and the places of its texts, in their order.
+
+    Example:
+        >>> rows = [{"text": "a", "instruction": "x"}, {"text": "b", "instruction": ""}, {"text": "c", "instruction": "x"}]
+        >>> list(by_instruction(rows, range(3), None))
+        [('x', [0, 2]), ('', [1])]
+    """
+    groups: dict[str | None, list[int]] = {}
+    for one in places:
+        row: Any = inputs[one]
+        groups.setdefault(row["instruction"] if is_instructed(row) else prompt, []).append(one)
+    yield from groups.items()
+
+
+def is_instructed(one: Any) -> bool:
+    """Whether an input is a row ``{"text": str, "instruction": str}``."""
+    return isinstance(one, dict) and carries_instruction(one)
+
+
+def text_of(one: Any) -> Any:
+    """The text of such a row; any other input is its own."""
+    return one["text"] if is_instructed(one) else one
+
+
+def _key(shared: Mapping[str, Any]) -> Any:
+    """Equal for features that texts of one batch can share; what is no plain value is shared by its texts alone."""
+    return tuple((name, value if isinstance(value, str | int | None) else id(value)) for name, value in shared.items())
 
 
 def split_rows(features: Mapping[str, Any]) -> tuple[list[TokenRow], dict[str, Any]]:
@@ -249,32 +301,4 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device; on one that does not say, those of the main memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def infer(model: SentenceTransformer, inputs: list[Any], host: Callable[..., Any], **options: Any) -> Any:
-    """Encode texts in batches of tokens, and anything else as the host does; what ``_inference`` is for encoders here.
-
-    Args:
-        model: The encoder.
-        inputs: Texts, or whatever the host encodes.
-        host: The host's own ``_inference``.
-        **options: Its options.
-
-    Returns:
-        What the host would return.
-    """
-    if reads_token_batches(model, inputs, options["output_value"]):
-        return encode_in_token_batches(model, inputs, **options)
-    return host(inputs, **options)
-
-
-def reads_token_batches(model: SentenceTransformer, inputs: list[Any], output_value: str | None) -> bool:
-    """Whether these inputs can be encoded by their tokens: texts, to vectors, by a model with a tokenizer."""
-    return (
-        output_value == "sentence_embedding"
-        and bool(inputs)
-        and all(isinstance(text, str) for text in inputs)
-        and isinstance(model[0], Transformer)
-        and model.tokenizer is not None
-    )
+    return int(psutil.virtual_memory().available)

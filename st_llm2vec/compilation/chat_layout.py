@@ -26,7 +26,11 @@ from st_llm2vec.recipes import STOCK_POOLING
 READS_MESSAGES = (
     "{%- set turn = namespace(text='', instruction='') -%}"
     "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}{%- set turn.instruction = message['content'] | trim -%}"
+    "{%- if message['role'] == 'system' -%}"
+    "{%- if message['content'] is not string -%}"
+    "{{- raise_exception('The instruction must be one string, for all texts of the call.') -}}"
+    "{%- endif -%}"
+    "{%- set turn.instruction = message['content'] | trim -%}"
     "{%- else -%}{%- set turn.text = message['content'] -%}{%- endif -%}"
     "{%- endfor -%}"
 )
@@ -109,16 +113,13 @@ def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
         refusal = "This encoder takes no instruction, but a prompt was given. Encode without a prompt."
         parts.append(f"{{%- if turn.instruction -%}}{{{{- raise_exception({_quote(refusal)}) -}}}}{{%- endif -%}}")
         return "".join(parts) + _jinja(formatter.template, opening)
-    before, after = (literal.strip() for literal in formatter.instruction_template.around_instruction())
-    if before:
+    before, after = formatter.wrapping()
+    if before or after:
         parts.append(
-            f"{{%- if turn.instruction.startswith({_quote(before)}) -%}}"
-            f"{{%- set turn.instruction = turn.instruction[{len(before)}:] | trim -%}}{{%- endif -%}}"
-        )
-    if after:
-        parts.append(
-            f"{{%- if turn.instruction.endswith({_quote(after)}) -%}}"
-            f"{{%- set turn.instruction = turn.instruction[:-{len(after)}] | trim -%}}{{%- endif -%}}"
+            f"{{%- if turn.instruction.startswith({_quote(before)}) and turn.instruction.endswith({_quote(after)}) "
+            f"and turn.instruction | length >= {len(before + after)} -%}}"
+            f"{{%- set turn.instruction = turn.instruction[{len(before)}:{f'-{len(after)}' if after else ''}] | trim -%}}"
+            "{%- endif -%}"
         )
     instructed = _jinja(formatter.instruction_template, opening)
     plain = _jinja(formatter.template, opening)

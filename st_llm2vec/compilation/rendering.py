@@ -22,6 +22,7 @@ from st_llm2vec.modules.instruction import pad_ids
 PLACE = "\ufdd0 the text \ufdd1"  # noncharacters, which no text should hold
 FEATURES = {"input_ids", "attention_mask"}
 OPTIONS = {"task", "max_length"}
+KEPT_FRAMES = 1024
 HARMLESS = (
     nodes.Template,
     nodes.Output,
@@ -37,6 +38,9 @@ HARMLESS = (
     nodes.Neg,
     nodes.Call,
     nodes.Filter,
+    nodes.And,
+    nodes.Compare,
+    nodes.Operand,
 )
 
 
@@ -103,6 +107,8 @@ class Rendering:
         """What stands around the texts, as long as nothing that it is made of has changed."""
         if tokenizer is not self._tokenizer:
             self._tokenizer, self._frames = tokenizer, {}
+        if len(self._frames) >= KEPT_FRAMES:
+            self._frames.clear()
         message = "message" in transformer.modality_config
         made_of = (tokenizer.chat_template, tokenizer.eos_token) if message else (max_length,)
         key = (prompt, message, *made_of)

@@ -164,15 +164,22 @@ class InstructionFormatter:
         return {"template": self.template_string, "instruction_template": self.instruction_template_string}
 
     def bare_instruction(self, instruction: str | None) -> str:
-        """Strip blanks, and the template's own words where a caller has already wrapped the instruction in them."""
+        """Strip blanks, and the template's words where the whole instruction stands between them, as a caller wraps it.
+
+        An instruction may begin or end with a word of the template's by itself, and keeps it.
+        """
         instruction = (instruction or "").strip()
-        if self.instruction_template is not None:
-            before, after = (literal.strip() for literal in self.instruction_template.around_instruction())
-            if before and instruction.startswith(before):
-                instruction = instruction[len(before) :].strip()
-            if after and instruction.endswith(after):
-                instruction = instruction[: len(instruction) - len(after)].strip()
+        before, after = self.wrapping()
+        if instruction.startswith(before) and instruction.endswith(after) and len(instruction) >= len(before + after):
+            instruction = instruction[len(before) : len(instruction) - len(after)].strip()
         return instruction
+
+    def wrapping(self) -> tuple[str, str]:
+        """What stands before and after an instruction that a caller has wrapped, blanks at its ends stripped."""
+        if self.instruction_template is None:
+            return "", ""
+        before, after = self.instruction_template.around_instruction()
+        return before.lstrip(), after.rstrip()
 
     def __call__(
         self,

@@ -12,9 +12,42 @@ from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .attention import Attention, probe_attention, prove_attention, repair_attention, set_attention
+from .instructed import carries_instruction, split_instructed
 from .instruction import UNLIMITED, InstructionFormatter
 
 logger = logging.getLogger(__name__)
+
+UNCUT = (False, "do_not_truncate")
+HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
+    "text": {"truncation": (True, "longest_first", "only_first", *UNCUT), "padding": (True, "longest")},
+    "common": {"return_tensors": ("pt",)},
+    "chat_template": {},
+}
+
+
+def longest_input(
+    transformer: Transformer, max_length: int | None = None, processing_kwargs: dict[str, Any] | None = None
+) -> int:
+    """The longest input of a call, in tokens, template included.
+
+    Args:
+        transformer: The module that reads it.
+        max_length: What the call asks for.
+        processing_kwargs: The call's settings of the processor, which come first.
+
+    Returns:
+        The number of tokens.
+    """
+    settings = _settings(transformer, processing_kwargs, "text")
+    if settings.get("truncation", True) in UNCUT:
+        return UNLIMITED
+    return settings.get("max_length") or max_length or transformer.max_seq_length or UNLIMITED
+
+
+def _settings(transformer: Transformer, processing_kwargs: dict[str, Any] | None, kind: str) -> dict[str, Any]:
+    """The module's own settings of a kind, completed by the call's."""
+    own: dict[str, Any] = dict(transformer.processing_kwargs)
+    return {**(own.get(kind) or {}), **((processing_kwargs or {}).get(kind) or {})}
 
 
 def add_position_ids(features: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
@@ -87,33 +120,64 @@ class BidirectionalTransformer(Transformer):
         return module
 
     def preprocess(  # type: ignore[override]
-        self, inputs: Sequence[Any], prompt: str | Sequence[str | None] | None = None, **kwargs: Any
+        self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Format and tokenise texts.
 
         Args:
-            inputs: The texts.
-            prompt: The bare instruction, or one for each text.
-            **kwargs: As for ``Transformer.preprocess``; ``max_length`` overrides the encoder's own.
+            inputs: The texts; or texts with an instruction each, ``[instruction, text]`` or
+                ``{"text": str, "instruction": str | None}``.
+            prompt: The bare instruction of all texts.
+            **kwargs: As for ``Transformer.preprocess``; ``max_length`` overrides the encoder's own, and of
+                ``processing_kwargs`` the length and the truncation of texts are known.
 
         Returns:
             ``input_ids``, ``attention_mask`` and ``pooling_mask``, each of shape ``(batch, tokens)``.
 
         Raises:
-            ValueError: If an input is not a text, or the formatter refuses it.
+            ValueError: If an input is not a text, there is a list of instructions, a setting is not known, or the
+                formatter refuses an input.
         """
         if self._formatter is None:
-            features = super().preprocess(inputs, prompt=cast("str | None", prompt), **kwargs)
+            features = super().preprocess(inputs, prompt=prompt, **kwargs)
             return add_position_ids(features, self.model)
         if not inputs:
             return {}
+        if not isinstance(prompt, str | None):
+            raise ValueError(
+                f"prompt={prompt!r} is no single instruction. Sentence Transformers sorts the texts of a call by their "
+                "length, and would deal the instructions of a list out to others: give [[instruction, text], ...] as "
+                "inputs, or load the encoder with st_llm2vec.load, which takes a list."
+            )
+        instructions: str | list[str] | None = prompt
+        if any(map(carries_instruction, inputs)):
+            inputs, instructions = split_instructed(inputs, prompt)
         wrong = next((one for one in inputs if not isinstance(one, str)), None)
         if wrong is not None:
             raise ValueError(f"This encoder reads texts; got {type(wrong).__name__}: {wrong!r}.")
-        max_length = kwargs.get("max_length") or self.max_seq_length or UNLIMITED
+        settings = kwargs.get("processing_kwargs")
+        self._require_known(settings)
         tokenizer = cast("PreTrainedTokenizerBase", self.tokenizer)
-        features = self._formatter(inputs, prompt, tokenizer, max_length)
+        max_length = longest_input(self, kwargs.get("max_length"), settings)
+        features = self._formatter(inputs, instructions, tokenizer, max_length)
         return add_position_ids({**features, "modality": "text"}, self.model)
+
+    def _require_known(self, processing_kwargs: dict[str, Any] | None) -> None:
+        """Refuse settings of the processor that the formatter, which tokenises in its place, would ignore."""
+        for kind, honoured in HONOURED.items():
+            for name, value in _settings(self, processing_kwargs, kind).items():
+                if name == "max_length" and kind == "text":
+                    known = value is None or (type(value) is int and value > 0)
+                else:
+                    known = any(
+                        value is one or (isinstance(one, str) and value == one) for one in honoured.get(name, ())
+                    )
+                if not known:
+                    raise ValueError(
+                        f"processing_kwargs has {kind}: {name}={value!r}, which this encoder cannot honour: its own "
+                        'formatter tokenises the texts. Of "text" it takes max_length (a number of tokens), truncation '
+                        "(True or False) and padding (True)."
+                    )
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the model; ``token_embeddings`` of shape ``(batch, tokens, hidden)`` is added to the features."""

@@ -15,6 +15,8 @@ from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.names import is_hub_name
 from st_llm2vec.publishing.snippets import (
+    document_prompt_name,
+    langchain_adapter_snippet,
     langchain_snippet,
     llama_index_snippet,
     own_snippet,
@@ -123,9 +125,18 @@ def _usage(encoder: TextEncoder, repo_id: str, custom: bool) -> str:
         parts.append("Or, without running code from this repository, with st-llm2vec (`pip install st-llm2vec`):")
         parts.append(f"```python\n{own_snippet(encoder, repo_id)}```")
     parts.append(_prompts(encoder))
-    parts.append(f"LangChain (`langchain-huggingface`):\n\n```python\n{langchain_snippet(encoder, repo_id, custom)}```")
+    prompted = bool(encoder.prompts.get("query") or document_prompt_name(encoder))
     parts.append(
-        "LlamaIndex (`llama-index-embeddings-huggingface`):\n\n"
+        f"LangChain (`langchain-huggingface`){_langchain_loses(prompted)}:\n\n"
+        f"```python\n{langchain_snippet(encoder, repo_id, custom)}```"
+    )
+    parts.append(
+        "`HuggingFaceEmbeddings` also replaces line breaks by blanks, so that a text with line breaks has another vector "
+        "than with Sentence Transformers. `langchain-st-llm2vec` leaves texts as they are and takes the saved prompts by "
+        f"itself:\n\n```python\n{langchain_adapter_snippet(repo_id)}```"
+    )
+    parts.append(
+        f"LlamaIndex (`llama-index-embeddings-huggingface`){_llama_index_loses(prompted)}:\n\n"
         f"```python\n{llama_index_snippet(encoder, repo_id, custom)}```"
     )
     parts.append(
@@ -133,6 +144,21 @@ def _usage(encoder: TextEncoder, repo_id: str, custom: bool) -> str:
         "not keep the attention and the vectors."
     )
     return "\n\n".join(part for part in parts if part)
+
+
+def _langchain_loses(prompted: bool) -> str:
+    if not prompted:
+        return ""
+    return (
+        ". Its class calls `encode` for queries and documents alike, and without the lines that name the prompts, texts "
+        "lose them and have other vectors; with `multi_process=True` they lose them all the same"
+    )
+
+
+def _llama_index_loses(prompted: bool) -> str:
+    if not prompted:
+        return ""
+    return ". Its class puts empty prompts in the place of the saved ones, unless they are given again"
 
 
 def _prompts(encoder: TextEncoder) -> str:

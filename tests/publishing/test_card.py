@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,3 +113,22 @@ def test_names_of_local_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "org/name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert public_name("org/name") == "name" and not is_hub_name("org/name")
+
+
+def test_the_card_says_what_other_frameworks_lose_and_the_line_that_mends_it(encoder) -> None:
+    found = card(encoder, encoder.manifest).text
+    assert 'query_encode_kwargs={"prompt_name": "query"}' in found and "lose them and have other vectors" in found
+    assert "replaces line breaks" in found and 'STLLM2VecEmbeddings(model="org/encoder")' in found
+    assert "puts empty prompts in the place of the saved ones" in found
+    assert f"query_instruction={json.dumps(encoder.prompts['query'])}" in found
+    encoder.prompts = {"query": "", "document": ""}
+    found = card(encoder, encoder.manifest).text
+    assert "replaces line breaks" in found
+    assert "prompt_name" not in found and "lose them" not in found and "empty prompts" not in found
+
+
+def test_documents_have_the_prompt_that_encode_document_takes(encoder) -> None:
+    encoder.prompts = {"passage": "A passage: ", "corpus": "Another: "}
+    found = card(encoder, encoder.manifest).text
+    assert 'encode_kwargs={"prompt_name": "passage"}' in found and 'query_encode_kwargs={"prompt_name": None}' in found
+    assert 'text_instruction="A passage: "' in found

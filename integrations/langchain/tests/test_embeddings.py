@@ -87,6 +87,31 @@ def test_truncation_comes_before_normalising(portable: str) -> None:
     assert close(vector, full / np.linalg.norm(full))
 
 
+def test_a_dimension_is_never_more_than_there_is(portable: str) -> None:
+    wide = STLLM2VecEmbeddings(model=portable, truncate_dim=5000)
+    assert wide.dimension == len(wide.embed_query("a")) == 192
+    with pytest.raises(ValueError, match="gives vectors of 192 dimensions, and 5000 are expected"):
+        STLLM2VecEmbeddings(model=portable, truncate_dim=5000, expected_dimension=5000)
+    encoder = st_llm2vec.load(portable)
+    encoder.truncate_dim = 32
+    for asked, given in ((None, 32), (64, 64), (5000, 192)):
+        embeddings = STLLM2VecEmbeddings.from_model(encoder, truncate_dim=asked)
+        assert embeddings.dimension == len(embeddings.embed_query("a")) == given
+        assert encoder.truncate_dim == 32
+
+
+def test_an_instruction_for_each_document(folder: str) -> None:
+    instructions = ["Read:", "", "Read:", "A title:", "", "Read:"]
+    embeddings = STLLM2VecEmbeddings(model=folder, encode_kwargs={"prompt": instructions})
+    alone = [
+        STLLM2VecEmbeddings(model=folder, document_instruction=one).embed_documents([text])[0]
+        for text, one in zip(TEXTS, instructions, strict=True)
+    ]
+    assert close(embeddings.embed_documents(TEXTS), alone)
+    with pytest.raises(ValueError, match="6 instructions for 2 texts"):
+        embeddings.embed_documents(TEXTS[:2])
+
+
 def test_names_of_the_stock_class_work(portable: str, tmp_path: Any) -> None:
     embeddings = STLLM2VecEmbeddings(
         model_name=portable,

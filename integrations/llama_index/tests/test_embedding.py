@@ -102,6 +102,14 @@ def test_instructions_replace_the_saved_prompts_and_empty_ones_remove_them(folde
     assert same(none.get_text_embedding("a"), encoder.encode(["a"], prompt="")[0])
 
 
+def test_a_dimension_is_never_more_than_there_is(portable: str) -> None:
+    wide = STLLM2VecEmbedding(portable, truncate_dim=5000)
+    assert wide.dimension == len(wide.get_query_embedding("a")) == 192
+    assert STLLM2VecEmbedding(portable, truncate_dim=16).dimension == 16
+    with pytest.raises(ValueError, match="gives vectors of 192 dimensions, and 5000 are expected"):
+        STLLM2VecEmbedding(portable, truncate_dim=5000, expected_dimension=5000)
+
+
 def test_round_trips(folder: str) -> None:
     embedding = STLLM2VecEmbedding(
         folder, query_instruction="Find:", truncate_dim=32, device="cpu", trust_remote_code=False, normalize=True,

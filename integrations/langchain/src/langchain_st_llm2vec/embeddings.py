@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from sentence_transformers import SentenceTransformer
 from typing_extensions import Self
 
-from langchain_st_llm2vec._loading import OneAtATime, load_encoder, require_dimension, with_separator
+from langchain_st_llm2vec._loading import OneAtATime, load_encoder, require_dimension, width, with_separator
 
 IN_MEMORY = "(a model in memory)"
 
@@ -118,7 +118,7 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
     @property
     def dimension(self) -> int:
         """The width of the vectors."""
-        return self.truncate_dim or self.encoder.truncate_dim or self.encoder.get_embedding_dimension() or 0
+        return width(self.encoder, self.truncate_dim)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents.

@@ -101,6 +101,12 @@ def with_separator(encoder: SentenceTransformer, instruction: str) -> str:
     return f"{instruction.strip()} " if layout == "text" and instruction.strip() else instruction
 
 
+def width(encoder: SentenceTransformer, truncate_dim: int | None) -> int:
+    """How many dimensions the vectors of a call with this ``truncate_dim`` have: it cuts, and never lengthens."""
+    with encoder.truncate_embeddings(truncate_dim or encoder.truncate_dim):
+        return encoder.get_embedding_dimension() or 0
+
+
 def require_dimension(dimension: int, expected: int | None) -> None:
     """Refuse an encoder whose vectors do not fit an index that exists.
 

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.embeddings.st_llm2vec._loading import OneAtATime, load_encoder, require_dimension, with_separator
+from llama_index.embeddings.st_llm2vec._loading import (
+    OneAtATime,
+    load_encoder,
+    require_dimension,
+    width,
+    with_separator,
+)
 from sentence_transformers import SentenceTransformer
 
 
@@ -90,7 +96,7 @@ class STLLM2VecEmbedding(BaseEmbedding):
     @property
     def dimension(self) -> int:
         """The width of the vectors."""
-        return self.truncate_dim or self._encoder.truncate_dim or self._encoder.get_embedding_dimension() or 0
+        return width(self._encoder, self.truncate_dim)
 
     def get_query_embedding(self, query: str) -> Embedding:
         """Embed a query; never from ``embeddings_cache``, whose keys do not tell a query from a text."""
