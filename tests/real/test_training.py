@@ -63,10 +63,4 @@ def test_a_short_run_keeps_what_it_learned_and_continues_to_the_bit(
     plain = SentenceTransformer(str(tmp_path / "whole")).encode(TEXTS)
     assert cosine_distance(plain, unmerged) < 1e-6
     moves = [np.asarray(vectors, dtype=np.float64) - start for vectors in (plain, unmerged)]
-    print(
-        record,
-        [np.linalg.norm(move, axis=1).mean() for move in moves],
-        cosine_distance(*moves),
-        cosine_distance(plain, unmerged),
-    )  # noqa: T201
     assert cosine_distance(*moves) < 1e-3
