@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import nn
@@ -16,9 +17,13 @@ from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
+from st_llm2vec.modules.adapter import keep_full_precision, refuse_unloadable
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.padding_free import enable_padding_free
 from st_llm2vec.text_reader import TextReader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +43,7 @@ class TextEncoder(TextReader):
     """
 
     trained_head: Path | None = None
+    _warned = False
     model_card_data_class = EncoderCardData  # type: ignore[assignment]
 
     def __init__(
@@ -99,13 +105,14 @@ class TextEncoder(TextReader):
             safe_serialization: Must be true; weights are saved as safetensors.
 
         Raises:
-            ValueError: If ``safe_serialization`` is false, the attention is not what it is meant to be, or an adapter's
-                base would be lost.
+            ValueError: If ``safe_serialization`` is false, the attention is not what it is meant to be, an adapter's
+                base would be lost, or it is of a kind that could not be loaded again.
         """
         if path is None:
             return
         if not safe_serialization:
             raise ValueError("Encoders are saved as safetensors only; leave safe_serialization at True.")
+        refuse_unloadable(self.transformer.model)
 
         def write(folder: Path) -> None:
             SentenceTransformer.save(
@@ -118,10 +125,41 @@ class TextEncoder(TextReader):
 
         save_encoder(self, Path(path), write)
 
+    def add_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Attach an adapter as the host does, with its weights in float32 whatever the decoder's type.
+
+        Args:
+            *args: As for the host: the PEFT configuration and the adapter's name.
+            **kwargs: The same, by name.
+        """
+        super().add_adapter(*args, **kwargs)
+        keep_full_precision(self.transformer.model)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go into training mode, as the trainer does before each step, with a warning where steps would be rounded away.
+
+        Args:
+            mode: Whether to train; false is ``eval()``.
+
+        Returns:
+            The encoder.
+        """
+        if mode and not self._warned:
+            rounded = {one.dtype for one in self.parameters() if one.requires_grad} & {torch.bfloat16, torch.float16}
+            self._warned = bool(rounded)
+            for dtype in rounded:
+                logger.warning(
+                    "Weights of this encoder learn in %s, which rounds most of an optimizer's steps away. Load it with "
+                    "dtype=torch.float32 (bf16=True in the trainer's arguments computes in bfloat16 all the same), or "
+                    "attach an adapter, whose weights are in float32: encoder.add_adapter(...).",
+                    dtype,
+                )
+        return super().train(mode)
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights; a quantised decoder keeps its own and takes the adapter's only, as the trainer's resume needs."""
         if getattr(self.transformer.model, "is_quantized", False):
-            state_dict = learned_beside_quantized(state_dict)
+            state_dict = learned_beside_quantized(state_dict, self.transformer.model)
             strict = False
         return super().load_state_dict(state_dict, strict, assign)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import st_llm2vec.modules
 
 MODULE_NAME = "st_llm2vec_modules"
-SOURCES = ("attention", "instruction", "instructed", "transformer", "pooling", "latent_attention")
+SOURCES = ("adapter", "attention", "instruction", "instructed", "transformer", "pooling", "latent_attention")
 HEADER = '''"""The Sentence Transformers modules of this encoder, from st-llm2vec (Apache-2.0).
 
 With st-llm2vec installed, ``st_llm2vec.load`` reads this folder without running this file.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from st_llm2vec.modules.adapter import adapter_weights
+
 SAMPLE = 256
 
 
@@ -18,17 +20,24 @@ def fingerprint(model: PreTrainedModel) -> str:
 
     It is taken in bfloat16, so that a model cast to half precision keeps it.
     """
+    adapters = adapter_weights(model)
     samples = sorted(
         parameter.detach().flatten()[:SAMPLE].bfloat16().float().cpu().numpy().tobytes()
         for name, parameter in model.named_parameters()
-        if "lora_" not in name
+        if name not in adapters
     )
     return hashlib.sha256(b"".join(samples)).hexdigest()
 
 
-def learned_beside_quantized(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of an encoder that learn while its decoder is quantised: the adapter's, and the other modules'."""
-    return {name: weight for name, weight in state.items() if "lora_" in name or not name.startswith("0.model.")}
+def learned_beside_quantized(state: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
+    """The weights of an encoder that learn while its decoder is quantised: the adapter's, and the other modules'.
+
+    Args:
+        state: The encoder's weights by name.
+        model: Its decoder, with the adapter attached.
+    """
+    adapters = {f"0.model.{name}" for name in adapter_weights(model)}
+    return {name: weight for name, weight in state.items() if name in adapters or not name.startswith("0.model.")}
 
 
 def forget_loaded_names(model: PreTrainedModel) -> None:

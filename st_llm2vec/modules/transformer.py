@@ -11,6 +11,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .adapter import DOWNLOAD_OPTIONS, has_adapter, restore_adapter
 from .attention import Attention, probe_attention, prove_attention, repair_attention, set_attention
 from .instructed import carries_instruction, split_instructed
 from .instruction import UNLIMITED, InstructionFormatter
@@ -86,6 +87,7 @@ class BidirectionalTransformer(Transformer):
 
     Raises:
         CausalAttentionError: If the model is meant to be bidirectional and is not.
+        ValueError: If the folder holds an adapter that lacks weights.
     """
 
     config_keys = [*Transformer.config_keys, "attention", "formatter"]
@@ -99,6 +101,11 @@ class BidirectionalTransformer(Transformer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model_name_or_path, **kwargs)
+        if has_adapter(self.model):
+            options = kwargs.get("model_kwargs") or {}
+            restore_adapter(
+                self.model, model_name_or_path, **{name: options[name] for name in DOWNLOAD_OPTIONS if name in options}
+            )
         self.attention = attention
         self.formatter = formatter
         self._formatter = InstructionFormatter(**formatter) if formatter is not None else None

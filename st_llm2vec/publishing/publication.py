@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import tempfile
@@ -15,12 +16,12 @@ from st_llm2vec.checkpoints.checksums import verify_checksums
 from st_llm2vec.checkpoints.finite import require_finite
 from st_llm2vec.checkpoints.load import load
 from st_llm2vec.checkpoints.manifest import Manifest
-from st_llm2vec.checkpoints.merging import has_adapter, without_adapters
+from st_llm2vec.checkpoints.merging import has_adapter, merge
 from st_llm2vec.checkpoints.module_file import MODULE_NAME
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.card import model_card
-from st_llm2vec.publishing.check import Check, check_folder, probe_vectors
+from st_llm2vec.publishing.check import Check, check_folder
 from st_llm2vec.publishing.hub import CARD, Remote, Target, commit_folder, folder_files, open_hub
 from st_llm2vec.publishing.licence import licence_of
 from st_llm2vec.publishing.names import public_manifest
@@ -120,12 +121,12 @@ def publish(
         raise ValueError(f"{output} exists already; give a folder that does not.")
     api, remote = (None, Remote()) if dry_run else open_hub(target)
     with _staging(output) as folder:
-        encoder, attached = _whole_encoder(model_or_folder, progress)
+        encoder, merged = _whole_encoder(model_or_folder, progress)
         manifest = public_manifest(encoder.manifest, base_model) if encoder.manifest is not None else None
         progress("Writing the folder …")
         _write(encoder, folder, manifest, max_shard_size)
         progress("Verifying it in a fresh process without st-llm2vec …")
-        check = check_folder(encoder, folder, attached)
+        check = check_folder(encoder, folder, merged)
         custom = (folder / f"{MODULE_NAME}.py").is_file()
         licence = {"license": license} if license else _base_licence(encoder.manifest, base_model, token)
         card = own_card or model_card(
@@ -181,8 +182,8 @@ def _staging(output: str | Path | None) -> Iterator[Path]:
 
 def _whole_encoder(
     model_or_folder: TextEncoder | str | Path, progress: Callable[[str], None]
-) -> tuple[TextEncoder, Any]:
-    """The encoder with its adapters merged, and its vectors with them attached, if it had any."""
+) -> tuple[TextEncoder, float | None]:
+    """The encoder with its adapters merged, and how far its vectors moved by that, if it had any."""
     loaded = isinstance(model_or_folder, str | Path)
     if not isinstance(model_or_folder, TextEncoder | str | Path):
         raise ValueError(
@@ -200,9 +201,9 @@ def _whole_encoder(
     encoder.prove_attention("The encoder")
     if not has_adapter(encoder):
         return encoder, None
-    attached = probe_vectors(encoder)
     progress("Merging the adapters …")
-    return without_adapters(encoder, in_place=loaded), attached
+    whole = encoder if loaded else copy.deepcopy(encoder)
+    return whole, merge(whole).distance
 
 
 def _refuse_bare_adapter(folder: Path) -> None:

@@ -8,17 +8,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from st_llm2vec.checkpoints.merging import has_adapter, without_adapters
-from st_llm2vec.checkpoints.output_head import plain_body
+from st_llm2vec.checkpoints.merging import PROBES, has_adapter, merge, mix
 from st_llm2vec.encoder import TextEncoder
-
-PROBES = ["The compass needle points to the north.", "rain", "A violin is carved from spruce and maple; a drum is not."]
-FULL_PRECISION = (torch.float32, torch.float64)
-TOLERANCE = 1e-5
-HALF_TOLERANCE = 1e-3
 
 
 @dataclass
@@ -96,9 +89,6 @@ def attach_adapter(encoder: TextEncoder, adapter: Adapter) -> None:
         encoder.add_adapter(config)
     except ValueError as error:
         raise ValueError(f"The adapter does not fit {type(encoder.transformer.model).__name__}: {error}") from error
-    for name, weight in encoder.named_parameters():
-        if "lora_" in name:
-            weight.data = weight.data.float()  # half precision would round most of an optimizer's steps away
 
 
 def linear_layers(model: nn.Module) -> list[str]:
@@ -109,43 +99,28 @@ def linear_layers(model: nn.Module) -> list[str]:
     return sorted(found)
 
 
-def merge_adapter(encoder: TextEncoder, probes: list[str] | None = None) -> float:
+def merge_adapter(encoder: TextEncoder, probes: list[str] | None = None, dtype: torch.dtype | None = None) -> float:
     """Add the adapter's update to the decoder's weights, once, and prove that the vectors stay what they were.
+
+    The sum is computed in float32, and the weights stay in float32 where the type that they had would lose more than a
+    tenth of the update's norm: bfloat16 loses most of a short training's. The log then says so.
 
     Args:
         encoder: An encoder with one adapter attached; it is changed in place and has none afterwards.
         probes: Texts whose vectors are compared.
+        dtype: The type for the weights, whatever it loses.
 
     Returns:
-        The largest cosine distance between a text's vectors before and after.
+        The largest cosine distance between a text's vectors before and after, both in float32.
 
     Raises:
         ValueError: If there is no adapter or more than one, the decoder is quantised, or the vectors differ by more
-            than rounding explains: 1e-5 in float32; in half precision 1e-3, and a tenth of what the adapter moves.
+            than rounding explains (1e-5).
     """
-    body = encoder.transformer.model
-    names = list(getattr(body, "peft_config", {}))
+    names = list(getattr(encoder.transformer.model, "peft_config", {}))
     if len(names) != 1:
         raise ValueError(f"The encoder has {len(names)} adapters; exactly one can be merged.")
-    if getattr(body, "is_quantized", False):
-        raise ValueError(
-            "The decoder is quantised, and merging into 4 bits would round the adapter away. Load the same folder "
-            "without quantisation, attach the saved adapter there, and merge that."
-        )
-    probes = probes or PROBES
-    before = _vectors(encoder, probes)
-    moved = _distance(before, _without_adapter(encoder, probes))
-    without_adapters(encoder, in_place=True)
-    base = plain_body(encoder)
-    base.requires_grad_(True)
-    encoder.base_fingerprint = None
-    distance = _distance(before, _vectors(encoder, probes))
-    if not distance <= (TOLERANCE if base.dtype in FULL_PRECISION else max(HALF_TOLERANCE, 0.1 * moved)):
-        raise ValueError(
-            f"Merged and unmerged vectors differ by a cosine distance of {distance:.1e}, more than rounding explains; "
-            "the merge is not used. Train on from the last checkpoint, or keep the adapter apart."
-        )
-    return distance
+    return merge(encoder, dtype=dtype, probes=probes or PROBES).distance
 
 
 def interpolate(encoder: TextEncoder, start: dict[str, Tensor], share: float) -> None:
@@ -167,9 +142,7 @@ def interpolate(encoder: TextEncoder, start: dict[str, Tensor], share: float) ->
     trained = dict(encoder.transformer.model.named_parameters())
     if {name: weight.shape for name, weight in trained.items()} != {name: start[name].shape for name in start}:
         raise ValueError("The weights to interpolate with are not those of the same decoder.")
-    with torch.no_grad():
-        for name, weight in trained.items():
-            weight.lerp_(start[name].to(weight), 1 - share)
+    mix(encoder.transformer.model, start, share)
     encoder.base_fingerprint = None
 
 
@@ -177,23 +150,3 @@ def body_weights(encoder: TextEncoder) -> dict[str, Tensor]:
     """A copy of the decoder's weights, by name, on the CPU."""
     parameters = encoder.transformer.model.named_parameters()
     return {name: copy.deepcopy(weight.detach()).cpu() for name, weight in parameters}
-
-
-def _without_adapter(encoder: TextEncoder, texts: list[str]) -> Tensor:
-    layers = [layer for layer in encoder.transformer.model.modules() if isinstance(layer, BaseTunerLayer)]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        return _vectors(encoder, texts)
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-
-
-def _distance(first: Tensor, second: Tensor) -> float:
-    return float((1 - (first * second).sum(1)).abs().max())
-
-
-def _vectors(encoder: TextEncoder, texts: list[str]) -> Tensor:
-    vectors = encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False).double()
-    return torch.nn.functional.normalize(vectors, dim=1)

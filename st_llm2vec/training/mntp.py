@@ -56,6 +56,11 @@ class MNTP(Stage):
     head: str | None = None
     train_head: bool = False
 
+    @property
+    def learns_in_place(self) -> str:
+        """As for every stage; a head that learns does so in the decoder's type."""
+        return super().learns_in_place or ("train_head" if self.train_head else "")
+
     def start(self) -> TextEncoder:
         """Load or convert; with ``add_mask_token`` the encoder that has the token is saved first, as adapters need."""
         encoder = super().start()

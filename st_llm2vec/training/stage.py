@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +18,24 @@ from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from st_llm2vec.checkpoints.load import load
-from st_llm2vec.checkpoints.merging import has_adapter
+from st_llm2vec.checkpoints.merging import FULL_PRECISION, Merge, has_adapter, merge, type_name
 from st_llm2vec.checkpoints.weights import learned_beside_quantized
 from st_llm2vec.conversion import convert
 from st_llm2vec.data import TrainingData
 from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.precision import AUTO
 from st_llm2vec.recipes import get_recipe
-from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate, merge_adapter
+from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate
 from st_llm2vec.training.callbacks import ProgressLines, StopAfter, StopAtNonFinite, Throughput
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs, plain
 from st_llm2vec.training.run_folder import CHECKPOINTS, RunFolder
 from st_llm2vec.training.settings import check_fields, check_loggers
 from st_llm2vec.training.trainer_run import train_from
 
+logger = logging.getLogger(__name__)
+
 UNFIT = "The training arguments do not fit SentenceTransformerTrainingArguments"
+HALF_PRECISION = ("bfloat16", "float16", "half")
 
 
 @dataclass(kw_only=True)
@@ -52,7 +57,9 @@ class Stage:
         stop_after: Steps after which to stop, where the learning rate is planned for a longer run.
         interpolation: Share of the trained weights in the result; the rest is those that this stage began with, which in a
             pipeline's first stage is the decoder.
-        dtype: Weights' type, e.g. ``"bfloat16"``; the stored one if not given.
+        dtype: Weights' type, e.g. ``"bfloat16"``, while training and in the result. If not given, the decoder trains in
+            its stored type beside an adapter, the result is saved in that type where it keeps what was learned and in
+            float32 where not; without an adapter all is in float32.
         attn_implementation: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``; Transformers' choice if not given.
         training: Fields of ``SentenceTransformerTrainingArguments`` that differ from :attr:`arguments_of_paper`.
     """
@@ -88,6 +95,23 @@ class Stage:
             raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
         if self.patience is not None and self.evaluation is None:
             raise ValueError("patience needs an evaluation: name the pairs, or the texts, to evaluate on.")
+        if self.learns_in_place and self.dtype in HALF_PRECISION:
+            raise ValueError(
+                f"With {self.learns_in_place} the decoder's own type holds what is learned, and dtype={self.dtype} would "
+                "round most of an optimizer's steps away. Leave dtype out, which trains in float32; training: {bf16: true} "
+                "computes in bfloat16 all the same."
+            )
+        if self.training.get("push_to_hub"):
+            raise ValueError(
+                "training.push_to_hub would upload checkpoints as they are, unverified and with adapters apart from a base "
+                "that others may not have. Leave it out and publish the finished encoder: st-llm2vec publish "
+                f"{self.output} {self.training.get('hub_model_id') or 'org/name'}"
+            )
+
+    @property
+    def learns_in_place(self) -> str:
+        """The setting by which weights learn that are in the decoder's own type, and not an adapter's; empty without."""
+        return "adapter: null" if self.adapter is None else ""
 
     # What a stage of its own says ------------------------------------------------------------------------
 
@@ -162,7 +186,7 @@ class Stage:
 
         Raises:
             ValueError: If data, settings or folder are not what they should be; nothing has been trained then.
-            RuntimeError: If the best checkpoint could not be read back.
+            RuntimeError: If the best checkpoint could not be read back, or the adapter not be merged.
         """
         if not self.begin():
             return load(self.output)
@@ -210,8 +234,9 @@ class Stage:
 
     def loading_options(self) -> dict[str, Any]:
         """How the weights are loaded: their type, attention implementation and quantisation."""
+        in_float32 = self.learns_in_place and self.dtype in (None, AUTO)
         return {
-            "dtype": self.dtype,
+            "dtype": "float32" if in_float32 else self.dtype,
             "attn_implementation": self.attn_implementation,
             "quantization_config": self.adapter.quantization_config() if self.adapter is not None else None,
         }
@@ -224,10 +249,34 @@ class Stage:
         return encoder
 
     def attach(self, encoder: TextEncoder) -> None:
-        """Attach the adapter, if there is one to train, and keep the weights to interpolate with."""
-        self._start_weights = body_weights(encoder) if self.interpolation < 1 else None
-        if self.adapter is not None:
-            attach_adapter(encoder, self.adapter)
+        """Attach the adapter if there is one to train; else keep the weights to interpolate with, if that is asked for.
+
+        Raises:
+            ValueError: If the adapter does not fit, or could not be merged when it is trained.
+        """
+        if self.adapter is None:
+            self._start_weights = body_weights(encoder) if self.interpolation < 1 else None
+            return
+        model: Any = encoder.transformer.model
+        if self.adapter.quantize is None and getattr(model, "is_quantized", False):
+            raise ValueError(
+                f"The weights of {self.model} are quantised, and no adapter can be merged into them at the end. Start from "
+                "the decoder in bfloat16; adapter: {quantize: nf4} quantises it for the training alone."
+            )
+        attach_adapter(encoder, self.adapter)
+        if self.dtype not in HALF_PRECISION and model.dtype not in FULL_PRECISION:
+            logger.warning(
+                "The decoder is in %s and its adapter in float32. They are merged in float32 at the end, and the encoder "
+                "is saved in %s if that keeps what was learned, in float32 if not.",
+                type_name(model.dtype),
+                type_name(model.dtype),
+            )
+        elif self.dtype in HALF_PRECISION:
+            logger.warning(
+                "The encoder will be saved in %s, as dtype says, which keeps little of a short training; what it keeps is "
+                "measured at the end. Without dtype, the type is chosen that keeps what was learned.",
+                self.dtype,
+            )
 
     def arguments(
         self, data: TrainingData | None = None, evaluator: SentenceEvaluator | None = None
@@ -317,9 +366,8 @@ class Stage:
         if self.adapter is not None:
             if self.adapter.quantize is not None:
                 encoder = self._unquantized(encoder)
-            record["merged"] = True
-            record["merge_distance"] = merge_adapter(encoder)
-        if self._start_weights is not None:
+            record |= {"merged": True, **self._merge(encoder).to_dict()}
+        elif self._start_weights is not None:
             interpolate(encoder, self._start_weights, self.interpolation)
         assert encoder.manifest is not None
         encoder.manifest.stages.append(record)
@@ -327,11 +375,21 @@ class Stage:
         encoder.save(self.output)
         return encoder
 
+    def _merge(self, encoder: TextEncoder) -> Merge:
+        """Merge the adapter, in the type that was asked for or the one that keeps what it learned."""
+        dtype = getattr(torch, self.dtype) if self.dtype not in (None, AUTO) else None
+        try:
+            return merge(encoder, dtype=dtype, share=self.interpolation)
+        except ValueError as error:
+            kept = self.folder.last_checkpoint(PartialState().num_processes)
+            place = f" The trained encoder is in {kept}, its adapter apart." if kept else ""
+            raise RuntimeError(f"{error}{place}") from error
+
     def _unquantized(self, encoder: TextEncoder) -> TextEncoder:
         """The same encoder and adapter over the decoder's full weights, since 4-bit ones cannot take the update."""
         plain = self._loaded(**{**self.loading_options(), "quantization_config": None})
         self.attach(plain)
-        learned = learned_beside_quantized(encoder.state_dict())
+        learned = learned_beside_quantized(encoder.state_dict(), encoder.transformer.model)
         lost = plain.load_state_dict(learned, strict=False).unexpected_keys
         if lost:
             raise RuntimeError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")

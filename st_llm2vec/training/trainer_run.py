@@ -53,7 +53,7 @@ def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
     model: Any = trainer.model
     stored = type(model)._load_with_module_classes(best, {}, device="cpu").state_dict()
     if getattr(model.transformer.model, "is_quantized", False):
-        stored = learned_beside_quantized(stored)
+        stored = learned_beside_quantized(stored, model.transformer.model)
     weights = model.state_dict()
     for name, weight in stored.items():
         if isinstance(weight, torch.Tensor) and not torch.equal(weight.to(weights[name].dtype), weights[name].cpu()):
