@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from st_llm2vec.checkpoints.gguf_file import is_gguf, load_gguf
 from st_llm2vec.precision import resolve_dtype
 
 
@@ -31,10 +32,10 @@ def load_transformer(
     quantization_config: Any = None,
     device: str | None = None,
 ) -> Transformer:
-    """Load a decoder's body from a folder or the Hub.
+    """Load a decoder's body from a folder, a GGUF file or the Hub.
 
     Args:
-        name: The folder or the repository's name.
+        name: The folder, the file or the repository's name.
         dtype: Weights' type, ``None`` for the stored one, or ``"auto"`` for the device's own.
         attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
         hub: ``revision``, ``token`` and ``local_files_only``, those that are set. Code in a repository is never run.
@@ -47,6 +48,8 @@ def load_transformer(
     Raises:
         ValueError: If there is no model, it is an encoder-decoder, or weights or tokenizer are missing.
     """
+    if is_gguf(name):
+        return wrap_model(*_read_gguf(name, dtype, attn_implementation, quantization_config, device))
     model = load_model(name, dtype, attn_implementation, hub, quantization_config, device)
     try:
         return _around(model, name, {**hub, "trust_remote_code": False})
@@ -63,6 +66,8 @@ def load_model(
     device: str | None = None,
 ) -> PreTrainedModel:
     """Load a decoder's body, without its tokenizer; arguments and errors as for :func:`load_transformer`."""
+    if is_gguf(name):
+        return _read_gguf(name, dtype, attn_implementation, quantization_config, device)[0]
     hub = {**hub, "trust_remote_code": False}
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name}.")
@@ -78,11 +83,7 @@ def load_model(
             f"{name} is an encoder that this package made, and its tokenizer has been taught its prompts. Load it with "
             f'st_llm2vec.load("{name}"), or convert the decoder that it was made from.'
         )
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "
-            f'Its encoder works as it is: SentenceTransformer("{name}").'
-        )
+    _refuse_encoder_decoder(name, config)
     quantized = quantization_config is not None or getattr(config, "quantization_config", None) is not None
     options = {
         "dtype": resolve_dtype(dtype, device, quantized),
@@ -91,6 +92,22 @@ def load_model(
         **hub,
     }
     return _load_body(name, config, {key: value for key, value in options.items() if value is not None})
+
+
+def _read_gguf(
+    name: str, dtype: Any, attn_implementation: str | None, quantization_config: Any, device: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A GGUF file's decoder and tokenizer."""
+    if quantization_config is not None:
+        raise ValueError(
+            f"{name} is a GGUF file, whose weights are dequantised when they are read; they cannot be quantised again on "
+            "the way. Convert it without quantization_config, save the encoder, and load that one quantised."
+        )
+    with without_reports():
+        model, tokenizer, report = load_gguf(name, resolve_dtype(dtype, device), attn_implementation)
+    _require_weights(name, report)
+    _refuse_encoder_decoder(name, model.config)
+    return model, tokenizer
 
 
 def _refuse_adapter(name: str) -> None:
@@ -137,13 +154,25 @@ def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedMod
                 model = whole.base_model
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{name} could not be loaded: {error}") from error
+    _require_weights(name, report)
+    return model
+
+
+def _require_weights(name: str, report: dict[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
             f"{name} lacks {len(missing)} of the model's weights (the first is {missing[0]}); they would be random. "
             "The checkpoint is incomplete or of another architecture than its config.json says."
         )
-    return model
+
+
+def _refuse_encoder_decoder(name: str, config: Any) -> None:
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "
+            f'Its encoder works as it is: SentenceTransformer("{name}").'
+        )
 
 
 def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transformer:

@@ -16,6 +16,7 @@ from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
 
 from st_llm2vec.checkpoints.download import connection_errors, download
+from st_llm2vec.checkpoints.gguf_file import is_gguf
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
@@ -103,6 +104,11 @@ def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) 
         if not (Path(path_or_id) / "modules.json").is_file():
             raise _no_encoder(path_or_id)
         return Path(path_or_id)
+    if is_gguf(path_or_id):
+        raise ValueError(
+            f"{path_or_id} is a GGUF file, so it is no encoder of this package. To make one of the decoder in it: "
+            f'st_llm2vec.convert("{path_or_id}", ...).'
+        )
     options = {
         "revision": revision,
         "token": hub["token"],
