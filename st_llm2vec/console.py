@@ -16,7 +16,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from st_llm2vec.encoder import TextEncoder
-    from st_llm2vec.inspection import Inspection
+    from st_llm2vec.inspection import EncoderInspection, Inspection
 
 output = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
@@ -36,6 +36,16 @@ def quiet() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    own = logging.getLogger("st_llm2vec")
+    if not any(isinstance(handler, _Warnings) for handler in own.handlers):
+        own.addHandler(_Warnings(logging.WARNING))
+
+
+class _Warnings(logging.Handler):
+    """Shows the package's own warnings as sentences on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        messages.print(Text(record.getMessage(), style="yellow"), soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -88,6 +98,7 @@ def encoder_view(encoder: TextEncoder, folder: str) -> RenderableType:
     rows: dict[str, RenderableType] = {
         "encoder": folder,
         "recipe": f"{config.name}  {config.paper}".strip(),
+        "made from": describe_base(manifest.base),
         "attention": str(describe_probe(manifest.attention)),
         "vectors": f"{encoder.get_embedding_dimension()} dimensions, {config.pooling.replace('_', ' ')} pooling"
         + (", length one" if config.normalize else ""),
@@ -98,6 +109,18 @@ def encoder_view(encoder: TextEncoder, folder: str) -> RenderableType:
         rows[f"prompt {name}"] = prompt or "(none)"
     rows["load it with"] = way
     return facts(rows)
+
+
+def describe_base(base: dict[str, Any]) -> str:
+    """The decoder that an encoder was made from, in words."""
+    gguf = base.get("gguf")
+    name = str(base.get("name") or "an unnamed decoder")
+    return f"{name}, {dequantised(gguf)}" if gguf else name
+
+
+def dequantised(gguf: dict[str, str]) -> str:
+    """What a GGUF file's weights were, in words."""
+    return f"weights dequantised from {gguf['file']} ({gguf['quantization']})"
 
 
 def describe_probe(data: dict[str, Any]) -> str:
@@ -125,7 +148,8 @@ def inspection_view(found: Inspection) -> RenderableType:
         {
             "model": found.name,
             "architecture": f"{found.architecture} ({found.model_type})",
-            "size": f"{found.parameters:,} parameters, {found.layers} layers of width {found.width}, {found.dtype}",
+            "size": f"{found.parameters:,} parameters, {found.layers} layers of width {found.width}, {found.dtype}"
+            + (f"\n{dequantised(found.source)}" if found.source else ""),
             "vocabulary": f"{found.vocabulary:,} tokens",
             "context": f"{found.context:,} tokens" if found.context else "no limit",
             "tokenizer": f"{tokenizer.family}\n{'; '.join(special)}",
@@ -134,13 +158,44 @@ def inspection_view(found: Inspection) -> RenderableType:
             "left padding": padding,
         }
     )
-    table = plain_table("recipe", "modules", "why")
+    table = plain_table("recipe", "modules", "untrained", "why")
+    table.columns[2].justify = "right"
     for one in found.recipes:
         word, style = LAYOUTS[one.layout]
-        name = Text(one.recipe, style="bold" if one.recipe == found.recommended else "")
-        table.add_row(name, Text(word, style=style), Text(one.reason.replace("; ", "\n"), style="dim"))
-    advice = Text.assemble("Begin with ", (found.recommended, "bold"), ". ", found.advice)
+        name = Text(one.recipe, style="bold" if one.recipe in (found.recommended, found.untrained) else "")
+        score = "" if one.score is None else f"{one.score:.0f}"
+        table.add_row(name, Text(word, style=style), score, Text(one.reason.replace("; ", "\n"), style="dim"))
+    advice = facts(
+        {
+            "without training": Text.assemble("Take ", (found.untrained, "bold"), ". ", found.untrained_advice),
+            "for training": Text.assemble("Begin with ", (found.recommended, "bold"), ". ", found.advice),
+        }
+    )
     return Group(model, Padding(table, (1, 0)), advice)
+
+
+def encoder_inspection_view(found: EncoderInspection) -> RenderableType:
+    """What ``inspect`` found of an encoder."""
+    rows: dict[str, RenderableType] = {
+        "encoder": found.name,
+        "recipe": f"{found.recipe}  {found.paper}".strip() or "unknown: there is no st_llm2vec.json",
+    }
+    if found.base:
+        rows["made from"] = describe_base(found.base)
+    if found.recipe:
+        rows["trained"] = ", then ".join(str(stage.get("name")) for stage in found.stages) or "no"
+    rows |= {
+        "attention": found.attention,
+        "vectors": f"{found.dimension} dimensions",
+        "longest text": f"{found.longest} tokens",
+        "size": f"{found.parameters:,} parameters, {found.dtype}",
+        "modules": ", ".join(found.modules),
+    }
+    if found.layout:
+        rows["layout"] = Text.assemble(LAYOUTS[found.layout], f": {found.reason}")
+    for name, prompt in found.prompts.items():
+        rows[f"prompt {name}"] = prompt + (" (the default)" if name == found.default_prompt else "")
+    return facts(rows)
 
 
 def recipes_view() -> RenderableType:

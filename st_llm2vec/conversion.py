@@ -13,6 +13,7 @@ from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from st_llm2vec.checkpoints.decoder import load_transformer, wrap_model
+from st_llm2vec.checkpoints.gguf_file import SOURCE as GGUF_SOURCE
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.compilation import compile_encoder
 from st_llm2vec.compilation.proof import tokenizer_of
@@ -44,12 +45,13 @@ def convert(
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    measure: bool = True,
     **overrides: Any,
 ) -> TextEncoder:
     """Turn a decoder into a text encoder, and prove that it attends as its recipe says.
 
     Args:
-        decoder: A folder, a name on the Hugging Face Hub, or a loaded model. A loaded model is taken over, not
+        decoder: A folder, a GGUF file, a name on the Hugging Face Hub, or a loaded model. A loaded model is taken over, not
             copied: its attention changes with the encoder's. Convert a deep copy to keep it as it is.
         recipe: A recipe's name, a YAML file, a mapping of fields, or an ``EncoderConfig``.
         tokenizer: The tokenizer of a loaded model; by default the one it was loaded from.
@@ -62,6 +64,9 @@ def convert(
         revision: Branch, tag or commit on the Hub.
         token: Access token for the Hub.
         local_files_only: Whether to stay off the network.
+        measure: Whether to warn where a bidirectional recipe makes near-useless vectors of this decoder without
+            training. A few sentences are encoded for that; loaded models, whose past is unknown, and large ones on a
+            CPU are left out.
         **overrides: Any field of :class:`EncoderConfig`, e.g. ``prompts={"query": "..."}`` or ``max_length=512``.
 
     Returns:
@@ -86,6 +91,9 @@ def convert(
     else:
         name = str(decoder)
         transformer = load_transformer(name, dtype, attn_implementation, hub, quantization_config, device)
+    settings = transformer.model.config
+    untrained = not (isinstance(decoder, torch.nn.Module) or hasattr(settings, "st_llm2vec_layout"))
+    gguf = getattr(settings, GGUF_SOURCE, None)
     prove_decoder(transformer.model, name)
     probe, repaired = apply_attention(transformer.model, config.attention, name)
     if probe.kind == "hybrid":
@@ -103,7 +111,12 @@ def convert(
         base_is_stored=not isinstance(decoder, torch.nn.Module),
         manifest=Manifest(
             config=config,
-            base={"name": name, "architecture": type(transformer.model).__name__, "revision": revision},
+            base={
+                "name": name,
+                "architecture": type(transformer.model).__name__,
+                "revision": revision,
+                **({"gguf": gguf} if gguf else {}),
+            },
             layout=compilation.layout,
             reason=compilation.reason,
             attention=probe.to_dict(),
@@ -111,6 +124,12 @@ def convert(
     )
     for prompt in (None, *filter(None, compilation.prompts.values())):
         encoder.check_room(prompt)
+    if measure and untrained:
+        from st_llm2vec.evaluation.untrained import untrained_warning
+
+        warning = untrained_warning(encoder, name)
+        if warning:
+            logger.warning("%s", warning)
     return encoder
 
 

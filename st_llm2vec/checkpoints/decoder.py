@@ -20,6 +20,7 @@ from st_llm2vec.checkpoints.agreement import require_tokenizer_fits
 from st_llm2vec.checkpoints.completeness import judge_report, without_reports
 from st_llm2vec.checkpoints.files import require_readable
 from st_llm2vec.checkpoints.finite import require_finite
+from st_llm2vec.checkpoints.gguf_file import is_gguf, load_gguf
 from st_llm2vec.compilation.proof import tokenizer_of
 from st_llm2vec.compilation.reload import as_stock, preloaded
 from st_llm2vec.precision import resolve_dtype
@@ -33,10 +34,10 @@ def load_transformer(
     quantization_config: Any = None,
     device: str | None = None,
 ) -> Transformer:
-    """Load a decoder's body from a folder or the Hub.
+    """Load a decoder's body from a folder, a GGUF file or the Hub.
 
     Args:
-        name: The folder or the repository's name.
+        name: The folder, the file or the repository's name.
         dtype: Weights' type, ``None`` for the stored one, or ``"auto"`` for the device's own.
         attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
         hub: ``revision``, ``token`` and ``local_files_only``, those that are set. Code in a repository is never run.
@@ -49,6 +50,8 @@ def load_transformer(
     Raises:
         ValueError: If there is no model, it is an encoder-decoder, or weights or tokenizer are missing.
     """
+    if is_gguf(name):
+        return wrap_model(*_read_gguf(name, dtype, attn_implementation, quantization_config, device))
     model = load_model(name, dtype, attn_implementation, hub, quantization_config, device)
     try:
         transformer = _around(model, name, {**hub, "trust_remote_code": False})
@@ -69,6 +72,8 @@ def load_model(
     device: str | None = None,
 ) -> PreTrainedModel:
     """Load a decoder's body, without its tokenizer; arguments and errors as for :func:`load_transformer`."""
+    if is_gguf(name):
+        return _read_gguf(name, dtype, attn_implementation, quantization_config, device)[0]
     hub = {**hub, "trust_remote_code": False}
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise ValueError(f"There is no folder {name}.")
@@ -86,11 +91,7 @@ def load_model(
             f"{name} is an encoder that this package made, and its tokenizer has been taught its prompts. Load it with "
             f'st_llm2vec.load("{name}"), or convert the decoder that it was made from.'
         )
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "
-            f'Its encoder works as it is: SentenceTransformer("{name}").'
-        )
+    _refuse_encoder_decoder(name, config)
     quantized = quantization_config is not None or getattr(config, "quantization_config", None) is not None
     options = {
         "dtype": resolve_dtype(dtype, device, quantized),
@@ -99,6 +100,23 @@ def load_model(
         **hub,
     }
     return _load_body(name, config, {key: value for key, value in options.items() if value is not None})
+
+
+def _read_gguf(
+    name: str, dtype: Any, attn_implementation: str | None, quantization_config: Any, device: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A GGUF file's decoder and tokenizer."""
+    if quantization_config is not None:
+        raise ValueError(
+            f"{name} is a GGUF file, whose weights are dequantised when they are read; they cannot be quantised again on "
+            "the way. Convert it without quantization_config, save the encoder, and load that one quantised."
+        )
+    with without_reports():
+        model, tokenizer, report = load_gguf(name, resolve_dtype(dtype, device), attn_implementation)
+    judge_report(model, report, name)
+    require_finite(model, name)
+    _refuse_encoder_decoder(name, model.config)
+    return model, tokenizer
 
 
 def _refuse_adapter(name: str) -> None:
@@ -150,6 +168,14 @@ def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedMod
     judge_report(model, report, name)
     require_finite(model, name)
     return model
+
+
+def _refuse_encoder_decoder(name: str, config: Any) -> None:
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{name} is an encoder-decoder model ({config.model_type}); a decoder-only language model is needed. "
+            f'Its encoder works as it is: SentenceTransformer("{name}").'
+        )
 
 
 def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transformer:

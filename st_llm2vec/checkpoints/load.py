@@ -23,6 +23,7 @@ from st_llm2vec.checkpoints.completeness import require_all_weights
 from st_llm2vec.checkpoints.download import connection_errors, download
 from st_llm2vec.checkpoints.files import read_json, read_modules, require_readable
 from st_llm2vec.checkpoints.finite import require_finite
+from st_llm2vec.checkpoints.gguf_file import is_gguf
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
@@ -206,6 +207,11 @@ def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) 
         if not (Path(path_or_id) / "modules.json").is_file():
             raise _no_encoder(path_or_id)
         return Path(path_or_id)
+    if is_gguf(path_or_id):
+        raise ValueError(
+            f"{path_or_id} is a GGUF file, so it is no encoder of this package. To make one of the decoder in it: "
+            f'st_llm2vec.convert("{path_or_id}", ...).'
+        )
     options = {
         "revision": revision,
         "token": hub["token"],

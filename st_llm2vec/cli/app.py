@@ -31,7 +31,6 @@ app = typer.Typer(
     cls=SentenceGroup,
     help="Turn any decoder-only language model into a text encoder for Sentence Transformers.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

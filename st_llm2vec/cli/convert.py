@@ -14,7 +14,7 @@ from st_llm2vec.console import quiet, say
 
 @app.command()
 def convert(
-    decoder: Annotated[str, typer.Argument(help="A folder or a name on the Hugging Face Hub.")],
+    decoder: Annotated[str, typer.Argument(help="A folder, a GGUF file, or a name on the Hugging Face Hub.")],
     target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")],
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name or a YAML file.")] = "llm2vec",
     prompt: Annotated[
@@ -27,6 +27,10 @@ def convert(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; the value is YAML."),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure/--no-measure", help="Warn where the recipe makes near-useless vectors untrained."),
+    ] = True,
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +45,13 @@ def convert(
         say(f"Converting {decoder} with the recipe {recipe} …")
         say_dtype(dtype)
     encoder = convert_decoder(
-        decoder, recipe, dtype=dtype, attn_implementation=attn_implementation, revision=revision, **overrides
+        decoder,
+        recipe,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        revision=revision,
+        measure=measure,
+        **overrides,
     )
     encoder.save(str(target))
     show_encoder(encoder, target, ("layout", "reason", "attention"), as_json)

@@ -21,12 +21,18 @@ def import_(
     ] = None,
     mntp: Annotated[
         str | None,
-        typer.Option(help="LLM2Vec: folder or name of the MNTP adapter.", show_default="the one published beside it"),
+        typer.Option(
+            help="LLM2Vec: folder or name of the MNTP adapter, which stands between --base and SOURCE.",
+            show_default="the one published beside it",
+        ),
     ] = None,
     no_mntp: Annotated[bool, typer.Option("--no-mntp", help="LLM2Vec: the adapter stands on no MNTP adapter.")] = False,
     base: Annotated[
         str | None,
-        typer.Option(help="Folder or name of the decoder.", show_default="the one that the adapter names"),
+        typer.Option(
+            help="Folder or name of the decoder below all adapters; for LLM2Vec give --mntp too, if it is a local copy.",
+            show_default="the one that the adapter names",
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')

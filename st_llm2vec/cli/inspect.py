@@ -8,20 +8,33 @@ import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.options import AsJson, Revision, print_json
-from st_llm2vec.console import inspection_view, output, quiet, recipes_view
+from st_llm2vec.console import encoder_inspection_view, inspection_view, output, quiet, recipes_view
 
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A folder or a name on the Hugging Face Hub.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, or a name on the Hugging Face Hub.")],
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Score every recipe, untrained, on built-in sentences.",
+            show_default="for a minute, if a GPU is there or the model is small",
+        ),
+    ] = None,
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what a model is, what its attention can be, and what each recipe would make of it."""
+    """Tell what a model is, what its attention can be, and what each recipe would make of it; or what an encoder is."""
     quiet()
-    from st_llm2vec.inspection import inspect_model
+    from st_llm2vec.inspection import inspect_encoder, inspect_model, is_encoder
 
-    found = inspect_model(model, revision=revision)
+    hub = {"revision": revision} if revision is not None else {}
+    if is_encoder(model, **hub):
+        encoder = inspect_encoder(model, **hub)
+        print_json(encoder.to_dict()) if as_json else output.print(encoder_inspection_view(encoder))
+        return
+    found = inspect_model(model, measure=measure, revision=revision)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -8,10 +8,10 @@ tokens back, so a long text is cut and the suffix stays, as long as the text sta
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -63,10 +63,10 @@ def with_chat_template(
     refusal = CannotSay("the tokenizer renders no BOS")
     for opening in (bos, f"{bos} "):
         try:
-            with _message_modality(transformer, chat_template_for(formatter, opening)) as reader:
-                prove_same_tokens(reader, specification, cases)
-                reader = reload(reader)
-                prove_same_tokens(reader, specification, cases)
+            reader = _as_messages(transformer, chat_template_for(formatter, opening))
+            prove_same_tokens(reader, specification, cases)
+            reader = reload(reader)
+            prove_same_tokens(reader, specification, cases)
         except CannotSay as error:
             refusal = error
             continue
@@ -90,20 +90,15 @@ def told_by_messages(specification: Specification, texts: Sequence[str]) -> list
     return [Case(text, told, told) for told, text in itertools.product(specification.instructions, texts)]
 
 
-@contextmanager
-def _message_modality(transformer: Transformer, chat_template: str) -> Iterator[Transformer]:
-    """A copy of the module that reads texts as messages; its tokenizer has the chat template for so long."""
-    tokenizer = tokenizer_of(transformer)
-    reader, before = with_tokenizer(transformer, tokenizer), tokenizer.chat_template
-    output = transformer.modality_config["text"]
+def _as_messages(transformer: Transformer, chat_template: str) -> Transformer:
+    """A copy of the module that reads texts as messages, through the chat template."""
+    tokenizer = copy.copy(tokenizer_of(transformer))
+    tokenizer.chat_template = chat_template
+    reader, output = with_tokenizer(transformer, tokenizer), transformer.modality_config["text"]
     reader.modality_config = {"text": output, "message": {**output, "format": "flat"}}
     reader.input_formatter.message_format = "flat"
     reader.input_formatter.supported_modalities = ["text", "message"]
-    tokenizer.chat_template = chat_template
-    try:
-        yield reader
-    finally:
-        tokenizer.chat_template = before
+    return reader
 
 
 def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:

@@ -55,12 +55,14 @@ def from_published(
     checkpoint = fetch(source, hub, bool(options.get("allow_pickles")))
     config = get_recipe(recipe) if recipe is not None else get_recipe(detect_recipe(checkpoint))
     if config.name != "llm2vec" and mntp is not None:
-        raise ValueError(f"mntp is for LLM2Vec checkpoints; {checkpoint.name} is imported as {config.name!r}.")
+        raise ValueError(
+            f"mntp is for LLM2Vec checkpoints; {checkpoint.name} is imported as {config.name!r}. Leave it out (--mntp)."
+        )
     if config.name == "llm2vec" and (checkpoint.has(CONFIG) or checkpoint.has(SETTINGS)):
         return from_llm2vec(source, mntp, base, **options)
     if config.name == "nv-embed":
         if base is not None:
-            raise ValueError(f"{checkpoint.name} is a whole NV-Embed checkpoint; leave base out.")
+            raise ValueError(f"{checkpoint.name} is a whole NV-Embed checkpoint; leave base out (--base).")
         return nv_embed.from_nv_embed(source, **options)
     return _with_recipe(checkpoint, config, base, options)
 
@@ -130,7 +132,7 @@ def _with_recipe(
     hub = {key: options[key] for key in ("token", "local_files_only") if options.get(key)}
     adapter = Adapter.read(checkpoint) if checkpoint.has(CONFIG) else None
     if adapter is None and base is not None:
-        raise ValueError(f"{checkpoint.name} is a whole checkpoint, not an adapter; leave base out.")
+        raise ValueError(f"{checkpoint.name} is a whole checkpoint, not an adapter; leave base out (--base).")
     decoder = checkpoint
     if adapter is not None:
         name = base or adapter.base

@@ -157,7 +157,7 @@ def _adapters(last: Source, mntp: str | Path | Literal[False] | None, hub: dict[
         )
     if not last.has(CONFIG):
         if mntp:
-            raise ValueError(f"{last.name} is no adapter, so it is merged already; leave mntp out.")
+            raise ValueError(f"{last.name} is no adapter, so it is merged already; leave mntp out (--mntp).")
         return []
     final = Adapter.read(last)
     if mntp is False or (mntp is None and _is_mntp(last)):
@@ -194,8 +194,8 @@ def _mntp_name(last: Source, final: Adapter) -> str:
     if final.base and final.base.rstrip("/").endswith("mntp"):
         return final.base
     raise ValueError(
-        f"{path} does not say which MNTP adapter it stands on. Name it (mntp=..., --mntp), or say that there is none "
-        "(mntp=False, --no-mntp)."
+        f"{path} does not say which MNTP adapter it stands on: base (--base) is the decoder below both. Name the adapter "
+        "too (mntp=..., --mntp), or say that there is none (mntp=False, --no-mntp)."
     )
 
 
@@ -227,7 +227,9 @@ def _base(
 def _refuse_merged(decoder: Source, adapters: list[Adapter]) -> None:
     """Raise where the base has an adapter in it, or beside it, already: it would be applied twice."""
     if adapters and decoder.has(CONFIG):
-        raise ValueError(f"The base {decoder.name} is itself an adapter. Give it as mntp, and the decoder as base.")
+        raise ValueError(
+            f"The base {decoder.name} is itself an adapter. Give it as mntp (--mntp), and the decoder as base (--base)."
+        )
     if adapters and (decoder.has(SETTINGS) or decoder.has("st_llm2vec.json")):
         raise ValueError(
             f"The base {decoder.name} is an encoder already, with its adapters merged; applying {adapters[-1].source.name} "

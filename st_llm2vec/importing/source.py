@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from st_llm2vec.checkpoints.download import download
 from st_llm2vec.checkpoints.files import read_json, refuse_pointer
+from st_llm2vec.checkpoints.gguf_file import is_gguf
 from st_llm2vec.modules.instruction import leading_special_ids
 
 # Weights are named one by one: some repositories hold them twice, as `consolidated.safetensors` or `original/*.pth`.
@@ -185,6 +186,11 @@ def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False)
     """
     if Path(name).is_dir():
         return Source(str(name), Path(name), allow_pickles)
+    if is_gguf(name):
+        raise ValueError(
+            f"{name} is a GGUF file, and published checkpoints are imported from their folders. A decoder in a GGUF file "
+            f"is converted: `st-llm2vec convert {name}`."
+        )
     try:
         folder = download(str(name), allow_patterns=[*WANTED, *(PICKLES * allow_pickles)], **hub)
     except HFValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -28,10 +28,11 @@ def adapter_weights(model: Any) -> set[str]:
         for weight in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).values()
     }
     names = {name for name, weight in model.state_dict().items() if weight.data_ptr() in kept}
-    module: Any
     for place, module in model.named_modules():  # and what a layer has beside its base without keeping it: a rank, say
         if isinstance(module, BaseTunerLayer):
-            own = (name for name, _ in module.named_parameters() if not name.startswith("base_layer."))
+            own = (
+                name for name, _ in cast("nn.Module", module).named_parameters() if not name.startswith("base_layer.")
+            )
             names |= {f"{place}.{name}" for name in own}
     return names
 

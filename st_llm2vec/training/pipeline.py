@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 
+from st_llm2vec.checkpoints.gguf_file import is_gguf, unpack_gguf
 from st_llm2vec.checkpoints.load import load
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.recipes import get_recipe
@@ -80,7 +82,7 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
             and its fields) and, for all stages, ``recipe``, ``changes``, ``dtype``, ``attn_implementation``,
             ``adapter`` and ``training``. Other keys, such as published scores, are notes.
         output: The last stage's folder; the ones before it go under ``<output>-stages``.
-        model: Where to start, in place of the plan's.
+        model: Where to start, in place of the plan's. A GGUF file is unpacked under ``<output>-stages``.
 
     Returns:
         The stages, in order.
@@ -100,6 +102,9 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
     source = model or plan.get("model")
     if not source:
         raise ValueError("The plan names no model to start from; give one.")
+    if is_gguf(source):
+        with PartialState().main_process_first():
+            source = unpack_gguf(source, Path(f"{output}-stages") / "decoder")
     stages: list[Stage] = []
     for number, entry in enumerate(entries, start=1):
         last = number == len(entries)

@@ -230,7 +230,7 @@ class Stage:
             if self.changes:
                 raise ValueError(f"{self.model} is an encoder; changes of the recipe are for decoders. Leave them out.")
             return load(self.model, **options)
-        return convert(self.model, get_recipe(self.recipe), **options, **self.changes)
+        return convert(self.model, get_recipe(self.recipe), measure=False, **options, **self.changes)
 
     def loading_options(self) -> dict[str, Any]:
         """How the weights are loaded: their type, attention implementation and quantisation."""

@@ -134,12 +134,51 @@ def test_debug_shows_the_error_itself(decoder: str, tmp_path: Path) -> None:
 
 
 def test_inspect(decoder: str) -> None:
-    data = json.loads(succeed("inspect", decoder, "--json").stdout)
+    data = json.loads(succeed("inspect", decoder, "--no-measure", "--json").stdout)
     assert (data["model_type"], data["recommended"]) == ("llama", "llm2vec")
-    shown = succeed("inspect", decoder).stdout
+    shown = succeed("inspect", decoder, "--no-measure").stdout
     assert "2,816,448 parameters" in shown
     assert "Begin with llm2vec." in shown
     assert all(recipe in shown for recipe in RECIPES)
+
+
+def test_inspect_shows_an_encoder(folder: str, decoder: str) -> None:
+    shown = succeed("inspect", folder).stdout
+    assert all(part in shown for part in ("llm2vec", "bidirectional", "192 dimensions", PROMPT.split()[0]))
+    data = json.loads(succeed("inspect", folder, "--json").stdout)
+    assert (data["recipe"], data["layout"], data["base"]["name"]) == ("llm2vec", "text", decoder)
+
+
+def test_convert_says_in_a_sentence_that_vectors_are_poor(
+    decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("st_llm2vec.evaluation.untrained.sentence_score", lambda encoder: 5.0)
+    result = succeed("convert", decoder, "-o", tmp_path / "poor", "--json")
+    assert result.stderr.count("near-useless vectors before it is trained") == 1
+    json.loads(result.stdout)
+
+
+def test_the_shell_can_complete_commands() -> None:
+    environment = {"_ST_LLM2VEC_COMPLETE": "complete_bash", "COMP_WORDS": "st-llm2vec in", "COMP_CWORD": "1"}
+    result = CliRunner().invoke(app, [], prog_name="st-llm2vec", env=environment)
+    assert result.stdout.split() == ["inspect"]
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
+
+
+def test_import_names_the_mntp_adapter_beside_the_base() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["import", "--help"], env={"COLUMNS": "300"}).stdout.split())
+    assert "which stands between --base and SOURCE" in shown and "give --mntp too" in shown
+
+
+def test_a_gguf_file_is_not_called_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.gguf").write_bytes(b"no")
+    for command in (["convert", "model.gguf", "-o", "e"], ["inspect", "model.gguf"]):
+        assert "model.gguf does not begin as a GGUF file does" in run(*command).stderr
+    assert "model.gguf is a GGUF file" in run("encode", "model.gguf", "a text").stderr
+    assert "model.gguf is a GGUF file" in run("import", "model.gguf", "-o", "e").stderr
+    train = run("train", "--model", "model.gguf", "-o", "run", "--texts", "texts.txt")
+    assert "model.gguf does not begin as a GGUF file does" in train.stderr
 
 
 def test_inspect_refuses_in_a_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Which recipe to take, with and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from st_llm2vec.inspection.outlook import Outlook
+from st_llm2vec.modules.attention import AttentionProbe
+
+UNTRAINED = ("prompteol-icl", "echo", "prompteol")
+"""Recipes that are made to be used without training, the best first as far as two real decoders tell."""
+
+
+def recommend(bidirectional: tuple[AttentionProbe, ...], refusal: str) -> tuple[str, str]:
+    """Choose the recipe to begin training with.
+
+    Args:
+        bidirectional: What the attention becomes when made bidirectional.
+        refusal: Why no bidirectional recipe can be used; empty if they can.
+
+    Returns:
+        The recipe, and why.
+    """
+    if refusal:
+        why = "It cannot be made bidirectional; Echo reads the text twice, so that the second time it has seen it all."
+        elsewhere = [probe.implementation for probe in bidirectional if probe.sees_future]
+        return "echo", why + (
+            f' With attn_implementation="{elsewhere[0]}" it can be bidirectional.' if elsewhere else ""
+        )
+    if bidirectional[0].kind == "hybrid":
+        return "prompteol", (
+            "Its recurrent or convolutional layers stay causal whatever is set, so a bidirectional recipe would be so in "
+            "part only; a causal recipe takes the model as it is, and this one needs no training."
+        )
+    return "llm2vec", "Its attention can be made bidirectional, which an encoder that will be trained wants."
+
+
+def recommend_untrained(recipes: Sequence[Outlook], trained: str) -> tuple[str, str]:
+    """Choose the recipe to take without any training.
+
+    Args:
+        recipes: What each recipe would make of the model.
+        trained: The recipe to begin training with, to compare with.
+
+    Returns:
+        The recipe, and why: by its score where recipes were scored.
+    """
+    scores = {one.recipe: one.score for one in recipes if one.score is not None}
+    if not scores:
+        possible = [one.recipe for one in recipes if one.layout != "impossible"]
+        best = next((name for name in UNTRAINED if name in possible), possible[0])
+        return best, "It is made to be used without training. No recipe was scored on this model; --measure does that."
+    best = max(scores, key=lambda name: scores[name])
+    why = f"It scores {scores[best]:.0f} of 100 on the built-in sentences, as it is"
+    if trained in scores and trained != best:
+        return best, f"{why}; {trained} scores {scores[trained]:.0f} before it is trained."
+    return best, f"{why}."

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from st_llm2vec.conversion import convert
+from tests.conftest import TEXTS, cosine_distance
+from tests.real.conftest import MODELS, real_model
+
+pytestmark = pytest.mark.real
+QUANTIZATION = {"smollm2": "Q4_1", "gemma3": "Q4_K_M"}
+
+
+@pytest.mark.parametrize("name", QUANTIZATION)
+def test_a_gguf_file_is_its_dequantised_folder(name: str, tmp_path: Path) -> None:
+    file = MODELS / f"{name}.gguf"
+    if not file.is_file():
+        pytest.skip(f"{file} is not here; `make test-real` brings it")
+    folder = real_model(name)
+    # The folder holds the dequantised weights rounded to bfloat16, so the file's are rounded alike, then computed alike.
+    encoder = convert(file, "prompteol-icl", dtype=torch.bfloat16)
+    expected = convert(folder, "prompteol-icl", dtype=torch.float32).encode(TEXTS)
+    assert cosine_distance(encoder.to(torch.float32).encode(TEXTS), expected) < 1e-6
+    assert encoder.manifest is not None
+    assert encoder.manifest.base["gguf"] == {"file": file.name, "quantization": QUANTIZATION[name]}
