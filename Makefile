@@ -23,7 +23,6 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow -o faulthandler_timeout=0
 
 test-real: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock gguf==0.19.0
 	$(BIN)/python scripts/real_decoders.py
 	$(BIN)/python -m pytest -q -m real tests/real -o faulthandler_timeout=0
 

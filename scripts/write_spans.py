@@ -1,4 +1,4 @@
-"""Write docs/spans.md: for each recipe, tokenizer family and way of calling, what is pooled and whether it is exact.
+"""Write docs/spans.md: for each recipe, tokenizer class and way of calling, what is pooled and whether it is exact.
 
 python scripts/write_spans.py
 """
@@ -13,12 +13,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
-from st_llm2vec import RECIPES, convert
-from st_llm2vec.architectures import tiny_decoder
-from st_llm2vec.checkpoints.decoder import wrap_model
+from st_llm2vec import RECIPES, convert, load
+from st_llm2vec.checkpoints.decoder import load_transformer
 from st_llm2vec.demo import largest_cosine_distance
 from st_llm2vec.modules import BidirectionalTransformer, SpanPooling, set_attention
-from st_llm2vec.tiny_tokenizers import LIKE, TOKENIZERS, tiny_tokenizer
+from tests.stand_ins import STAND_INS, stand_in
 
 INSTRUCTION = "Retrieve stories that match the query:"
 DOCUMENT = "Represent the story"
@@ -30,6 +29,8 @@ TEXTS = [
     "(brackets)",
     "12 ships left the harbour",
     "Étude",
+    " one blank first",
+    "a blank at the end ",
     "the old clock in the hall struck seven and " * 12 + "stopped",
 ]
 TARGET = Path(__file__).parents[1] / "docs" / "spans.md"
@@ -37,14 +38,15 @@ INTRODUCTION = """# What is pooled, and whether it is exact
 
 Written by `python scripts/write_spans.py`; nothing here is typed by hand.
 
-The specification is `InstructionFormatter`: the whole string is tokenised at once, and a token is pooled when one
-of its characters lies between `{{pool}}` and `{{/pool}}` of the recipe's template. Each row below converts a tiny
-decoder with a tokenizer of the family, saves it, and compares the vectors of every way of calling with the
-specification's, over {texts} texts (one of them cut at the limit). **Exact** means a cosine distance under 1e-6;
-otherwise the largest distance is given. nv-embed pools what its template says through latent attention, which has no
-second implementation to compare with here; its distances are between this package and the saved folder.
+The specification is `InstructionFormatter` over the decoder's own tokenizer: the whole string is tokenised at once, and a
+token is pooled when one of its characters lies between `{{pool}}` and `{{/pool}}` of the recipe's template. Each row below
+converts a tiny decoder with a tokenizer of one of Transformers' classes, saves it, and compares the vectors of every way
+of calling with the specification's, over {texts} texts (one begins with a blank, one ends with one, one is cut at the
+limit). **Exact** means a cosine distance under 1e-6; otherwise the largest distance is given. nv-embed pools what its
+template says through latent attention, which has no second implementation to compare with here; its distances are between
+this package and the saved folder.
 
-Ways of calling, each through this package (`st_llm2vec.load`) and through plain Sentence Transformers:
+Ways of calling, each through the encoder in memory, through `st_llm2vec.load` and through plain Sentence Transformers:
 
 | column | call |
 |---|---|
@@ -54,7 +56,8 @@ Ways of calling, each through this package (`st_llm2vec.load`) and through plain
 | by name | `encode(texts, prompt_name="query")` |
 | by value | `encode(texts, prompt=encoder.prompts["query"])`, the prompt as it was saved |
 | bare | `encode(texts, prompt="{instruction}")`: a saved instruction, without a blank at its end |
-| other | `encode(texts, prompt="{other}")`: an instruction that was never saved, without a blank at its end |
+| other, blank | `encode(texts, prompt="{other} ")`: an instruction that was never saved, with a blank at its end |
+| other | `encode(texts, prompt="{other}")`: the same without the blank |
 
 ## Where stock modules end
 
@@ -62,13 +65,21 @@ Through this package every way of calling is exact. In a folder of the layout `t
 and text are one string to plain Sentence Transformers, and no stock setting can mark the border. A saved instruction
 that is passed bare is recognised by the saved tokenizer, which puts the blank back, if it ends in punctuation or has
 five words or more (shorter ones might begin a text). One that was never saved is glued to the text: end it with a
-blank (then it is exact), save it as a prompt, or use this package, which adds the blank. Layouts `message` and `custom`
-take bare instructions everywhere.
+blank (then it is exact, but for texts that begin with blanks), save it as a prompt, or use this package, which adds the
+blank. Layouts `message` and `custom` take bare instructions everywhere.
+
+Behind an instruction that nothing but a blank separates from the text, blanks that the text begins with are left out:
+`"Find it: " + "a text"` and `"Find it:" + " a text"` are one string.
+
+What a folder reads is proven after a reload, since Transformers' own tokenizer classes build normalizer and
+pre-tokenizer anew when they are loaded. Folders of the layout `text` are saved with the one class that keeps them
+(`TokenizersBackend`); where Transformers loads another all the same, as for Qwen2's decoders, `llm2vec` with saved
+prompts is `custom`.
 
 Limits of the stock layouts, here and through plain Sentence Transformers alike:
 
-- `llm2vec` drops blanks at the end of a text, and a text that holds a special token of the tokenizer as a literal
-  string (such as `<s>`) loses the blank before it, and BOS wherever it stands.
+- In `llm2vec`, a text that holds BOS as a literal string (such as `<s>`) loses it from the mean, and the character by
+  which the vocabulary writes a blank (`▁` or `Ġ`), standing alone in a text, is read as a token of its own.
 - A text that is cut in the layout `message` is cut between two of its tokens, which may fall inside a character of a
   script without blanks, and the tokens of the suffix are put back as they are, where the whole string might have
   merged a full stop with the quotation mark after it. The vector is the same alone and in any batch.
@@ -83,13 +94,15 @@ def cell(first: np.ndarray, second: np.ndarray) -> str:
     return "exact" if found < 1e-6 else f"{found:.2g}"
 
 
-def specification(decoder: torch.nn.Module, tokenizer: object, encoder: SentenceTransformer) -> SentenceTransformer:
+def specification(decoder: str, encoder: SentenceTransformer) -> SentenceTransformer:
     config = encoder.manifest.config
-    transformer = wrap_model(decoder, tokenizer)
+    transformer = load_transformer(decoder, None, None, {})
     set_attention(transformer.model, config.attention)
+    transformer.tokenizer.pad_token = transformer.tokenizer.pad_token or transformer.tokenizer.eos_token
     transformer.max_seq_length = encoder.max_seq_length
     module = BidirectionalTransformer.from_transformer(transformer, config.attention, config.formatter_config())
-    return SentenceTransformer(modules=[module, SpanPooling(module.get_embedding_dimension(), config.pooling)])
+    pooling = SpanPooling(module.get_embedding_dimension(), config.pooling)
+    return SentenceTransformer(modules=[module, pooling], device="cpu")
 
 
 def pooled_tokens(model: SentenceTransformer, prompt: str | None) -> str:
@@ -107,47 +120,49 @@ def row(recipe: str, kind: str, folder: Path) -> str:
     instructed = RECIPES[recipe].instruction_template is not None
     if instructed:
         overrides["prompts"] = {"query": INSTRUCTION, "document": DOCUMENT}
-    tokenizer = tiny_tokenizer(kind)
-    decoder = tiny_decoder("llama", vocab_size=512, max_position_embeddings=256)
-    encoder = convert(
-        tiny_decoder("llama", vocab_size=512, max_position_embeddings=256), recipe, tokenizer=tokenizer, **overrides
-    )
+    decoder = stand_in(kind, folder / "decoder", torch.float32, max_position_embeddings=256)
+    encoder = convert(decoder, recipe, device="cpu", **overrides)
     layout = encoder.manifest.layout
-    encoder.save_pretrained(str(folder))
-    plain = SentenceTransformer(str(folder), trust_remote_code=layout == "custom")
-    exact = encoder if recipe == "nv-embed" else specification(decoder, tiny_tokenizer(kind), encoder)
+    encoder.save_pretrained(str(folder / "saved"))
+    loaded = load(folder / "saved", device="cpu")
+    plain = SentenceTransformer(str(folder / "saved"), trust_remote_code=layout == "custom", device="cpu")
+    exact = encoder if recipe == "nv-embed" else specification(decoder, encoder)
     pooled = pooled_tokens(exact, None)
     pooled_instructed = pooled_tokens(exact, INSTRUCTION) if instructed else "–"
-    cells = []
-    for model in (encoder, plain):
-        cells.append(cell(model.encode(TEXTS), exact.encode(TEXTS)))
-        if not instructed:
-            cells += ["–"] * 6
-            continue
-        query, document = exact.encode(TEXTS, prompt=INSTRUCTION), exact.encode(TEXTS, prompt=DOCUMENT)
-        cells.append(cell(model.encode_query(TEXTS), query))
-        cells.append(cell(model.encode_document(TEXTS), document))
-        cells.append(cell(model.encode(TEXTS, prompt_name="query"), query))
-        cells.append(cell(model.encode(TEXTS, prompt=model.prompts["query"]), query))
-        cells.append(cell(model.encode(TEXTS, prompt=INSTRUCTION), query))
-        cells.append(cell(model.encode(TEXTS, prompt=OTHER), exact.encode(TEXTS, prompt=OTHER)))
-    ours = "exact" if set(cells[:7]) <= {"exact", "–"} else ", ".join(cells[:7])
-    return f"| {recipe} | {layout} | {pooled} | {pooled_instructed} | {ours} | {' | '.join(cells[7:])} |"
+    told = {text: exact.encode(TEXTS, prompt=text) for text in (INSTRUCTION, DOCUMENT, OTHER)} if instructed else {}
+    ours = {*cells(encoder, exact, told), *cells(loaded, exact, told)} - {"–"}
+    through_package = "exact" if ours == {"exact"} else ", ".join(sorted(ours))
+    through_plain = " | ".join(cells(plain, exact, told))
+    return f"| {recipe} | {layout} | {pooled} | {pooled_instructed} | {through_package} | {through_plain} |"
+
+
+def cells(model: SentenceTransformer, exact: SentenceTransformer, told: dict[str, np.ndarray]) -> list[str]:
+    found = [cell(model.encode(TEXTS), exact.encode(TEXTS))]
+    if not told:
+        return [*found, *["–"] * 7]
+    ways = [
+        (model.encode_query(TEXTS), INSTRUCTION),
+        (model.encode_document(TEXTS), DOCUMENT),
+        (model.encode(TEXTS, prompt_name="query"), INSTRUCTION),
+        (model.encode(TEXTS, prompt=model.prompts["query"]), INSTRUCTION),
+        (model.encode(TEXTS, prompt=INSTRUCTION), INSTRUCTION),
+        (model.encode(TEXTS, prompt=f"{OTHER} "), OTHER),
+        (model.encode(TEXTS, prompt=OTHER), OTHER),
+    ]
+    return [*found, *(cell(vectors, told[instruction]) for vectors, instruction in ways)]
 
 
 def main() -> None:
     lines = [INTRODUCTION.format(texts=len(TEXTS), instruction=INSTRUCTION, other=OTHER)]
     header = (
         "| recipe | layout | pooled of `Hello` | … with an instruction | this package, every way "
-        "| plain: encode | query | document | by name | by value | bare | other |\n" + "|---" * 12 + "|"
+        "| plain: encode | query | document | by name | by value | bare | other, blank | other |\n" + "|---" * 13 + "|"
     )
     with tempfile.TemporaryDirectory() as folder:
-        for kind in TOKENIZERS:
-            lines.append(f"## Tokenizer family: {kind} ({LIKE[kind]})\n\n{header}")
+        for kind, made in STAND_INS.items():
+            lines.append(f"## {made.tokenizer.__name__} (a tiny {made.model_type}: `{kind}`)\n\n{header}")
             for recipe in tqdm(RECIPES, desc=kind):
-                lines[-1] += "\n" + row(
-                    recipe, kind, Path(folder) / f"{kind}_{recipe}".replace("-", "_").replace("+", "_")
-                )
+                lines[-1] += "\n" + row(recipe, kind, Path(folder) / f"{kind}_{recipe}".replace("-", "_"))
             lines[-1] += "\n"
     TARGET.write_text("\n".join(lines), encoding="utf-8")
 
