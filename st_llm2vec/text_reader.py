@@ -123,10 +123,8 @@ class TextReader(SentenceTransformer):
         self._require_no_instruction(prompt)
         self.check_room(prompt, longest_input(self.transformer, **_limits(kwargs)))
         if self.layout == "text":
-            if isinstance(prompt, str):
-                prompt = f"{prompt.strip()} " if prompt.strip() else None
-                inputs = [text.lstrip(" ") if prompt and isinstance(text, str) else text for text in inputs]
-            inputs = self._readable(inputs, prompt)
+            prompt = (prompt.strip() or None) if isinstance(prompt, str) else prompt
+            inputs = self._readable(inputs) if prompt is None else [behind_a_blank(text) for text in inputs]
         try:
             features: dict[str, Any] | None = self._rendering(self.transformer, inputs, prompt, kwargs)
             if features is None:
@@ -190,14 +188,26 @@ class TextReader(SentenceTransformer):
             self._roomy.clear()
         self._roomy.add(known)
 
-    def _readable(self, inputs: Sequence[Any], prompt: str | None) -> Sequence[Any]:
+    def _readable(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read."""
-        if prompt or self.tokenizer("")["input_ids"]:
+        if self.tokenizer("")["input_ids"]:
             return inputs
         return [self.tokenizer.pad_token if self._leaves_nothing(text) else text for text in inputs]
 
     def _leaves_nothing(self, text: Any) -> bool:
         return isinstance(text, str) and not text.strip() and not self.tokenizer(text)["input_ids"]
+
+
+def behind_a_blank(text: Any) -> Any:
+    """A text as it follows a bare instruction: behind one blank; nothing where there is no text.
+
+    Args:
+        text: The text; what is none is left as it is.
+    """
+    if not isinstance(text, str):
+        return text
+    text = text.lstrip(" ")
+    return f" {text}" if text else ""
 
 
 def _limits(options: dict[str, Any]) -> dict[str, Any]:

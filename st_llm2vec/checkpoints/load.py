@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
-from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 
 from st_llm2vec.checkpoints.agreement import disagreements, require_tokenizer_fits
@@ -27,7 +26,7 @@ from st_llm2vec.checkpoints.gguf_file import is_gguf
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
-from st_llm2vec.compilation import as_saved
+from st_llm2vec.compilation import prove_reading
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import CausalAttentionError
 from st_llm2vec.precision import resolve_dtype
@@ -132,9 +131,7 @@ def load(
         "processor_kwargs": {**(processor_kwargs or {}), **(tokenizer_kwargs or {})},
         "config_kwargs": dict(config_kwargs or {}),
     }
-    modules: Sequence[nn.Module] = _load_modules(path_or_id, folder, entries, classes, arguments, hub)
-    if manifest is not None:
-        modules = as_saved(modules, manifest.config, manifest.layout, str(path_or_id))
+    modules = _load_modules(path_or_id, folder, entries, classes, arguments, hub)
     encoder = TextEncoder(
         modules=modules,
         device=device,
@@ -150,6 +147,8 @@ def load(
     require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, path_or_id)
     encoder.prove_attention(str(path_or_id))
     _require_agreement(encoder, path_or_id)
+    if manifest is not None:
+        prove_reading(list(encoder), manifest.config, encoder.layout, str(path_or_id))
     _truncate(encoder, settings.get("truncate_dim") if truncate_dim is None else truncate_dim)
     return encoder
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from st_llm2vec.compilation.compile import Compilation, Layout, as_saved, compile_encoder
+from st_llm2vec.compilation.compile import Compilation, Layout, compile_encoder, prove_reading
 
-__all__ = ["Compilation", "Layout", "as_saved", "compile_encoder"]
+__all__ = ["Compilation", "Layout", "compile_encoder", "prove_reading"]

@@ -122,8 +122,7 @@ def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
 
 
 def _jinja(template: Template, opening: str) -> str:
-    text = "turn.text.lstrip(' ')" if template.separates_by_a_blank else "turn.text"
-    slots = {"{text}": text, "{instruction}": "turn.instruction"}
+    slots = {"{text}": "turn.text", "{instruction}": "turn.instruction"}
     expressions = [_quote(opening)] if template.bos and opening.strip() else []
     expressions += [slots.get(piece) or _quote(piece) for piece in template.pieces]
     if template.eos:

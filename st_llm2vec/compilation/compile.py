@@ -16,7 +16,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from torch import nn
 
 from st_llm2vec.compilation.chat_layout import told_by_messages, with_chat_template
-from st_llm2vec.compilation.prompt_layout import mended_prompts, with_prompts
+from st_llm2vec.compilation.prompt_layout import mend_prompts, with_prompts
 from st_llm2vec.compilation.proof import (
     LOADED_TEXTS,
     CannotSay,
@@ -92,20 +92,17 @@ def compile_encoder(
         return _custom(transformer, specification, reload, reason)
 
 
-def as_saved(modules: Sequence[nn.Module], config: EncoderConfig, layout: str | None, name: str) -> list[nn.Module]:
+def prove_reading(modules: Sequence[nn.Module], config: EncoderConfig, layout: str | None, name: str) -> None:
     """Prove that the modules of a folder read and pool what their recipe says, and mend what can be mended.
 
-    Folders of stock modules that versions before 0.2 saved with tokenizers of Transformers' own classes lose what marks
-    the border between instruction and text when they are loaded; it is put back.
+    Folders of stock modules that were saved with tokenizers of Transformers' own classes, before what they read was proven
+    after a reload, lose what marks the border between instruction and text; it is put back.
 
     Args:
-        modules: The modules, as they were loaded.
+        modules: The modules, as they were loaded; the first one's tokenizer may be mended.
         config: The encoder.
         layout: How it was compiled.
         name: Its name, for the message.
-
-    Returns:
-        The modules, the first one mended if need be.
 
     Raises:
         ValueError: If the modules read or pool other tokens.
@@ -115,15 +112,14 @@ def as_saved(modules: Sequence[nn.Module], config: EncoderConfig, layout: str | 
     specification = Specification(config, formatter, tokenizer_of(transformer, name))
     try:
         if layout == "text":
-            return [mended_prompts(modules, specification), *modules[1:]]
-        if layout == "message":
+            mend_prompts(modules, specification)
+        elif layout == "message":
             prove_same_tokens(transformer, specification, told_by_messages(specification, LOADED_TEXTS))
     except CannotSay as error:
         raise ValueError(
             f"{name} pools other tokens than its recipe says ({error}): its tokenizer is not the one that it was made "
             "with, or the installed Transformers loads it otherwise. Convert its decoder again, with this version."
         ) from error
-    return list(modules)
 
 
 def set_output_layer(transformer: Transformer, layer: int) -> None:

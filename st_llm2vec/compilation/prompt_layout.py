@@ -89,15 +89,12 @@ def _refuse_other_templates(formatter: InstructionFormatter, bos: list[int]) -> 
         raise CannotSay("the tokenizer puts several tokens before a text")
 
 
-def mended_prompts(modules: Sequence[nn.Module], specification: Specification) -> Transformer:
-    """Prove that modules with prompts, as a folder gave them, read and pool what they should.
+def mend_prompts(modules: Sequence[nn.Module], specification: Specification) -> None:
+    """Prove that modules with prompts, as a folder gave them, read and pool what they should; mend the tokenizer if need be.
 
     Args:
         modules: The encoder's modules.
         specification: What they are to read and pool.
-
-    Returns:
-        The first module; one with a tokenizer that knows the border again, where the folder's had lost it.
 
     Raises:
         CannotSay: If other tokens are read or pooled, and marking the border does not help.
@@ -111,12 +108,12 @@ def mended_prompts(modules: Sequence[nn.Module], specification: Specification) -
         prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
     except CannotSay:
         mended = _reader(transformer, specification, LOADED_TEXTS, reload_reader, include_prompt, dropped)
-        transformer = with_tokenizer(transformer, tokenizer_of(mended))
+        transformer.processor = transformer.input_formatter.processor = tokenizer_of(mended)
+        transformer._prompt_length_mapping.clear()
         logger.warning(
             "The tokenizer had lost what marks the border between instruction and text; it was put back. Save the "
             "encoder again: until then plain Sentence Transformers pools other tokens of instructed texts."
         )
-    return transformer
 
 
 def _reader(
@@ -145,8 +142,10 @@ def _reader(
 def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Iterator[Case]:
     """What must give the specification's tokens.
 
-    An encoder's own instructions are told as they are saved, with a blank at the end, and bare where the tokenizer
-    knows them; others with a blank, by this package, which leaves out blanks that the text begins with.
+    This package tells every instruction bare and puts the blank before the text. By plain Sentence Transformers, an
+    encoder's own are told as they are saved, with a blank at the end, and bare where the tokenizer knows them, unless the
+    text begins with a tab or a line break, which may be a token by itself; others with a blank, before texts that begin
+    with none.
 
     Args:
         specification: The encoder.
@@ -159,12 +158,12 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
     for instruction, text in itertools.product(specification.instructions, texts):
         if not instruction:
             yield Case(text, "", "")
-        elif instruction in own:
-            yield Case(text, instruction, f"{instruction} ")
-            if is_recognised(instruction):
-                yield Case(text, instruction, instruction)
-        else:
-            yield Case(text.lstrip(" "), instruction, f"{instruction} ")
+            continue
+        follows = text.lstrip(" ")
+        yield Case(f" {follows}", instruction, instruction)
+        yield Case(text if instruction in own else follows, instruction, f"{instruction} ")
+        if instruction in own and is_recognised(instruction) and not follows[0].isspace():
+            yield Case(text, instruction, instruction)
 
 
 def is_recognised(instruction: str) -> bool:
@@ -191,7 +190,7 @@ def _with_border(transformer: Transformer, instructions: list[str], blank: bool)
     if blank:
         _make_blank_special(tokenizer)
     backend = tokenizer.backend_tokenizer
-    borders = (Regex(rf"(?<=\A{re.escape(instruction)}) *") for instruction in instructions)
+    borders = (Regex(rf"(?<=\A{re.escape(instruction)}) *(?=[^ ])") for instruction in instructions)
     steps: list[normalizers.Normalizer] = [normalizers.Replace(border, " ") for border in borders]
     if steps:
         backend.normalizer = normalizers.Sequence([*steps, *([backend.normalizer] if backend.normalizer else [])])
@@ -201,8 +200,8 @@ def _with_border(transformer: Transformer, instructions: list[str], blank: bool)
 def _make_blank_special(tokenizer: PreTrainedTokenizerBase) -> None:
     """Make a special token of the one that a blank at the end becomes; as a text it is matched standing alone only."""
     bare, told = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a:", "a: "))
-    if told[:-1] != bare:
-        raise CannotSay("a blank at the end of a prompt is no token of its own")
+    if told[:-1] != bare:  # then the proof tells what is pooled
+        return
     name = str(tokenizer.convert_ids_to_tokens(told[-1]))
     blank = AddedToken(name, special=True, normalized=False, single_word=True)
     tokenizer.add_special_tokens({"extra_special_tokens": [blank]}, replace_extra_special_tokens=False)

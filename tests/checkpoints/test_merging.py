@@ -39,11 +39,11 @@ def half_decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def with_adapter(decoder: str, kind: str, scale: float = 0.1, attach: str = "add_adapter") -> TextEncoder:
     """An encoder whose adapter has learned something."""
     encoder = convert(decoder, "llm2vec", device="cpu")
+    torch.manual_seed(0)  # the adapter's own draws, too
     if attach == "add_adapter":
         encoder.add_adapter({**KINDS, **LORA}[kind])
     else:
         encoder[0].model = peft.get_peft_model(encoder[0].model, KINDS[kind])
-    torch.manual_seed(0)
     with torch.no_grad():
         for weight in encoder.parameters():
             if weight.requires_grad:
