@@ -64,12 +64,13 @@ def test_every_kind_of_adapter_comes_back_whole_and_merges(half_decoder: str, tm
     expected = encoder.encode(TEXTS)
     encoder.save(str(tmp_path / "adapter"))
     again = load(tmp_path / "adapter", device="cpu")
-    assert cosine_distance(again.encode(TEXTS), expected) < (1e-4 if kind == "adalora" else 1e-9)
+    reread = 1e-4 if kind == "adalora" else 1e-9  # Transformers does not read AdaLoRA's count of ranks
+    assert cosine_distance(again.encode(TEXTS), expected) < reread
     unmerged = in_float32(again)
     assert merge(encoder, dtype=torch.float32).distance < 1e-9
     encoder.save(str(tmp_path / "merged"))
     plain = SentenceTransformer(str(tmp_path / "merged"), device="cpu")
-    assert cosine_distance(plain.encode(TEXTS), unmerged) < 1e-6
+    assert cosine_distance(plain.encode(TEXTS), unmerged) < max(reread, 1e-6)
 
 
 @pytest.mark.parametrize("attach", ["add_adapter", "get_peft_model"])
