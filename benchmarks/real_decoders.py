@@ -35,6 +35,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "real_decoders.jsonl"
 TARGET = ROOT / "docs" / "real_decoders.md"
 DTYPES = ("float32", "bfloat16")
 SENTENCES = 200
+TEXTS = 10
 INTRODUCTION = """# Two real decoders, recipe by recipe
 
 Written by `python -m benchmarks.real_decoders` on {machine}; nothing here is typed by hand.
@@ -79,7 +80,7 @@ def exactness(name: str, recipe: str, dtype: str, folder: str) -> dict[str, Any]
     options = {"prompts": prompts, "device": "cpu", "measure": False}
     encoder = convert(decoder, recipe, dtype=getattr(torch, dtype), **options)
     encoder.save_pretrained(f"{folder}/saved")
-    texts = drawn_texts(24)
+    texts = drawn_texts(TEXTS)
     told = ["", SAVED] if instructed else [""]
     doors = {
         "memory": encoder,
@@ -120,7 +121,7 @@ def read_rows() -> list[dict[str, Any]]:
 
 def write_page(rows: list[dict[str, Any]]) -> None:
     """Write docs/real_decoders.md."""
-    lines = [INTRODUCTION.format(machine=rows[-1]["machine"], texts=24, sentences=SENTENCES)]
+    lines = [INTRODUCTION.format(machine=rows[-1]["machine"], texts=TEXTS, sentences=SENTENCES)]
     for name, folder in NAMES.items():
         lines.append(f"## {folder}\n")
         lines.append("| recipe | layout | type | memory | load | plain | alone | load, s | texts/s | memory, GiB |")

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(os.cpu_count() or 1)  # tests/conftest.py takes one, for small models side by side
 
 MODELS = Path(os.environ.get("ST_LLM2VEC_MODELS", "~/.cache/st-llm2vec-models")).expanduser()
 NAMES = {"smollm2": "smollm2-135m", "gemma3": "gemma3-270m"}

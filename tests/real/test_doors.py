@@ -75,7 +75,7 @@ def test_float32(real_decoder: str, tmp_path: Path, recipe: str) -> None:
     custom = encoder.layout == "custom"
     plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=custom, device="cpu")
     assert type(plain[0]).__module__.startswith("sentence_transformers.") != custom
-    texts = drawn_texts(24)
+    texts = drawn_texts(10)
     dealt = DRAWN.choices([SAVED, *OTHERS], k=len(texts)) if takes_instructions else [""] * len(texts)
     bare, told = (specified(encoder, tokenizer, texts, one) for one in ([""] * len(texts), dealt))
     for door in (encoder, loaded, plain):
@@ -101,7 +101,7 @@ def test_bfloat16(request: pytest.FixtureRequest, tmp_path: Path, recipe: str, n
     encoder.save_pretrained(str(tmp_path / "saved"))
     loaded = load(tmp_path / "saved", verify=True, device="cpu")
     plain = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    texts = drawn_texts(12)
+    texts = drawn_texts(8)
     together = encoder.encode_query(texts)
     alone = np.stack([encoder.encode_query(text) for text in texts])
     assert cosine_distance(loaded.encode_query(texts), together) < 1e-6
