@@ -64,17 +64,17 @@ Ways of calling, each through the encoder in memory, through `st_llm2vec.load` a
 Through this package every way of calling is exact. In a folder of the layout `text` (`llm2vec`, `sgpt`), instruction
 and text are one string to plain Sentence Transformers, and no stock setting can mark the border. A saved instruction
 that is passed bare is recognised by the saved tokenizer, which puts the blank back, if it ends in punctuation or has
-five words or more (shorter ones might begin a text). One that was never saved is glued to the text: end it with a
-blank (then it is exact, but for texts that begin with blanks), save it as a prompt, or use this package, which adds the
-blank. Layouts `message` and `custom` take bare instructions everywhere.
+five words or more (shorter ones might begin a text), and the text does not begin with a tab or a line break. One that was
+never saved, or is short, is glued to the text: end it with a blank (then it is exact, but for texts that begin with
+blanks), or use this package, which adds the blank. Layouts `message` and `custom` take bare instructions everywhere.
 
 Behind an instruction that nothing but a blank separates from the text, blanks that the text begins with are left out:
 `"Find it: " + "a text"` and `"Find it:" + " a text"` are one string.
 
 What a folder reads is proven after a reload, since Transformers' own tokenizer classes build normalizer and
 pre-tokenizer anew when they are loaded. Folders of the layout `text` are saved with the one class that keeps them
-(`TokenizersBackend`); where Transformers loads another all the same, as for Qwen2's decoders, `llm2vec` with saved
-prompts is `custom`.
+(`TokenizersBackend`); where Transformers loads another all the same, as for Qwen2's decoders, `llm2vec` and
+`sgpt` with saved prompts are `custom`.
 
 Limits of the stock layouts, here and through plain Sentence Transformers alike:
 
@@ -83,6 +83,8 @@ Limits of the stock layouts, here and through plain Sentence Transformers alike:
 - A text that is cut in the layout `message` is cut between two of its tokens, which may fall inside a character of a
   script without blanks, and the tokens of the suffix are put back as they are, where the whole string might have
   merged a full stop with the quotation mark after it. The vector is the same alone and in any batch.
+- An empty text behind an instruction is the zero vector in `llm2vec`, and that of a blank through plain Sentence
+  Transformers.
 - An empty text has no token where the tokenizer adds no BOS: this package reads it as one padding token, while plain
   Sentence Transformers raises an error if the whole batch is empty.
 

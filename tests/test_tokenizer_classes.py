@@ -45,7 +45,7 @@ def specified(encoder: TextEncoder, decoder: str, texts: list[str], instruction:
 @pytest.mark.parametrize("kind", STAND_INS)
 def test_every_door_gives_the_specified_vectors(tmp_path: Path, kind: str, recipe: str) -> None:
     decoder = stand_in(kind, tmp_path / "decoder", torch.float32)
-    encoder = convert(decoder, recipe, prompts={"query": INSTRUCTION}, device="cpu")
+    encoder = convert(decoder, recipe, prompts={"query": INSTRUCTION, "document": "Title"}, device="cpu")
     encoder.save_pretrained(str(tmp_path / "saved"))
     custom = encoder.layout == "custom"
     if recipe == "llm2vec":
@@ -62,6 +62,9 @@ def test_every_door_gives_the_specified_vectors(tmp_path: Path, kind: str, recip
         assert cosine_distance(model.encode(TEXTS, prompt=OTHER), other) < 1e-6
     no_blank_first = [at for at, text in enumerate(TEXTS) if not text.startswith(" ")]
     texts = [TEXTS[at] for at in no_blank_first]
+    short = specified(encoder, decoder, texts, "Title")
+    for model in (encoder, loaded, plain):
+        assert cosine_distance(model.encode_document(texts), short) < 1e-6
     assert cosine_distance(plain.encode(texts, prompt=f"{OTHER} "), other[no_blank_first]) < 1e-6
 
 

@@ -142,10 +142,9 @@ def _reader(
 def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Iterator[Case]:
     """What must give the specification's tokens.
 
-    This package tells every instruction bare and puts the blank before the text. By plain Sentence Transformers, an
-    encoder's own are told as they are saved, with a blank at the end, and bare where the tokenizer knows them, unless the
-    text begins with a tab or a line break, which may be a token by itself; others with a blank, before texts that begin
-    with none.
+    This package tells every instruction bare and puts the blank before the text. By plain Sentence Transformers they are
+    told with a blank at the end. Those that the tokenizer knows may stand before texts that begin with blanks, and be told
+    bare, unless the text begins with a tab or a line break, which may be a token by itself.
 
     Args:
         specification: The encoder.
@@ -154,15 +153,15 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
     Yields:
         The cases.
     """
-    own = specification.own_instructions
+    recognised = list(filter(is_recognised, specification.own_instructions))
     for instruction, text in itertools.product(specification.instructions, texts):
         if not instruction:
             yield Case(text, "", "")
             continue
         follows = text.lstrip(" ")
         yield Case(f" {follows}", instruction, instruction)
-        yield Case(text if instruction in own else follows, instruction, f"{instruction} ")
-        if instruction in own and is_recognised(instruction) and not follows[0].isspace():
+        yield Case(text if instruction in recognised else follows, instruction, f"{instruction} ")
+        if instruction in recognised and not follows[0].isspace():
             yield Case(text, instruction, instruction)
 
 
