@@ -130,8 +130,7 @@ def _reader(
         CannotSay: If other tokens are read or pooled, in memory or from a folder.
     """
     if specification.formatter.instruction_template is not None:
-        instructions = list(filter(is_recognised, specification.own_instructions))
-        transformer = _with_border(transformer, instructions, blank=not include_prompt)
+        transformer = _with_border(transformer, specification.own_instructions, blank=not include_prompt)
     cases = list(told_by_prompts(specification, texts))
     prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
     transformer = reload(transformer)
@@ -143,8 +142,8 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
     """What must give the specification's tokens.
 
     This package tells every instruction bare and puts the blank before the text. By plain Sentence Transformers they are
-    told with a blank at the end. Those that the tokenizer knows may stand before texts that begin with blanks, and be told
-    bare, unless the text begins with a tab or a line break, which may be a token by itself.
+    told with a blank at the end. The encoder's own may stand before texts that begin with blanks, and be told bare where
+    they are recognised, unless the text begins with a tab or a line break, which may be a token by itself.
 
     Args:
         specification: The encoder.
@@ -153,22 +152,22 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
     Yields:
         The cases.
     """
-    recognised = list(filter(is_recognised, specification.own_instructions))
+    own = specification.own_instructions
     for instruction, text in itertools.product(specification.instructions, texts):
         if not instruction:
             yield Case(text, "", "")
             continue
         follows = text.lstrip(" ")
         yield Case(f" {follows}", instruction, instruction)
-        yield Case(text if instruction in recognised else follows, instruction, f"{instruction} ")
-        if instruction in recognised and not follows[0].isspace():
+        yield Case(text if instruction in own else follows, instruction, f"{instruction} ")
+        if instruction in own and is_recognised(instruction) and not follows[0].isspace():
             yield Case(text, instruction, instruction)
 
 
 def is_recognised(instruction: str) -> bool:
-    """Whether the tokenizer may know a saved instruction at the start of a string.
+    """Whether the tokenizer may put a blank behind a saved instruction that is passed bare.
 
-    One of less than five words that ends in a letter or a digit is left alone: a text might begin like that and go on.
+    Not behind one of less than five words that ends in a letter or a digit: a text might begin like that and go on.
 
     Args:
         instruction: The bare instruction.
@@ -181,7 +180,7 @@ def _with_border(transformer: Transformer, instructions: list[str], blank: bool)
 
     With ``blank``, the token of a lone blank is a special one: stock modules do not count a special token at the end of
     a prompt, and this one is part of the text's first token where a text follows. And behind an instruction there is
-    one blank, whether it is passed bare, so that plain Sentence Transformers glues it to the text, or with its blank.
+    one blank, however many the text begins with, and where plain Sentence Transformers glues one that is passed bare to it.
     """
     if not blank and not instructions:
         return transformer
@@ -189,8 +188,10 @@ def _with_border(transformer: Transformer, instructions: list[str], blank: bool)
     if blank:
         _make_blank_special(tokenizer)
     backend = tokenizer.backend_tokenizer
-    borders = (Regex(rf"(?<=\A{re.escape(instruction)}) *(?=[^ ])") for instruction in instructions)
-    steps: list[normalizers.Normalizer] = [normalizers.Replace(border, " ") for border in borders]
+    steps: list[normalizers.Normalizer] = []
+    for instruction in instructions:
+        blanks = " *(?=[^ ])" if is_recognised(instruction) else " {2,}"
+        steps.append(normalizers.Replace(Regex(rf"(?<=\A{re.escape(instruction)}){blanks}"), " "))
     if steps:
         backend.normalizer = normalizers.Sequence([*steps, *([backend.normalizer] if backend.normalizer else [])])
     return with_tokenizer(transformer, tokenizer)
