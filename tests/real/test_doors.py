@@ -84,7 +84,9 @@ def test_float32(real_decoder: str, tmp_path: Path, recipe: str) -> None:
     if not takes_instructions:
         return
     query = specified(encoder, tokenizer, texts, [SAVED] * len(texts))
-    begun = [at for at, text in enumerate(texts) if text.lstrip(" ")[:1] not in "\n\t<"]  # tokens by themselves in Gemma
+    begun = [
+        at for at, text in enumerate(texts) if text.lstrip(" ")[:1] not in "\n\t<"
+    ]  # tokens by themselves in Gemma
     for door in (encoder, loaded, plain):
         assert cosine_distance(door.encode_query(texts), query) < 1e-6
         assert cosine_distance(door.encode([texts[at] for at in begun], prompt=SAVED), query[begun]) < 1e-6
