@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Value
 
+from st_llm2vec.checkpoints.checksums import sha256
 from st_llm2vec.data import read_dataset
 from st_llm2vec.data.sources import local_files
 from st_llm2vec.training.settings import check_names
 
 SCORED = ["sentence1", "sentence2", "score"]
 SCORES = ("score", "label", "similarity_score", "similarity")
-CHUNK = 1 << 20
 
 
 def open_data(source: Any) -> Dataset:
@@ -102,15 +101,7 @@ def describe_files(source: Any) -> dict[str, Any]:
     except ValueError:  # which reading the data says, where it is still needed
         return {}
     files = [file for one in named for file in (sorted(one.rglob("*")) if one.is_dir() else [one]) if file.is_file()]
-    return {str(file): {"bytes": file.stat().st_size, "sha256": _checksum(file)} for file in files}
-
-
-def _checksum(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return {str(file): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
 
 
 def plain(source: Any) -> Any:
