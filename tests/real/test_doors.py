@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import random
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,9 @@ WORDS = (
 DRAWN = random.Random(0)
 OTHERS = ["Represent this short text", "Which of these 3?"]
 HALF = [("llm2vec", "smollm2"), ("llm2vec", "gemma3"), ("prompteol-icl", "smollm2"), ("e5-mistral", "gemma3")]
-# Two passes of one model in bfloat16 differ by rounding, with the batch. Bidirectional SmolLM2, untrained, is the worst.
-BFLOAT16 = {"smollm2": 6e-2, "gemma3": 1e-2}
+# In bfloat16 a text alone and in a batch differ by rounding. Bidirectional SmolLM2, untrained, amplifies it on texts of a
+# few words: the norms of one or two sink tokens swing by a third (docs/real_decoders.md), so only most texts are bounded.
+MOST, DRIFT = 0.75, 1e-2
 
 
 def drawn_texts(count: int) -> list[str]:
@@ -69,30 +72,58 @@ def test_float32(real_decoder: str, tmp_path: Path, recipe: str) -> None:
     model, tokenizer = decoder_of(real_decoder)
     takes_instructions = RECIPES[recipe].instruction_template is not None
     prompts = {"query": SAVED} if takes_instructions else {}
-    encoder = convert(copy.deepcopy(model), recipe, tokenizer=tokenizer, prompts=prompts, device="cpu")
+    encoder = convert(copy.deepcopy(model), recipe, tokenizer=tokenizer, prompts=prompts, device="cpu", measure=False)
     encoder.save_pretrained(str(tmp_path / "saved"))
-    loaded = load(tmp_path / "saved", verify=True, device="cpu")
     custom = encoder.layout == "custom"
     plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=custom, device="cpu")
     assert type(plain[0]).__module__.startswith("sentence_transformers.") != custom
-    texts = drawn_texts(10)
-    dealt = DRAWN.choices([SAVED, *OTHERS], k=len(texts)) if takes_instructions else [""] * len(texts)
-    bare, told = (specified(encoder, tokenizer, texts, one) for one in ([""] * len(texts), dealt))
-    for door in (encoder, loaded, plain):
+    doors = [encoder, load(tmp_path / "saved", verify=True, device="cpu"), plain]
+    texts = drawn_texts(8)
+    bare = specified(encoder, tokenizer, texts, [""] * len(texts))
+    for door in doors:
         assert cosine_distance(door.encode(texts), bare) < 1e-6
         assert cosine_distance(door.encode(texts[5]), bare[5]) < 1e-6
+    query = specified(encoder, tokenizer, texts, [SAVED] * len(texts)) if takes_instructions else bare
+    for documents, first, second in by_adapters(str(tmp_path / "saved"), texts):
+        assert cosine_distance(documents, bare) < 1e-6
+        assert cosine_distance(np.stack([first, second]), query[:2]) < 1e-6
     if not takes_instructions:
         return
-    query = specified(encoder, tokenizer, texts, [SAVED] * len(texts))
-    begun = [
+    dealt = DRAWN.choices([SAVED, *OTHERS], k=len(texts))
+    told = specified(encoder, tokenizer, texts, dealt)
+    begun = [  # "\n", "\t" and "<b>" are tokens by themselves in Gemma
         at for at, text in enumerate(texts) if text.lstrip(" ")[:1] not in "\n\t<"
-    ]  # tokens by themselves in Gemma
-    for door in (encoder, loaded, plain):
+    ]
+    for door in doors:
         assert cosine_distance(door.encode_query(texts), query) < 1e-6
         assert cosine_distance(door.encode([texts[at] for at in begun], prompt=SAVED), query[begun]) < 1e-6
-    for door in (encoder, loaded):
+    for door in doors[:2]:
         assert cosine_distance(door.encode(texts, prompt=dealt), told) < 1e-6
         assert cosine_distance(door.encode([list(pair) for pair in zip(dealt, texts, strict=True)]), told) < 1e-6
+
+
+def by_adapters(name: str, texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The texts as documents and the first two as queries, by each adapter that is installed."""
+    if installed("langchain_st_llm2vec"):
+        from langchain_st_llm2vec import STLLM2VecEmbeddings
+
+        langchain = STLLM2VecEmbeddings(model=name, device="cpu")
+        first, second = (np.array(langchain.embed_query(text)) for text in texts[:2])
+        yield np.array(langchain.embed_documents(texts)), first, second
+    if installed("llama_index.embeddings.st_llm2vec"):
+        from llama_index.embeddings.st_llm2vec import STLLM2VecEmbedding
+
+        llama_index = STLLM2VecEmbedding(name, device="cpu")
+        first, second = (np.array(llama_index.get_query_embedding(text)) for text in texts[:2])
+        yield np.array(llama_index.get_text_embedding_batch(texts)), first, second
+
+
+def installed(module: str) -> bool:
+    """Whether an adapter is here; `make test-real` installs both."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize(("recipe", "name"), HALF)
@@ -104,9 +135,11 @@ def test_bfloat16(request: pytest.FixtureRequest, tmp_path: Path, recipe: str, n
     encoder.save_pretrained(str(tmp_path / "saved"))
     loaded = load(tmp_path / "saved", verify=True, device="cpu")
     plain = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    texts = drawn_texts(8)
+    texts = drawn_texts(12)
     together = encoder.encode_query(texts)
-    alone = np.stack([encoder.encode_query(text) for text in texts])
-    assert cosine_distance(loaded.encode_query(texts), together) < 1e-6
-    assert cosine_distance(alone, together) < BFLOAT16[name]
-    assert cosine_distance(plain.encode_query(texts), together) < BFLOAT16[name]
+    for door in (loaded, plain):  # the same rows in the same batch: the same arithmetic
+        assert cosine_distance(door.encode_query(texts), together) < 1e-6
+    drift = [cosine_distance(encoder.encode_query(text), row) for text, row in zip(texts, together, strict=True)]
+    assert np.quantile(drift, MOST) < DRIFT
+    if (recipe, name) != ("llm2vec", "smollm2"):
+        assert max(drift) < DRIFT
