@@ -70,6 +70,10 @@ def drawn(count: int, most: int, generator: random.Random) -> list[str]:
     return list(found)
 
 
+def _tiny(decoder: str, folder: str) -> str:
+    return stand_in(decoder, folder, torch.float32, max_position_embeddings=512)
+
+
 def measure(decoder: str, recipe: str) -> dict[str, Any]:
     """Convert, save, and count for each way of calling."""
     from sentence_transformers import SentenceTransformer
@@ -83,9 +87,7 @@ def measure(decoder: str, recipe: str) -> dict[str, Any]:
     saved, unsaved = list(prompts.values()), [one + ":" for one in instructions[INSTRUCTIONS:]]
     at = np.array([generator.randrange(INSTRUCTIONS) for _ in texts])
     with tempfile.TemporaryDirectory() as folder:
-        path = (
-            str(MODELS / NAMES[decoder]) if decoder in NAMES else stand_in(decoder, Path(folder) / "d", torch.float32)
-        )
+        path = str(MODELS / NAMES[decoder]) if decoder in NAMES else _tiny(decoder, f"{folder}/tiny")
         options: dict[str, Any] = {"prompts": prompts, "dtype": torch.float32, "device": "cpu", "measure": False}
         encoder = convert(path, recipe, **options)
         encoder.save_pretrained(f"{folder}/saved")

@@ -10,6 +10,7 @@ from st_llm2vec.inspection import inspect_model
 pytestmark = pytest.mark.real
 
 
+@pytest.mark.slow
 def test_what_is_recommended_untrained_scores_best_on_sts_too(real_decoder: str) -> None:
     """On the STS benchmark's dev set prompteol-icl is the best of the untrained recipes on both decoders."""
     found = inspect_model(real_decoder)

@@ -17,14 +17,14 @@ pytestmark = pytest.mark.real
 INSTRUCTIONS = ["Find the passage that answers:", "Represent this short text", "", "Answer the Query:", "Name it"]
 WORDS = "the old clock in a hall struck seven and cats slept on 12 ships ; naïve 北京 violin maple".split()
 DRAWN = random.Random(0)
-TEXTS = [" ".join(DRAWN.choices(WORDS, k=1 + number * 7 % 23)) for number in range(16)]
+TEXTS = [" ".join(DRAWN.choices(WORDS, k=1 + number * 7 % 23)) for number in range(6)]
 DEALT = DRAWN.choices(INSTRUCTIONS, k=len(TEXTS))
 PAIRS = [[instruction, text] for instruction, text in zip(DEALT, TEXTS, strict=True)]
 
 
 @pytest.mark.parametrize("recipe", ["llm2vec", "e5-mistral", "echo"])
 def test_a_list_and_pairs_give_the_vectors_of_single_calls(real_decoder: str, recipe: str) -> None:
-    encoder = convert(real_decoder, recipe, dtype=torch.float32)
+    encoder = convert(real_decoder, recipe, dtype=torch.float32, measure=False)
     alone = np.stack([encoder.encode(text, prompt=one) for text, one in zip(TEXTS, DEALT, strict=True)])
     assert cosine_distance(encoder.encode(TEXTS), alone) > 1e-2
     assert cosine_distance(encoder.encode(TEXTS, prompt=DEALT), alone) < 1e-6
@@ -42,7 +42,7 @@ def test_a_list_and_pairs_give_the_vectors_of_single_calls(real_decoder: str, re
 
 
 def test_instructions_stay_with_their_texts_in_several_processes(smollm2: str) -> None:
-    encoder = convert(smollm2, "llm2vec", dtype=torch.float32)
+    encoder = convert(smollm2, "llm2vec", dtype=torch.float32, measure=False)
     pool = encoder.start_multi_process_pool(["cpu"])
     try:
         found = encoder.encode(PAIRS, pool=pool, chunk_size=5)

@@ -23,11 +23,11 @@ SUBJECTS = [
 LINE = r"step {step}/2  loss \d+\.\d+  lr {rate}  [\d,]+ tokens/s  0:\d\d:\d\d left  peak \d+\.\d GiB"
 
 
-def test_options_and_log_lines(real_decoder: str, tmp_path: Path) -> None:
+def test_options_and_log_lines(smollm2: str, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(SUBJECTS) + "\n")
     scores = "A mill stood.,The mill stood.,4.5\nRain fell.,The sea was calm.,0.4\nA cat slept.,A dog ran.,2\n"
     (tmp_path / "scores.csv").write_text(scores)
-    command = [sys.executable, "-m", "st_llm2vec", "train", "--model", real_decoder, "--output", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "st_llm2vec", "train", "--model", smollm2, "--output", str(tmp_path / "out")]
     command += ["--texts", str(tmp_path / "texts.txt"), "--steps", "2", "--lr", "1e-4", "--batch-size", "4"]
     command += ["--dtype", "float32", "--eval", str(tmp_path / "scores.csv")]
     command += ["--set", "stages.0.block_size=16", "--set", "training.logging_steps=1"]
@@ -44,14 +44,16 @@ def test_options_and_log_lines(real_decoder: str, tmp_path: Path) -> None:
     assert again.returncode == 1 and "texts.txt has changed since" in " ".join(again.stderr.split())
 
 
-def test_compiled_steps_have_the_losses_of_plain_ones(real_decoder: str, tmp_path: Path) -> None:
-    rows = [{"query": text, "positive": SUBJECTS[at - 1], "negative": "Dust fell."} for at, text in enumerate(SUBJECTS)]
+def test_compiled_steps_have_the_losses_of_plain_ones(smollm2: str, tmp_path: Path) -> None:
+    rows = [  # rows with a text in common are never in one batch
+        {"query": text.lower(), "positive": text, "negative": text.replace("river", "sea")} for text in SUBJECTS
+    ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     losses = []
     for compiled in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
         training: dict[str, Any] = {"max_steps": 2, "per_device_train_batch_size": 4, "warmup_steps": 0, **compiled}
         stage = Supervised(
-            model=real_decoder,
+            model=smollm2,
             output=str(tmp_path / f"out-{len(losses)}"),
             data={"path": str(tmp_path / "pairs.jsonl")},
             adapter=Adapter(r=4, dropout=0.0),
