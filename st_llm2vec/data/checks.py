@@ -102,8 +102,8 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
     needs.
 
     Args:
-        dataset: Texts, or pairs without hard negatives; or several such datasets by name. One with hard negatives, which are
-            something to tell apart in every row, passes.
+        dataset: Texts, or pairs with or without hard negatives; or several such datasets by name. Hard negatives are
+            something to tell apart in every row, so with them nothing raises.
         rows: Rows of a batch, of all processes whose rows are compared.
         where: What the dataset is called in messages.
 
@@ -118,7 +118,8 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
             check_contrast(one, rows, str(name))
         return
     names = _columns_of_texts(dataset)
-    if len(names) > 2 or not len(dataset):
+    hard = len(names) > 2
+    if not len(dataset) or (hard and rows < 2):
         return
     if rows < 2:
         raise ValueError(
@@ -131,7 +132,7 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
             found.update(_plain(value) for value in batch[name])
             if len(found) >= rows:
                 break
-        if len(found) < 2:
+        if len(found) < 2 and not hard:
             raise ValueError(
                 f"All {len(dataset)} rows of {where} have the same text in {name!r}, {next(iter(found))[:40]!r}, and a text "
                 "is told from the others of its batch: there is nothing to learn. Give more texts."
@@ -141,8 +142,8 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
             )
         if len(found) < rows:
             logger.warning(
-                "There are %d different texts in %r of %s, fewer than the %d rows of a batch: every batch is smaller, and "
-                "such little data is soon learned by heart.",
+                "There are %d different texts in %r of %s, fewer than the %d rows of a batch, and rows with a text in common "
+                "are never in one batch: every batch is smaller, and there is less to tell apart.",
                 len(found),
                 name,
                 where,

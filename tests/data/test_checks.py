@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerFast
 
-from st_llm2vec.data import check_pairs, check_texts
+from st_llm2vec.data import check_contrast, check_pairs, check_texts
 
 from ..conftest import TEXTS
 
@@ -78,3 +78,12 @@ def test_negatives_that_equal_the_others(instructed: bool) -> None:
 def test_one_column_is_no_pair() -> None:
     with pytest.raises(ValueError, match="a query and a positive are needed"):
         check_pairs(Dataset.from_dict({"text": ["a"], "label": [1]}))
+
+
+def test_a_negative_that_rows_share_makes_small_batches(caplog: pytest.LogCaptureFixture) -> None:
+    rows = {"query": ["a", "b", "c"], "positive": ["d", "e", "f"], "negative": ["dust fell"] * 3}
+    check_contrast(Dataset.from_dict(rows), rows=1)
+    check_contrast(Dataset.from_dict({**rows, "negative": ["g", "h", "i"]}), rows=3)
+    assert not caplog.text
+    check_contrast(Dataset.from_dict(rows), rows=3)
+    assert "1 different texts in 'negative' of the dataset, fewer than the 3 rows of a batch" in caplog.text
