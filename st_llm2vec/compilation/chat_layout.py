@@ -50,7 +50,7 @@ def with_chat_template(
         The modules up to the pooling, and the prompts as they are saved.
 
     Raises:
-        CannotSay: If they do not give the specification's tokens, in memory or from a folder.
+        CannotSay: If their folder does not give the specification's tokens.
     """
     config, formatter, tokenizer = specification.config, specification.formatter, specification.tokenizer
     templates = [t for t in (formatter.template, formatter.instruction_template) if t is not None]
@@ -63,9 +63,7 @@ def with_chat_template(
     refusal = CannotSay("the tokenizer renders no BOS")
     for opening in (bos, f"{bos} "):
         try:
-            reader = _as_messages(transformer, chat_template_for(formatter, opening))
-            prove_same_tokens(reader, specification, cases)
-            reader = reload(reader)
+            reader = reload(_as_messages(transformer, chat_template_for(formatter, opening)))
             prove_same_tokens(reader, specification, cases)
         except CannotSay as error:
             refusal = error

@@ -51,7 +51,7 @@ def with_prompts(
         The modules up to the pooling, and the prompts as they are saved.
 
     Raises:
-        CannotSay: If they do not give the specification's tokens, in memory or from a folder.
+        CannotSay: If their folder does not give the specification's tokens.
     """
     config, formatter, tokenizer = specification.config, specification.formatter, specification.tokenizer
     bos = leading_special_ids(tokenizer)
@@ -127,14 +127,12 @@ def _reader(
     """The module with a tokenizer that knows the border, as its folder gives it, proven.
 
     Raises:
-        CannotSay: If other tokens are read or pooled, in memory or from a folder.
+        CannotSay: If other tokens are read or pooled.
     """
     if specification.formatter.instruction_template is not None:
         transformer = _with_border(transformer, specification.own_instructions, blank=not include_prompt)
-    cases = list(told_by_prompts(specification, texts))
-    prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
     transformer = reload(transformer)
-    prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
+    prove_same_tokens(transformer, specification, told_by_prompts(specification, texts), include_prompt, dropped)
     return transformer
 
 

@@ -11,6 +11,7 @@ import torch
 from st_llm2vec import convert
 
 from ..conftest import cosine_distance
+from .conftest import real_model
 
 pytestmark = pytest.mark.real
 
@@ -22,9 +23,9 @@ DEALT = DRAWN.choices(INSTRUCTIONS, k=len(TEXTS))
 PAIRS = [[instruction, text] for instruction, text in zip(DEALT, TEXTS, strict=True)]
 
 
-@pytest.mark.parametrize("recipe", ["llm2vec", "e5-mistral", "echo"])
-def test_a_list_and_pairs_give_the_vectors_of_single_calls(real_decoder: str, recipe: str) -> None:
-    encoder = convert(real_decoder, recipe, dtype=torch.float32, measure=False)
+@pytest.mark.parametrize(("name", "recipe"), [("smollm2", "llm2vec"), ("smollm2", "echo"), ("gemma3", "e5-mistral")])
+def test_a_list_and_pairs_give_the_vectors_of_single_calls(name: str, recipe: str) -> None:
+    encoder = convert(real_model(name), recipe, dtype=torch.float32, measure=False)
     alone = np.stack([encoder.encode(text, prompt=one) for text, one in zip(TEXTS, DEALT, strict=True)])
     assert cosine_distance(encoder.encode(TEXTS), alone) > 1e-2
     assert cosine_distance(encoder.encode(TEXTS, prompt=DEALT), alone) < 1e-6
