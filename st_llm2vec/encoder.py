@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
 from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
+from st_llm2vec.compilation import compile_prompts
 from st_llm2vec.modules.adapter import keep_full_precision, refuse_unloadable
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.padding_free import enable_padding_free
@@ -97,6 +99,8 @@ class TextEncoder(TextReader):
     ) -> None:
         """Save a complete folder, all or nothing: weights, tokenizer, modules, requirements and manifest.
 
+        Prompts that were given since conversion are first said as those of conversion are, so that every door reads them.
+
         Args:
             path: The folder. What it holds of an earlier encoder is replaced.
             model_name: As for ``SentenceTransformer.save``.
@@ -105,7 +109,7 @@ class TextEncoder(TextReader):
             safe_serialization: Must be true; weights are saved as safetensors.
 
         Raises:
-            ValueError: If ``safe_serialization`` is false, the attention is not what it is meant to be, an adapter's
+            ValueError: If ``safe_serialization`` is false, the modules cannot say the prompts, the attention is not what it is meant to be, an adapter's
                 base would be lost, or it is of a kind that could not be loaded again.
         """
         if path is None:
@@ -113,6 +117,9 @@ class TextEncoder(TextReader):
         if not safe_serialization:
             raise ValueError("Encoders are saved as safetensors only; leave safe_serialization at True.")
         refuse_unloadable(self.transformer.model)
+        if self.manifest is not None:
+            config, self.prompts = compile_prompts(list(self), self.manifest.config, self.layout, self.prompts)
+            self.manifest = replace(self.manifest, config=config)
 
         def write(folder: Path) -> None:
             SentenceTransformer.save(

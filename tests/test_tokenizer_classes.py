@@ -152,3 +152,31 @@ def test_blanks_at_either_end_are_read_as_they_are(tmp_path: Path, kind: str) ->
             slice(None) if model is encoder else [0, 1, 3, 4]
         )  # a tab is a token by itself, and stops what puts a blank
         assert cosine_distance(model.encode([*np.array(texts)[bare]], prompt=INSTRUCTION), expected[bare]) < 1e-6
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "e5-mistral", "echo"])
+@pytest.mark.parametrize("kind", ["gemma", "smollm2", "generic"])
+@pytest.mark.parametrize("before", [{}, {"query": INSTRUCTION, "document": "Title"}])
+def test_prompts_given_after_conversion_are_saved_for_every_door(
+    tmp_path: Path, kind: str, recipe: str, before: dict[str, str]
+) -> None:
+    decoder = stand_in(kind, tmp_path / "decoder", torch.float32, max_position_embeddings=256)
+    convert(decoder, recipe, prompts=before, device="cpu").save_pretrained(str(tmp_path / "first"))
+    encoder = load(tmp_path / "first", prompts={"query": OTHER}, device="cpu")
+    encoder.prompts["document"] = " Name it "
+    bare, query, document = (specified(encoder, decoder, TEXTS, told) for told in ("", OTHER, "Name it"))
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=encoder.layout == "custom", device="cpu")
+    for model in (encoder, load(tmp_path / "saved", device="cpu"), plain):
+        assert cosine_distance(model.encode(TEXTS), bare) < 1e-6
+        assert cosine_distance(model.encode_query(TEXTS), query) < 1e-6
+        assert cosine_distance(model.encode_document(TEXTS), document) < 1e-6
+
+
+def test_prompts_that_stock_modules_cannot_say_are_not_saved(tmp_path: Path) -> None:
+    """A special token in a prompt would be read as one."""
+    encoder = convert(stand_in("generic", tmp_path / "decoder", torch.float32), "llm2vec", device="cpu")
+    encoder.prompts["query"] = "<s>"
+    with pytest.raises(ValueError, match="Convert the decoder again with them"):
+        encoder.save_pretrained(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()

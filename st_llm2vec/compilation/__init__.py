@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from st_llm2vec.compilation.compile import Compilation, Layout, compile_encoder, prove_reading
+from st_llm2vec.compilation.compile import (
+    Compilation,
+    Layout,
+    compile_encoder,
+    compile_prompts,
+    prove_reading,
+)
 
-__all__ = ["Compilation", "Layout", "compile_encoder", "prove_reading"]
+__all__ = ["Compilation", "Layout", "compile_encoder", "compile_prompts", "prove_reading"]

@@ -8,7 +8,7 @@ loaded, is taken. Where neither does, the encoder is made of this package's own 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -16,7 +16,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from torch import nn
 
 from st_llm2vec.compilation.chat_layout import told_by_messages, with_chat_template
-from st_llm2vec.compilation.prompt_layout import mend_prompts, with_prompts
+from st_llm2vec.compilation.prompt_layout import mend_prompts, teach_prompts, with_prompts
 from st_llm2vec.compilation.proof import (
     LOADED_TEXTS,
     CannotSay,
@@ -119,6 +119,43 @@ def prove_reading(modules: Sequence[nn.Module], config: EncoderConfig, layout: s
         raise ValueError(
             f"{name} pools other tokens than its recipe says ({error}): its tokenizer is not the one that it was made "
             "with, or the installed Transformers loads it otherwise. Convert its decoder again, with this version."
+        ) from error
+
+
+def compile_prompts(
+    modules: Sequence[nn.Module], config: EncoderConfig, layout: str | None, prompts: Mapping[str, str | None]
+) -> tuple[EncoderConfig, dict[str, str | None]]:
+    """Say prompts that an encoder was given after conversion, as those of conversion are said.
+
+    Args:
+        modules: The encoder's modules; the first one's tokenizer is taught the prompts if need be.
+        config: The encoder, with the prompts of conversion.
+        layout: How it was compiled.
+        prompts: The prompts that it has now, by name.
+
+    Returns:
+        The encoder with these prompts, and the prompts as the modules expect them.
+
+    Raises:
+        ValueError: If the modules cannot say them.
+    """
+    formatter = InstructionFormatter(**config.formatter_config())
+    bare: dict[str, str | None] = {name: formatter.bare_instruction(text) for name, text in prompts.items()}
+    if formatter.instruction_template is None:
+        return config, dict(prompts)
+    known = {name: formatter.bare_instruction(text) for name, text in config.prompts.items()}
+    told = config.replace(prompts={name: text for name, text in bare.items() if text or name in known})
+    if layout != "text":
+        return told, bare
+    if {text for text in bare.values() if text} <= set(known.values()):
+        return told, {name: f"{text} " if text else "" for name, text in bare.items()}
+    specification = Specification(told, formatter, tokenizer_of(cast("Transformer", modules[0])))
+    try:
+        return told, {**bare, **teach_prompts(modules, specification)}
+    except CannotSay as error:
+        raise ValueError(
+            f"The prompts that this encoder was given cannot be saved with its stock modules ({error}), and plain Sentence "
+            "Transformers would pool other tokens. Convert the decoder again with them: convert(decoder, ..., prompts={...})."
         ) from error
 
 

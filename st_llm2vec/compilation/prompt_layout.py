@@ -71,8 +71,13 @@ def with_prompts(
         modules.append(_word_weights(tokenizer, bos[0]))
     width = transformer.get_embedding_dimension()
     modules.append(Pooling(width, STOCK_POOLING[config.pooling], include_prompt=not span))
-    prompts = {name: f"{formatter.bare_instruction(text)} " if text else "" for name, text in config.prompts.items()}
-    return modules, prompts
+    return modules, _as_saved(specification)
+
+
+def _as_saved(specification: Specification) -> dict[str, str]:
+    """The prompts with the blank that stands before a text."""
+    bare = specification.formatter.bare_instruction
+    return {name: f"{bare(text)} " if bare(text) else "" for name, text in specification.config.prompts.items()}
 
 
 def _refuse_other_templates(formatter: InstructionFormatter, bos: list[int]) -> None:
@@ -100,20 +105,46 @@ def mend_prompts(modules: Sequence[nn.Module], specification: Specification) -> 
         CannotSay: If other tokens are read or pooled, and marking the border does not help.
     """
     transformer = cast("Transformer", modules[0])
-    include_prompt = next(module for module in modules if isinstance(module, Pooling)).include_prompt
-    weights = [module for module in modules if isinstance(module, WordWeights)]
-    dropped = [one.vocab.index(token) for one in weights for token in _weightless(one)]
+    include_prompt, dropped = _left_out(modules)
     try:
         cases = told_by_prompts(specification, LOADED_TEXTS)
         prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
     except CannotSay:
-        mended = _reader(transformer, specification, LOADED_TEXTS, reload_reader, include_prompt, dropped)
-        transformer.processor = transformer.input_formatter.processor = tokenizer_of(mended)
-        transformer._prompt_length_mapping.clear()
+        teach_prompts(modules, specification, LOADED_TEXTS)
         logger.warning(
             "The tokenizer had lost what marks the border between instruction and text; it was put back. Save the "
             "encoder again: until then plain Sentence Transformers pools other tokens of instructed texts."
         )
+
+
+def teach_prompts(
+    modules: Sequence[nn.Module], specification: Specification, texts: Sequence[str] = PROOF_TEXTS
+) -> dict[str, str]:
+    """Teach the tokenizer of modules that are made the specification's prompts.
+
+    Args:
+        modules: The encoder's modules; the first one's tokenizer is replaced.
+        specification: What they are to read and pool.
+        texts: What to prove it on.
+
+    Returns:
+        The prompts as they are saved.
+
+    Raises:
+        CannotSay: If other tokens are read or pooled; then nothing is replaced.
+    """
+    transformer = cast("Transformer", modules[0])
+    taught = _reader(transformer, specification, texts, reload_reader, *_left_out(modules))
+    transformer.processor = transformer.input_formatter.processor = tokenizer_of(taught)
+    transformer._prompt_length_mapping.clear()
+    return _as_saved(specification)
+
+
+def _left_out(modules: Sequence[nn.Module]) -> tuple[bool, list[int]]:
+    """Whether the pooling counts the prompt in, and the token ids that it leaves out."""
+    include_prompt = next(module for module in modules if isinstance(module, Pooling)).include_prompt
+    weights = [module for module in modules if isinstance(module, WordWeights)]
+    return include_prompt, [one.vocab.index(token) for one in weights for token in _weightless(one)]
 
 
 def _reader(

@@ -88,7 +88,8 @@ class Stage:
         self.data, self.evaluation = plain(self.data), plain(self.evaluation)
         if isinstance(self.adapter, dict):
             check_fields(Adapter, self.adapter, "The adapter does not have these settings")
-            self.adapter = Adapter(**self.adapter)
+            own = next(one for one in dataclasses.fields(self) if one.name == "adapter").default_factory
+            self.adapter = dataclasses.replace(own(), **self.adapter)  # what is left out is as in the stage's paper
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         check_fields(type(self), fields, f"The stage {self.name} does not have these settings")
         if not 0 <= self.interpolation <= 1:
