@@ -28,6 +28,13 @@ INSTRUCTION = "Retrieve stories that match the query:"
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what ``convert`` measures of a decoder to warn of it, but on real ones: it is a tenth of the suite's time."""
+    if request.node.get_closest_marker("real") is None:
+        monkeypatch.setattr("st_llm2vec.evaluation.untrained.sentence_score", lambda encoder: 100.0)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real models and reference vectors, where they are at hand."""

@@ -69,7 +69,7 @@ def test_tokens_that_span_words_are_noticed(shared_data: Path) -> None:
     assert "other tokens are pooled" in encoder.manifest.reason
 
 
-@pytest.mark.parametrize("name", ["gpt2", "qwen2"])
+@pytest.mark.parametrize("name", ["gpt2", pytest.param("qwen2", marks=pytest.mark.slow)])
 def test_real_byte_level_tokenizers_are_portable(shared_data: Path, tiny: Callable[..., str], name: str) -> None:
     from transformers import AutoTokenizer
 

@@ -103,6 +103,7 @@ def test_every_kind_of_tokenizer(tiny: Callable[..., str], recipe: str, kind: st
     compare(encoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "qwen2"])
 @pytest.mark.parametrize("recipe", ["llm2vec", "prompteol", "e5-mistral"])
 def test_tokenizers_of_full_size(shared_data: Path, name: str, recipe: str):

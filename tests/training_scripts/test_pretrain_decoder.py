@@ -43,6 +43,7 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, data: Path, work: P
     script.main()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_ends_with_the_same_weights(
     script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

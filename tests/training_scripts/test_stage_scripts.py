@@ -71,7 +71,9 @@ class StopAtFirstSave(TrainerCallback):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [one if one == "simcse" else pytest.param(one, marks=pytest.mark.slow) for one in SCRIPTS]
+)
 def test_the_tiny_command_line_interrupted_and_repeated_trains_what_the_stages_would(
     script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
