@@ -99,12 +99,16 @@ def test_the_headline_command_in_bfloat16(real_decoder: str, tmp_path: Path) -> 
 
 def test_from_the_headline_command_to_the_hub(real_decoder: str, tmp_path: Path) -> None:
     out, pairs = headline(real_decoder, tmp_path, "--dtype", "float32"), tmp_path / "pairs.jsonl"
-    rows = [{"query": text.lower(), "positive": text, "negative": text[::-1]} for text in drawn_sentences(40)]
+    texts = drawn_sentences(120)
+    rows = [
+        {"query": text.lower(), "positive": text, "negative": other}
+        for text, other in zip(texts[:40], texts[80:], strict=True)
+    ]
     pairs.write_text("\n".join(map(json.dumps, rows)))
     plan = {
         "model": str(out),
         "stages": [{"stage": "supervised", "data": {"path": str(pairs)}, "max_length": 32}],
-        "training": {"max_steps": STEPS, "per_device_train_batch_size": 3, "learning_rate": 1e-3, "warmup_steps": 0},
+        "training": {"max_steps": STEPS, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0},
     }
     (tmp_path / "plan.yaml").write_text(json.dumps(plan))
     third = command("train", "--plan", tmp_path / "plan.yaml", "--output", tmp_path / "third")
