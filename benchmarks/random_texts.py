@@ -12,20 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from benchmarks.kept_rows import ROOT, measure_rows
+from st_llm2vec.demo import largest_cosine_distance
 from tests.real.conftest import MODELS, NAMES
 from tests.stand_ins import STAND_INS, stand_in
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "random_texts.jsonl"
 TARGET = ROOT / "docs" / "random_texts.md"
 RECIPES = ("llm2vec", "sgpt", "e5-mistral", "echo", "gritlm", "bge-en-icl")
@@ -113,10 +110,8 @@ def measure(decoder: str, recipe: str) -> dict[str, Any]:
     row: dict[str, Any] = {"decoder": decoder, "recipe": recipe, "layout": encoder.layout}
     row["tokenizer"] = type(encoder.tokenizer).__name__ if decoder in NAMES else STAND_INS[decoder].tokenizer.__name__
     for way, pair in found.items():
-        first, second = (np.asarray(one, dtype=np.float64) for one in pair)
-        norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-        distances = 1 - (first * second).sum(1) / np.where(norms, norms, 1)
-        row[way] = [int((distances > LIMIT).sum()), float(distances.max())]
+        distances = [largest_cosine_distance(one, other) for one, other in zip(*pair, strict=True)]
+        row[way] = [sum(distance > LIMIT for distance in distances), max(distances)]
     return row
 
 
@@ -132,11 +127,6 @@ def write_page(rows: list[dict[str, Any]]) -> None:
     TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_rows() -> list[dict[str, Any]]:
-    """The rows that have been measured."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--again", action="store_true", help="measure all rows anew")
@@ -145,17 +135,9 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(*given.one)))
         return
-    if given.again:
-        RESULTS.unlink(missing_ok=True)
-    there = {(row["decoder"], row["recipe"]) for row in read_rows()}
     real = [name for name, folder in NAMES.items() if (MODELS / folder).is_dir()]
     wanted = [(decoder, recipe) for decoder in [*real, *STAND_INS] for recipe in RECIPES]
-    for one in tqdm([one for one in wanted if one not in there], unit=" rows"):
-        command = [sys.executable, "-m", "benchmarks.random_texts", "--one", *one]
-        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(done.stdout.strip().splitlines()[-1] + "\n")
-    write_page(sorted(read_rows(), key=lambda row: wanted.index((row["decoder"], row["recipe"]))))
+    measure_rows("benchmarks.random_texts", RESULTS, ("decoder", "recipe"), wanted, write_page, given.again)
 
 
 if __name__ == "__main__":

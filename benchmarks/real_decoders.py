@@ -13,8 +13,6 @@ import argparse
 import json
 import platform
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,15 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from benchmarks.kept_rows import ROOT, in_process, measure_rows
 from st_llm2vec import RECIPES
 from st_llm2vec.demo import largest_cosine_distance
 from st_llm2vec.precision import processor_name
 from tests.real.conftest import MODELS, NAMES
 from tests.real.test_doors import SAVED, decoder_of, drawn_texts, specified
 
-ROOT = Path(__file__).parents[1]
+MODULE = "benchmarks.real_decoders"
 RESULTS = ROOT / "benchmarks" / "results" / "real_decoders.jsonl"
 TARGET = ROOT / "docs" / "real_decoders.md"
 DTYPES = ("float32", "bfloat16")
@@ -59,7 +57,7 @@ def measure(name: str, recipe: str, dtype: str) -> dict[str, Any]:
     from st_llm2vec import load
 
     with tempfile.TemporaryDirectory() as folder:
-        exact = json.loads(_in_process("--exact", name, recipe, dtype, folder))
+        exact = json.loads(in_process(MODULE, "--exact", name, recipe, dtype, folder))
         start = time.perf_counter()
         encoder = load(Path(folder) / "saved", device="cpu")
         seconds = time.perf_counter() - start
@@ -113,17 +111,6 @@ def machine() -> str:
     return f"{processor_name()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
 
 
-def _in_process(*arguments: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.real_decoders", *arguments]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip().splitlines()[-1]
-
-
-def read_rows() -> list[dict[str, Any]]:
-    """The rows that have been measured."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-
-
 def write_page(rows: list[dict[str, Any]]) -> None:
     """Write docs/real_decoders.md."""
     lines = [INTRODUCTION.format(machine=rows[-1]["machine"], texts=TEXTS, sentences=SENTENCES)]
@@ -156,17 +143,9 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(*given.one)))
         return
-    RESULTS.parent.mkdir(exist_ok=True)
-    if given.again:
-        RESULTS.unlink(missing_ok=True)
-    there = {(row["decoder"], row["recipe"], row["dtype"]) for row in read_rows()}
     recipes = [recipe for recipe in RECIPES if recipe != "nv-embed"]  # its pooling is random until it is trained
     wanted = [(name, recipe, dtype) for name in NAMES for recipe in recipes for dtype in DTYPES]
-    for one in tqdm([one for one in wanted if one not in there], unit=" rows"):
-        row = _in_process("--one", *one)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(row + "\n")
-        write_page(sorted(read_rows(), key=lambda row: wanted.index((row["decoder"], row["recipe"], row["dtype"]))))
+    measure_rows(MODULE, RESULTS, ("decoder", "recipe", "dtype"), wanted, write_page, given.again)
 
 
 if __name__ == "__main__":

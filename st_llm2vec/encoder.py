@@ -109,8 +109,8 @@ class TextEncoder(TextReader):
             safe_serialization: Must be true; weights are saved as safetensors.
 
         Raises:
-            ValueError: If ``safe_serialization`` is false, the modules cannot say the prompts, the attention is not what it is meant to be, an adapter's
-                base would be lost, or it is of a kind that could not be loaded again.
+            ValueError: If ``safe_serialization`` is false, the modules cannot say the prompts, the attention is not what
+                it is meant to be, an adapter's base would be lost, or it is of a kind that could not be loaded again.
         """
         if path is None:
             return

@@ -30,7 +30,7 @@ DATA = Path(os.environ.get("ST_LLM2VEC_DATA", Path(__file__).parents[2] / "share
 
 @pytest.fixture(autouse=True)
 def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what ``convert`` measures of a decoder to warn of it, but on real ones: it is a tenth of the suite's time."""
+    """Leave out what ``convert`` measures of a decoder to warn of it, but on real ones."""
     if request.node.get_closest_marker("real") is None:
         monkeypatch.setattr("st_llm2vec.evaluation.untrained.sentence_score", lambda encoder: 100.0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,13 @@ class Hub:
     @property
     def repositories(self) -> dict[str, Repository]:
         return self.store.repositories
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """The environment of a process that knows no other Hub and caches in ``home``."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+        own = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost", "OMP_NUM_THREADS": "1"}
+        quiet = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        return {**kept, **own, **quiet}
 
     def asked_for(self, repository: str, suffix: str = "") -> list[str]:
         """Paths of requests about a repository that end like this."""

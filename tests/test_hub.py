@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,12 +62,9 @@ print(json.dumps({"untrusted": refusal}))
 
 def run_against(hub: Hub, script: str, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Run a script in a new process that knows no other Hub and has nothing cached; its vectors and messages."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1,localhost"}
-    environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script, str(folder / "out.npz"), json.dumps(TEXTS)],
-        env=environment,
+        env=hub.environment(folder / "hf"),
         capture_output=True,
         text=True,
         check=False,

@@ -2,8 +2,8 @@
 
 ``InstructionFormatter`` is the specification: which tokens a text becomes and which of them are pooled. Two
 arrangements of stock modules are tried against it on a battery of instructions and texts, ``text`` (with prompts)
-and ``message`` (with a chat template), and the first that gives the very same tokens, in memory and once it is saved and
-loaded, is taken. Where neither does, the encoder is made of this package's own modules (``custom``).
+and ``message`` (with a chat template), and the first that gives the very same tokens once it is saved and loaded
+is taken. Where neither does, the encoder is made of this package's own modules (``custom``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from torch import nn
 
 from st_llm2vec.compilation.chat_layout import told_by_messages, with_chat_template
-from st_llm2vec.compilation.prompt_layout import mend_prompts, teach_prompts, with_prompts
+from st_llm2vec.compilation.prompt_layout import mend_prompts, saved_prompts, teach_prompts, with_prompts
 from st_llm2vec.compilation.proof import (
     LOADED_TEXTS,
     CannotSay,
@@ -147,11 +147,11 @@ def compile_prompts(
     told = config.replace(prompts={name: text for name, text in bare.items() if text or name in known})
     if layout != "text":
         return told, bare
-    if {text for text in bare.values() if text} <= set(known.values()):
-        return told, {name: f"{text} " if text else "" for name, text in bare.items()}
     specification = Specification(told, formatter, tokenizer_of(cast("Transformer", modules[0])))
     try:
-        return told, {**bare, **teach_prompts(modules, specification)}
+        if not set(specification.own_instructions) <= set(known.values()):
+            teach_prompts(modules, specification)
+        return told, {**bare, **saved_prompts(specification)}
     except CannotSay as error:
         raise ValueError(
             f"The prompts that this encoder was given cannot be saved with its stock modules ({error}), and plain Sentence "

@@ -71,11 +71,15 @@ def with_prompts(
         modules.append(_word_weights(tokenizer, bos[0]))
     width = transformer.get_embedding_dimension()
     modules.append(Pooling(width, STOCK_POOLING[config.pooling], include_prompt=not span))
-    return modules, _as_saved(specification)
+    return modules, saved_prompts(specification)
 
 
-def _as_saved(specification: Specification) -> dict[str, str]:
-    """The prompts with the blank that stands before a text."""
+def saved_prompts(specification: Specification) -> dict[str, str]:
+    """The prompts by name, with the blank that stands before a text.
+
+    Args:
+        specification: The encoder.
+    """
     bare = specification.formatter.bare_instruction
     return {name: f"{bare(text)} " if bare(text) else "" for name, text in specification.config.prompts.items()}
 
@@ -119,16 +123,13 @@ def mend_prompts(modules: Sequence[nn.Module], specification: Specification) -> 
 
 def teach_prompts(
     modules: Sequence[nn.Module], specification: Specification, texts: Sequence[str] = PROOF_TEXTS
-) -> dict[str, str]:
+) -> None:
     """Teach the tokenizer of modules that are made the specification's prompts.
 
     Args:
         modules: The encoder's modules; the first one's tokenizer is replaced.
         specification: What they are to read and pool.
         texts: What to prove it on.
-
-    Returns:
-        The prompts as they are saved.
 
     Raises:
         CannotSay: If other tokens are read or pooled; then nothing is replaced.
@@ -137,7 +138,6 @@ def teach_prompts(
     taught = _reader(transformer, specification, texts, reload_reader, *_left_out(modules))
     transformer.processor = transformer.input_formatter.processor = tokenizer_of(taught)
     transformer._prompt_length_mapping.clear()
-    return _as_saved(specification)
 
 
 def _left_out(modules: Sequence[nn.Module]) -> tuple[bool, list[int]]:

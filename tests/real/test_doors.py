@@ -36,7 +36,7 @@ UNTRAINED = [name for name in RECIPES if name != "nv-embed"]  # its pooling is r
 LAYOUTS = ("llm2vec", "e5-mistral", "prompteol-icl", "echo")
 HALF = [("llm2vec", "smollm2"), ("llm2vec", "gemma3"), ("prompteol-icl", "smollm2"), ("e5-mistral", "gemma3")]
 # In bfloat16 a text alone and in a batch differ by rounding. Bidirectional SmolLM2, untrained, amplifies it on texts of a
-# few words: the norms of one or two sink tokens swing by a third (docs/real_decoders.md), so only most texts are bounded.
+# few words, whose one or two sink tokens have norms that swing by a third: there only most texts are bounded.
 MOST, DRIFT = 0.75, 1e-2
 
 

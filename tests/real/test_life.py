@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -119,9 +118,7 @@ def test_from_the_headline_command_to_the_hub(real_decoder: str, tmp_path: Path)
     assert cosine_distance(meant[0], load(out).encode(TEXTS)) > 1e-5
 
     with serve_hub(users=USERS) as hub:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1,localhost"}
-        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment = {**hub.environment(tmp_path / "hf"), "HF_TOKEN": TOKEN}
 
         def at_the_hub(arguments: list[str]) -> None:
             done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)

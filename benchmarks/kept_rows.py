@@ -1,0 +1,63 @@
+"""Rows of a table, each measured in a process of its own and kept in a file: an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+Row = dict[str, Any]
+
+
+def in_process(module: str, *arguments: str) -> str:
+    """The last line that a module of the benchmarks prints, run as a program."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def measure_rows(
+    module: str,
+    results: Path,
+    names: Sequence[str],
+    wanted: Sequence[tuple[str, ...]],
+    write_page: Callable[[list[Row]], None],
+    again: bool = False,
+) -> None:
+    """Measure the rows that are not kept yet, and write the page of all there are, also when interrupted.
+
+    Args:
+        module: Run with ``--one`` and what a row is about, it prints the row as JSON.
+        results: The file of rows, as JSON lines.
+        names: The fields of a row that say what it is about.
+        wanted: Their values, row by row, in the page's order.
+        write_page: Takes all rows, in order.
+        again: Whether to measure all rows anew.
+    """
+
+    def about(row: Row) -> tuple[str, ...]:
+        return tuple(row[name] for name in names)
+
+    def place(row: Row) -> int:
+        return wanted.index(about(row)) if about(row) in wanted else -1
+
+    results.parent.mkdir(exist_ok=True)
+    if again:
+        results.unlink(missing_ok=True)
+    rows: list[Row] = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
+    there = set(map(about, rows))
+    try:
+        for one in tqdm([one for one in wanted if one not in there], unit=" rows"):
+            line = in_process(module, "--one", *one)
+            with results.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            rows.append(json.loads(line))
+    finally:
+        if rows:
+            write_page(sorted(rows, key=place))
