@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ class Blob:
     content: bytes = field(repr=False)
     large: bool
 
-    @property
+    @cached_property
     def etag(self) -> str:
         if self.large:
             return hashlib.sha256(self.content).hexdigest()
         return self.oid
 
-    @property
+    @cached_property
     def oid(self) -> str:
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
