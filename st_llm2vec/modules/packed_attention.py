@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .dense_attention import dense_attention
 from .fused_attention import fused_attention, has_fused_kernel
 from .prefix_attention import has_mergeable_kernel, prefix_attention
 from .varlen_attention import has_varlen_kernel, varlen_attention
@@ -187,6 +189,10 @@ def packed_attention(
     if row.prefix:
         start = slice(0, row.prefix)
         pieces.append(_attend(query[:, :, start], key[:, :, start], value[:, :, start], row, scale, dropout, softcap))
+    if query.device.type != "cpu" and len(row.runs()) > 1:
+        under = partial(_attend_under, causal=False, scale=scale, dropout=dropout, softcap=softcap)
+        own = dense_attention(query, key, value, row, under)
+        return torch.cat([*(row.join([piece]) for piece in pieces), own]).unsqueeze(0).to(dtype)
     for queries, keys, values in row.batches(query, key, value):
         if row.prefix:
             keys, values = _with_prefix(key, keys, row), _with_prefix(value, values, row)
@@ -209,6 +215,19 @@ def _attend(
 ) -> Tensor:
     mask = _mask(query.shape[2], key.shape[2], row, query.device)
     causal = mask is None and row.right == 0 and query.shape[2] > 1
+    return _attend_under(query, key, value, mask, causal, scale, dropout, softcap)
+
+
+def _attend_under(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    dropout: float,
+    softcap: float,
+) -> Tensor:
     if softcap:
         return _attend_capped(query, key, value, mask, causal, scale, dropout, softcap)
     grouped = query.shape[1] != key.shape[1]

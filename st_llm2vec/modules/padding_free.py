@@ -24,6 +24,7 @@ PROBE_LENGTHS = (7, 5, 5, 3)
 PROBE_PREFIX = 2
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.02
+MOST_ROUNDING = 0.2
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention"}
 
 
@@ -243,6 +244,24 @@ def _states(transformer: Transformer, batch: dict[str, Tensor]) -> Tensor:
     return states[features["attention_mask"].bool()].float()
 
 
+def _states_of_nudged(transformer: Transformer, batch: dict[str, Tensor]) -> Tensor:
+    """The states where every embedding was moved by a unit in its last place: how far rounding alone moves a deep model."""
+
+    def nudge(module: nn.Module, args: tuple[Any, ...], embedded: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, embedded.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        return embedded + embedded * signs.to(embedded) * torch.finfo(embedded.dtype).eps
+
+    handle = transformer.model.get_input_embeddings().register_forward_hook(nudge)
+    try:
+        return _states(transformer, batch)
+    finally:
+        handle.remove()
+
+
+def _relative(states: Tensor, wanted: Tensor) -> float:
+    return float((states - wanted).norm() / wanted.norm().clamp(min=1e-12))
+
+
 def _leaks(transformer: Transformer, batch: dict[str, Tensor], states: Tensor) -> bool:
     """Whether the states of the texts in the middle change with the texts at the row's ends, longest and shortest."""
     changed = batch["input_ids"].clone()
@@ -260,8 +279,13 @@ def _refusal(transformer: Transformer, batch: dict[str, Tensor], wanted: Tensor)
         return f"{type(transformer.model).__name__} cannot read a row of texts: {error}"
     if _leaks(transformer, batch, states):
         return f"the texts of a row see each other in {type(transformer.model).__name__}"
-    tolerance = TOLERANCE if transformer.model.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
-    difference = float((states - wanted).norm() / wanted.norm().clamp(min=1e-12))
+    half = transformer.model.dtype not in (torch.float32, torch.float64)
+    difference = _relative(states, wanted)
+    if half and difference > HALF_TOLERANCE:
+        rounding = _relative(_states_of_nudged(transformer, batch), states)
+        tolerance = max(HALF_TOLERANCE, min(2 * rounding, MOST_ROUNDING))
+    else:
+        tolerance = HALF_TOLERANCE if half else TOLERANCE
     if not difference <= tolerance:
         return f"the states of {type(transformer.model).__name__} in a row of texts differ by {difference:.1%}"
     return None

@@ -15,9 +15,10 @@ try:
     from torch.nn.attention import varlen
 
     varlen_attn: Any = varlen.varlen_attn
-    KNOWS_ROWS = {"window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
-except ImportError:  # older versions of PyTorch
-    varlen_attn, KNOWS_ROWS = None, False
+    options = inspect.signature(varlen_attn).parameters
+    KNOWS_ROWS, KNOWS_GROUPS = "window_size" in options, "enable_gqa" in options  # PyTorch 2.11 and 2.12
+except ImportError:
+    varlen_attn, KNOWS_ROWS, KNOWS_GROUPS = None, False, False
 
 AMPERE = (8, 0)
 WIDEST_HEAD = 256
@@ -55,6 +56,9 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
     if row.prefix:
         order = _keys_of_each_text(row).to(query.device, non_blocking=True)
         own_keys, own_values = own_keys[order], own_values[order]
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and not KNOWS_GROUPS:
+        own_keys, own_values = (each.repeat_interleave(groups, dim=1) for each in (own_keys, own_values))
     attended: Tensor = varlen_attn(
         own_queries,
         own_keys,
@@ -65,7 +69,7 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
         max(keys),
         scale=scale,
         window_size=(row.left, row.right),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **({"enable_gqa": groups > 1} if KNOWS_GROUPS else {}),
     )
     return attended.unsqueeze(0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from transformers.masking_utils import (
 
 from st_llm2vec.modules import packed_attention as packed
 from st_llm2vec.modules import varlen_attention as varlen
+from st_llm2vec.modules.dense_attention import dense_attention
 from st_llm2vec.modules.packed_attention import EVERYTHING, NO_BAND, Row, current_row, packed_attention, packed_mask
 
 LENGTHS = (2, 3, 3, 9)
@@ -169,7 +172,7 @@ def test_what_the_variable_length_kernel_is_asked_for(prefix: int, monkeypatch: 
             mask = (distance <= left if left >= 0 else True) & (distance >= (-right if right >= 0 else -1000))
             parts = [part.transpose(0, 1)[None] for part in (query[start:end], key[first:last], value[first:last])]
             attended = scaled_dot_product_attention(
-                *parts, attn_mask=mask, scale=options["scale"], enable_gqa=options["enable_gqa"]
+                *parts, attn_mask=mask, scale=options["scale"], enable_gqa=options.get("enable_gqa", False)
             )
             pieces.append(attended[0].transpose(0, 1))
         return torch.cat(pieces)
@@ -180,3 +183,19 @@ def test_what_the_variable_length_kernel_is_asked_for(prefix: int, monkeypatch: 
     query, key, value = (states(prefix + sum(LENGTHS), heads, heads) for heads in (HEADS, 2, 2))
     attended = packed_attention(query, key, value, row.to_tensor(), SCALE, 0.0, 0.0)
     assert torch.allclose(attended, one_by_one(query, key, value, row), atol=1e-6)
+
+
+@pytest.mark.parametrize("softcap", (0.0, 2.0))
+@pytest.mark.parametrize(("prefix", "left", "right"), ((0, -1, -1), (0, -1, 0), (0, 3, 3), (4, -1, 0)))
+def test_texts_side_by_side_attend_as_one_by_one(prefix: int, left: int, right: int, softcap: float) -> None:
+    """What a GPU does where its variable-length kernel is not to be had."""
+    row = Row(LENGTHS, prefix, left, right)
+    query, key, value = (states(prefix + sum(LENGTHS), heads, heads) for heads in (HEADS, 2, 2))
+    for state in (query, key, value):
+        state.requires_grad_()
+    under = partial(packed._attend_under, causal=False, scale=SCALE, dropout=0.0, softcap=softcap)
+    own = dense_attention(query, key, value, row, under)
+    wanted = packed_attention(query, key, value, row.to_tensor(), SCALE, 0.0, softcap)[0, prefix:]
+    assert torch.allclose(own, wanted, atol=1e-6)
+    gradients = [torch.autograd.grad(each.sin().sum(), (query, key, value)) for each in (own, wanted)]
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*gradients, strict=True))

@@ -251,3 +251,26 @@ def test_gradient_checkpointing_runs_the_row_again() -> None:
         encoder.transformer.model.gradient_checkpointing_enable({"use_reentrant": False})
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], atol=1e-5 * max(1.0, float(gradient.abs().max()))), name
+
+
+@pytest.fixture(scope="module")
+def deep_in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("deep"))
+    config = {"num_hidden_layers": 96, "hidden_size": 128, "intermediate_size": 256, "num_key_value_heads": 4}
+    tiny_decoder("llama", vocab_size=512, **config, head_dim=32, is_causal=False).bfloat16().save_pretrained(folder)
+    tiny_tokenizer("byte-level").save_pretrained(folder)
+    return folder
+
+
+def test_what_rounding_does_to_a_deep_model_is_no_reason_to_pad(
+    deep_in_bfloat16: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(padding_free, "HALF_TOLERANCE", 1e-4)
+    assert enable_padding_free(Transformer(deep_in_bfloat16, model_kwargs={"dtype": torch.bfloat16})) is None
+
+
+def test_wrong_states_are_found_in_bfloat16(deep_in_bfloat16: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("st_llm2vec.modules.packed_attention._band", lambda function, size: (-1, 0))
+    reason = enable_padding_free(Transformer(deep_in_bfloat16, model_kwargs={"dtype": torch.bfloat16}))
+    assert reason is not None
+    assert "differ by" in reason
