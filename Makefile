@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-real test-integrations lint learning benchmark-environment benchmarks docs lock clean
+.PHONY: demo test test-slow test-real test-integrations lint learning benchmark-environment benchmarks gpu docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -45,6 +45,9 @@ benchmarks: benchmark-environment
 	$(BIN)/python -m benchmarks.encoding --growing
 	$(BIN)/python -m benchmarks.training_steps
 	$(BIN)/python -m benchmarks.mntp_head
+
+gpu:
+	$(PYTHON) -m benchmarks.gpu
 
 docs: $(READY)
 	$(BIN)/python scripts/write_architectures.py

@@ -3,9 +3,8 @@
     python -m benchmarks.llm2vec_environment          # once; without it llm2vec is left out
     python -m benchmarks.encoding                     # docs/benchmarks/encoding.{json,md}
     python -m benchmarks.encoding --growing           # docs/benchmarks/encoding_growing.{json,md}
-    python -m benchmarks.encoding --gpu               # docs/benchmarks/encoding_gpu.{json,md}: 1.3B and 7B in bfloat16
 
-With --gpu all contenders are on the GPU at once: at 7B that is four times 14 GB.
+`make gpu` does the same at 1.3B and 7B on a GPU, in benchmarks/gpu/.
 
 Vectors are compared, and the command fails where they differ. Models have random weights; real texts are read from
 --data, and generated where it is not there. Leave the machine alone while it runs.
@@ -18,8 +17,6 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmarks import llm2vec_environment
 from benchmarks.side_by_side.contenders import CONTENDERS, Field
@@ -55,17 +52,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each contender; all cores by default")
     parser.add_argument("--growing", action="store_true", help="1,000 to 100,000 texts instead")
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="numbers of texts for --growing")
-    parser.add_argument("--gpu", action="store_true", help="real shapes on a GPU instead")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks", help="models, vectors and logs")
     parser.add_argument("--llm2vec", type=Path, default=llm2vec_environment.DEFAULT, help="llm2vec's environment")
     parser.add_argument("--data", type=Path, default=DATA, help="real texts")
     parser.add_argument("--output", type=Path, default=DOCS)
     given = parser.parse_args(arguments)
-    given.work = given.work.resolve()
-    given.shapes = given.shapes or (["1.3b", "7b"] if given.gpu else ["base", "deep", "grouped"])
-    given.contenders = given.contenders or [
-        name for name, one in CONTENDERS.items() if not given.gpu or one.dtype == "bfloat16"
-    ]
+    given.work, given.in_process = given.work.resolve(), False
+    given.shapes = given.shapes or ["base", "deep", "grouped"]
+    given.contenders = given.contenders or [name for name, one in CONTENDERS.items() if not one.on_gpu]
     return given
 
 
@@ -92,7 +86,7 @@ def measure_recipe(
     written = {name: texts.write(name, given.work / "texts") for name in datasets}
     if recipe == "prompteol":
         written = {name: with_template(build(shape, recipe, given.work), one) for name, one in written.items()}
-    field = Field(shape, recipe, given.contenders, given.work, given.llm2vec, given.threads)
+    field = Field(shape, recipe, given.contenders, given.work, given.llm2vec, given.threads, given.in_process)
     found["loading"] += [
         {"shape": shape, "recipe": recipe, "contender": name, **field.loaded[name]}
         for name in given.contenders
@@ -133,12 +127,9 @@ def describe_texts(texts: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     given = parse(arguments)
-    device = "cuda" if given.gpu else "cpu"
-    if given.gpu and not torch.cuda.is_available():
-        raise SystemExit(f"--gpu needs a GPU, and torch {torch.__version__} sees none. Leave --gpu out on a CPU.")
     head = {
         "command": command("benchmarks.encoding", FOLDERS, arguments),
-        "machine": describe_machine(given.threads, device),
+        "machine": describe_machine(given.threads),
         "rounds": given.rounds,
     }
     if given.growing:
@@ -146,8 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
         found = {**head, **grow(given, texts)}
         write_page("encoding_growing", found, growing_page(found), given.output)
         return
-    found = {**head, **measure(given), "gpu_was_run": given.gpu or (given.output / "encoding_gpu.json").exists()}
-    write_page("encoding_gpu" if given.gpu else "encoding", found, encoding_page(found), given.output)
+    found = {**head, **measure(given)}
+    write_page("encoding", found, encoding_page(found), given.output)
     if found["disagreements"]:
         raise SystemExit("\n".join(found["disagreements"]))
 

@@ -26,7 +26,9 @@ from tests.stand_ins import STAND_INS, stand_in
 RESULTS = ROOT / "benchmarks" / "results" / "random_texts.jsonl"
 TARGET = ROOT / "docs" / "random_texts.md"
 RECIPES = ("llm2vec", "sgpt", "e5-mistral", "echo", "gritlm", "bge-en-icl")
+ON_REAL_ONES = ("llm2vec", "e5-mistral", "echo")  # a recipe for each layout
 TEXTS, INSTRUCTIONS, LIMIT = 600, 8, 1e-6
+TEXT_PIECES, INSTRUCTION_PIECES = 5, 4
 PIECES = (
     "the old clock in a hall struck seven and cats slept on 12 ships naïve Étude 北京 東京タワー привет שלום 🙂 maple's "
     "e.g. (so) [x] {y} <b> </p> http://a.io/?q=1 #3 -- ... ; : , ! ? 3.14 1,000 A I x_y CamelCase \\n \t \n  "
@@ -78,8 +80,8 @@ def measure(decoder: str, recipe: str) -> dict[str, Any]:
     from st_llm2vec import convert, load
 
     generator = random.Random(recipe)
-    texts = drawn(TEXTS, 12, generator)
-    instructions = [one.strip() for one in drawn(2 * INSTRUCTIONS, 9, generator)]
+    texts = drawn(TEXTS, TEXT_PIECES, generator)
+    instructions = [one.strip() for one in drawn(2 * INSTRUCTIONS, INSTRUCTION_PIECES, generator)]
     prompts = {f"task{number}": one + ":" * (number % 2) for number, one in enumerate(instructions[:INSTRUCTIONS])}
     saved, unsaved = list(prompts.values()), [one + ":" for one in instructions[INSTRUCTIONS:]]
     at = np.array([generator.randrange(INSTRUCTIONS) for _ in texts])
@@ -136,7 +138,8 @@ def main() -> None:
         print(json.dumps(measure(*given.one)))
         return
     real = [name for name, folder in NAMES.items() if (MODELS / folder).is_dir()]
-    wanted = [(decoder, recipe) for decoder in [*real, *STAND_INS] for recipe in RECIPES]
+    wanted = [(decoder, recipe) for decoder in real for recipe in ON_REAL_ONES]
+    wanted += [(decoder, recipe) for decoder in STAND_INS for recipe in RECIPES]
     measure_rows("benchmarks.random_texts", RESULTS, ("decoder", "recipe"), wanted, write_page, given.again)
 
 

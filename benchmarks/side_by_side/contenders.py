@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side.process import Asked, Process, Turns, interpreter
+from benchmarks.side_by_side.process import Asked, InProcess, Process, Turns, interpreter
 from benchmarks.side_by_side.shapes import LLM2VEC, SHAPES, build, build_for_llm2vec
 
 ENCODERS = "benchmarks.side_by_side.encoders"
@@ -24,6 +24,7 @@ class Contender:
         dtype: Weights' type.
         options: More arguments of the class.
         own_environment: Whether it runs in llm2vec's environment, on the recipe ``llm2vec`` only.
+        on_gpu: Whether it takes part on GPUs alone.
     """
 
     label: str
@@ -31,11 +32,15 @@ class Contender:
     dtype: str
     options: dict[str, Any] = field(default_factory=dict)
     own_environment: bool = False
+    on_gpu: bool = False
 
 
 CONTENDERS = {
     "plain-float32": Contender("Sentence Transformers, float32", PLAIN, "float32"),
     "plain-bfloat16": Contender("Sentence Transformers, bfloat16", PLAIN, "bfloat16"),
+    "plain-large": Contender(
+        "Sentence Transformers, bfloat16, batches of 256", PLAIN, "bfloat16", {"batch": 256}, on_gpu=True
+    ),
     "llm2vec-float32": Contender("llm2vec 0.2.3, float32", THEIRS, "float32", own_environment=True),
     "llm2vec-bfloat16": Contender("llm2vec 0.2.3, bfloat16", THEIRS, "bfloat16", own_environment=True),
     "ours-float32": Contender("this library, float32", OURS, "float32"),
@@ -57,9 +62,19 @@ class Field:
         work: Folder for models, vectors and logs.
         llm2vec: llm2vec's environment.
         threads: Threads of each.
+        in_process: Whether all work in this process, which spares each its start.
     """
 
-    def __init__(self, shape: str, recipe: str, names: Iterable[str], work: Path, llm2vec: Path, threads: int) -> None:
+    def __init__(
+        self,
+        shape: str,
+        recipe: str,
+        names: Iterable[str],
+        work: Path,
+        llm2vec: Path,
+        threads: int,
+        in_process: bool = False,
+    ) -> None:
         self.missing: dict[str, str] = {}
         workers: dict[str, Asked] = {}
         settings: dict[str, dict[str, Any]] = {}
@@ -76,7 +91,8 @@ class Field:
             given = {"folder": str(folder), "dtype": contender.dtype, "device": SHAPES[shape].device}
             settings[name] = {**given, **contender.options}
             subjects[name] = contender.subject
-            workers[name] = Process(python, threads, work / "logs" / f"{shape}-{recipe}-{name}.log")
+            log = work / "logs" / f"{shape}-{recipe}-{name}.log"
+            workers[name] = InProcess() if in_process else Process(python, threads, log)
         self.turns = Turns(workers)
         self.loaded = self.turns.once(do="load", subject=subjects.__getitem__, settings=settings.__getitem__)
 

@@ -39,15 +39,16 @@ class Encoder:
 class PlainSentenceTransformers(Encoder):
     """What users of Sentence Transformers have."""
 
-    def __init__(self, folder: str, dtype: str, device: str = "cpu") -> None:
+    def __init__(self, folder: str, dtype: str, device: str = "cpu", batch: int = BATCH) -> None:
         from sentence_transformers import SentenceTransformer
 
         require(device)
         self.model = SentenceTransformer(folder, device=device, model_kwargs={"dtype": torch_dtype(dtype)})
         self.about = {"dtype": dtype_name(self.model.dtype)}
+        self.batch = batch
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        return self.model.encode(texts, batch_size=BATCH, show_progress_bar=False)
+        return self.model.encode(texts, batch_size=self.batch, show_progress_bar=False)
 
 
 class ThisLibrary(Encoder):

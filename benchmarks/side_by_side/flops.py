@@ -56,3 +56,23 @@ def matmul_rate(dtype: str, device: str, size: int | None = None, repeats: int =
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
     return 2 * size**3 / statistics.median(seconds[2:])
+
+
+def copy_rate(device: str, mib: int | None = None, repeats: int = 5) -> float:
+    """Bytes per second of a copy within a device's memory, those read and those written counted.
+
+    Args:
+        device: Where.
+        mib: Size of what is copied; 64 MiB on a CPU and 4 GiB elsewhere if not given.
+        repeats: Copies, of which the median counts.
+    """
+    source = torch.ones((mib or (64 if device == "cpu" else 4096)) * 2**18, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(repeats + 2):
+        begun = time.perf_counter()
+        target.copy_(source)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return 2 * source.nbytes / statistics.median(seconds[2:])

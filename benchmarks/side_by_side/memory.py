@@ -27,6 +27,7 @@ class Memory:
 
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+            self.loaded = self._now()  # others may have been loaded into this process since
 
     def growth(self) -> float | None:
         """MiB by which the peak since ``start`` is above the loaded model; ``None`` where the system does not tell."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from benchmarks.side_by_side.worker import Session
 
@@ -69,7 +72,7 @@ class Process:
 
 
 class InProcess:
-    """A worker in this process, for tests and debugging."""
+    """A worker in this process: on a GPU, where all share one, and for tests."""
 
     def __init__(self) -> None:
         self.session = Session()
@@ -79,7 +82,10 @@ class InProcess:
         return answer
 
     def close(self) -> None:
-        return
+        self.session = Session()  # the subject's memory is free from here on
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 class Turns:

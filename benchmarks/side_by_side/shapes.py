@@ -73,7 +73,7 @@ def build(name: str, recipe: str, work: Path) -> Path:
 
     def write(folder: Path) -> None:
         dtype = getattr(torch, shape.dtype)
-        convert(str(decoder), recipe, dtype=dtype, device=shape.device, **overrides).save(str(folder))
+        convert(str(decoder), recipe, dtype=dtype, device=shape.device, measure=False, **overrides).save(str(folder))
 
     return _made(work / name / recipe, {**asdict(shape), **overrides}, write)
 

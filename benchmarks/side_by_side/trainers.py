@@ -35,7 +35,7 @@ class Trainer:
         folder: The encoder.
         ours: Whether this library loads it, and its losses are used; otherwise plain Sentence Transformers and the stock
             losses. Masked next token prediction has no stock loss: both use this library's, padded on a plain encoder.
-        task: ``"simcse"``, ``"supervised"`` or ``"mntp"``.
+        task: ``"simcse"``, ``"supervised"`` or ``"mntp"``, whatever follows it.
         dtype: Type of the frozen weights; the adapter's are float32.
         device: Where.
     """
@@ -61,7 +61,7 @@ class Trainer:
         self.about = {"dtype": dtype_name(self.model.dtype)}
 
     def _loss(self) -> nn.Module:
-        if self.task == "mntp":
+        if self.task.startswith("mntp"):
             return MNTPLoss(self.model)
         if self.ours and self.task == "simcse":
             return SimCSELoss(self.model, scale=SCALE, attention_dropout=None)
