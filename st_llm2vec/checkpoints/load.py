@@ -29,6 +29,7 @@ from st_llm2vec.checkpoints.save import CUSTOM_MODULES
 from st_llm2vec.compilation import prove_reading
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import CausalAttentionError
+from st_llm2vec.modules.transformer import BidirectionalTransformer
 from st_llm2vec.precision import resolve_dtype
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,8 @@ def load(
     require_all_weights(folder / entries[0]["path"], encoder.transformer.model, path_or_id)
     require_finite(encoder, str(path_or_id))
     require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, path_or_id)
-    encoder.prove_attention(str(path_or_id))
+    if not isinstance(encoder.transformer, BidirectionalTransformer):  # which has proven it by itself
+        encoder.prove_attention(str(path_or_id))
     _require_agreement(encoder, path_or_id)
     if manifest is not None:
         prove_reading(list(encoder), manifest.config, encoder.layout, str(path_or_id))

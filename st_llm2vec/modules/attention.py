@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -149,13 +151,15 @@ def probe_attention(model: PreTrainedModel) -> AttentionProbe:
         right, left = full.clone(), full.clone()
         right[1, short:] = 0
         left[1, : PROBE_TOKENS - short] = 0
+        unpadded, layers = _sees_last(model, ids, full)
+        right_padded, padded_layers = _sees_last(model, ids, right)
         return AttentionProbe(
             implementation=str(getattr(model.config, "_attn_implementation", None) or "eager"),
-            unpadded=_first_sees_last(model, ids, full),
-            right_padded=_first_sees_last(model, ids, right),
-            left_padded=_first_sees_last(model, ids, left),
-            layers=tuple(_layers_see_last(model, ids, full)),
-            padded_layers=tuple(_layers_see_last(model, ids, right)),
+            unpadded=unpadded,
+            right_padded=right_padded,
+            left_padded=_sees_last(model, ids, left, by_layer=False)[0],
+            layers=layers,
+            padded_layers=padded_layers,
         )
     finally:
         model.train(training)
@@ -177,6 +181,12 @@ def prove_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
         ValueError: If the model is meant to be causal and is not.
     """
     probe = probe_attention(model)
+    require_attention(probe, model, attention, name)
+    return probe
+
+
+def require_attention(probe: AttentionProbe, model: PreTrainedModel, attention: Attention, name: str) -> None:
+    """Raise as :func:`prove_attention` does, from a probe that was made."""
     if attention == "bidirectional" and not probe.sees_future:
         raise CausalAttentionError(
             f"{name} ({model.config.model_type}) is meant to attend in both directions, but the probe found: "
@@ -187,7 +197,6 @@ def prove_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
         raise ValueError(
             f"{name} ({model.config.model_type}) is meant to be causal, but the probe found: {probe.describe()}."
         )
-    return probe
 
 
 def tokens_differ(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -207,18 +216,22 @@ def without_cache(model: PreTrainedModel) -> dict[str, bool]:
     return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 
-def _first_sees_last(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> bool:
-    device = next(model.parameters()).device
+def _sees_last(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, by_layer: bool = True
+) -> tuple[bool, tuple[bool, ...]]:
+    """Whether the first token's state depends on the last token, and for each layer alone whether it carries that."""
     rows = torch.arange(ids.shape[0])
     first = mask.argmax(dim=1)
     last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
     changed = ids.clone()
     changed[rows, last] = ids[rows, last - 1]
-    states = []
-    for batch in (ids, changed):
-        output = model(**_inputs(batch, mask, device), **without_cache(model))
-        states.append(output.last_hidden_state[rows, first])
-    return all(tokens_differ(states[0][row], states[1][row]) for row in range(ids.shape[0]))
+    inputs, other_inputs = (_inputs(batch, mask, next(model.parameters()).device) for batch in (ids, changed))
+    layers = list(decoder_layers(model) or []) if by_layer else []
+    with _recorded(layers) as calls:
+        states = model(**inputs, **without_cache(model)).last_hidden_state[rows, first]
+    others = model(**other_inputs, **without_cache(model)).last_hidden_state[rows, first]
+    sees = all(tokens_differ(states[row], others[row]) for row in range(ids.shape[0]))
+    return sees, tuple(_carries(layer, calls[layer]) for layer in layers)
 
 
 def _inputs(ids: torch.Tensor, mask: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
@@ -236,33 +249,47 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
     return lists[0] if lists else None
 
 
-def _layers_see_last(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> list[bool]:
-    """Run each layer alone on the states it gets in the model, with all states but the first replaced."""
-    layers = decoder_layers(model)
-    if layers is None:
-        return []
-    calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda _, args, kwargs, index=index: calls.__setitem__(index, (args, kwargs)), with_kwargs=True
-        )
-        for index, layer in enumerate(layers)
-    ]
+@dataclass
+class _Call:
+    """What a layer was given, and what it answered for the first token."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    first: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@contextmanager
+def _recorded(layers: Iterable[nn.Module]) -> Iterator[dict[nn.Module, _Call]]:
+    """Record the layers' calls."""
+    calls: dict[nn.Module, _Call] = {}
+
+    def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls[layer] = _Call(args, kwargs)
+
+    def after(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls[layer].first = _first_states(output).clone()
+
+    hooks = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers]
+    hooks += [layer.register_forward_hook(after) for layer in layers]
     try:
-        device = next(model.parameters()).device
-        model(**_inputs(ids, mask, device), **without_cache(model))
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
-    answers = []
-    for index, layer in enumerate(layers):
-        args, kwargs = calls[index]
-        states = args[0] if args else kwargs["hidden_states"]
-        changed = states.clone()
-        changed[..., 1:, :] = states[..., 1:, :].flip(-1)
-        outputs = []
-        for replaced in (states, changed):
-            result = layer(replaced, *args[1:], **kwargs) if args else layer(**{**kwargs, "hidden_states": replaced})
-            outputs.append((result[0] if isinstance(result, tuple | list) else result)[..., 0, :])
-        answers.append(tokens_differ(outputs[0], outputs[1]))
-    return answers
+
+
+def _first_states(output: Any) -> torch.Tensor:
+    states: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+    return states[..., 0, :]
+
+
+def _carries(layer: nn.Module, call: _Call) -> bool:
+    """Run a layer alone on the states it got in the model, with all states but the first replaced."""
+    states = call.args[0] if call.args else call.kwargs["hidden_states"]
+    changed = states.clone()
+    changed[..., 1:, :] = states[..., 1:, :].flip(-1)
+    if call.args:
+        output = layer(changed, *call.args[1:], **call.kwargs)
+    else:
+        output = layer(**{**call.kwargs, "hidden_states": changed})
+    return tokens_differ(call.first, _first_states(output))

@@ -12,7 +12,7 @@ from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .adapter import DOWNLOAD_OPTIONS, has_adapter, restore_adapter
-from .attention import Attention, probe_attention, prove_attention, repair_attention, set_attention
+from .attention import Attention, probe_attention, repair_attention, require_attention, set_attention
 from .instructed import carries_instruction, split_instructed
 from .instruction import UNLIMITED, InstructionFormatter
 
@@ -110,9 +110,11 @@ class BidirectionalTransformer(Transformer):
         self.formatter = formatter
         self._formatter = InstructionFormatter(**formatter) if formatter is not None else None
         set_attention(self.model, attention)
-        if probe_attention(self.model).kind == "mixed" and repair_attention(self.model, attention):
+        probe = probe_attention(self.model)
+        if probe.kind == "mixed" and repair_attention(self.model, attention):
             logger.info("%s: attention repaired on the modules themselves", model_name_or_path)
-        prove_attention(self.model, attention, model_name_or_path)
+            probe = probe_attention(self.model)
+        require_attention(probe, self.model, attention, model_name_or_path)
 
     @classmethod
     def from_transformer(
