@@ -37,7 +37,8 @@ WAYS = {
     "load": "`st_llm2vec.load`, a list of instructions",
     "plain, by name": '`encode(texts, prompt_name="...")`, plain Sentence Transformers',
     "plain, by value": '`encode(texts, prompt=model.prompts["..."])`, plain',
-    "plain, bare": "`encode(texts, prompt=instruction)`, a saved instruction without a blank at its end, plain",
+    "plain, bare": "`encode(texts, prompt=instruction)`, a saved instruction without a blank at its end, plain; every other "
+    "one ends in a colon",
     "plain, unsaved": "the same with an instruction that was never saved, with a blank at its end, plain",
     "unsaved": "the same through `st_llm2vec.load`",
 }
@@ -55,7 +56,9 @@ of calling:
 {ways}
 
 What is not 0 is said in [spans.md](spans.md): in the layout `text`, plain Sentence Transformers sees instruction and text
-as one string. Through this package, and by the saved prompts' names, every vector is the same.
+as one string. A saved instruction of less than five words that ends in a letter or a digit cannot be told from the start of
+a text there, so `convert` and `save` warn of it. Through this package, and by the saved prompts' names, every vector is the
+same.
 """
 
 

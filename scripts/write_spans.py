@@ -65,7 +65,7 @@ Through this package every way of calling is exact. In a folder of the layout `t
 and text are one string to plain Sentence Transformers, and no stock setting can mark the border. A saved instruction
 that is passed bare is recognised by the saved tokenizer, which puts the blank back, if it ends in punctuation or has
 five words or more (shorter ones might begin a text), and the text does not begin with a token
-that the tokenizer was given as a whole (in Gemma a tab, a line break or a tag such as `<b>`). Short ones
+that the tokenizer was given as a whole (in Gemma a tab, a line break or a tag such as `<b>`). Short ones (`convert` and `save` warn of them)
 and those that were never saved are glued to the text: end them with a blank (then they are exact, but for those that were
 never saved before texts that begin with blanks), or use this package, which adds the blank. Layouts `message` and `custom` take bare instructions everywhere.
 

@@ -180,3 +180,13 @@ def test_prompts_that_stock_modules_cannot_say_are_not_saved(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="Convert the decoder again with them"):
         encoder.save_pretrained(str(tmp_path / "saved"))
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_prompt_that_might_begin_a_text_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Bare, plain Sentence Transformers glues it to the text, silently."""
+    encoder = convert(stand_in("generic", str(tmp_path / "decoder")), "llm2vec", prompts={"query": "Find it:"})
+    assert encoder.layout == "text"
+    assert "glues it" not in caplog.text
+    encoder.prompts["other"] = "cats cats"
+    encoder.save(str(tmp_path / "saved"))
+    assert "prompt='cats cats'" in caplog.text

@@ -218,6 +218,15 @@ def _with_border(transformer: Transformer, instructions: list[str], blank: bool)
         _make_blank_special(tokenizer)
     backend = tokenizer.backend_tokenizer
     steps: list[normalizers.Normalizer] = []
+    unclear = [instruction for instruction in instructions if not is_recognised(instruction)]
+    if unclear:
+        logger.warning(
+            "Plain Sentence Transformers reads the prompt %r right by its name and with a blank at its end, but not "
+            "encode(texts, prompt=%r), which glues it to the text: a text might begin like that. End the prompt with a "
+            "colon to have that read right too.",
+            unclear[0],
+            unclear[0],
+        )
     for instruction in instructions:
         blanks = " *(?=[^ ])" if is_recognised(instruction) else " {2,}"
         steps.append(normalizers.Replace(Regex(rf"(?<=\A{re.escape(instruction)}){blanks}"), " "))
