@@ -23,9 +23,9 @@ def real_model(name: str) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="session", params=NAMES)
+@pytest.fixture(scope="session", params=["smollm2", pytest.param("gemma3", marks=pytest.mark.slow)])
 def real_decoder(request: pytest.FixtureRequest) -> str:
-    """Each real decoder in turn."""
+    """Each real decoder in turn; what takes minutes runs on the second one with `make test-slow`."""
     return real_model(request.param)
 
 
