@@ -43,18 +43,7 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, attend:
             torch.cat([part[:, :, : row.prefix].expand(len(lengths), -1, -1, -1), own], dim=2)
             for part, own in ((key, keys), (value, values))
         )
-    mask = _seen(row, longest) & torch.nn.functional.pad(inside, (row.prefix, 0), value=True)[:, None, None]
+    own = torch.nn.functional.pad(inside, (row.prefix, 0), value=True)[:, None, None]
+    mask = row.seen(longest, row.prefix + longest) & own
     attended = attend(queries, keys, values, mask.to(query.device))
     return attended.transpose(1, 2).flatten(0, 1)[inside.flatten().nonzero()[:, 0].to(query.device)]
-
-
-def _seen(row: Row, longest: int) -> Tensor:
-    """Which keys, the prefix's first, the band lets a text's own tokens see, of shape ``(longest, prefix + longest)``."""
-    keys = torch.arange(row.prefix + longest)
-    distance = keys[row.prefix :, None] - keys
-    seen = torch.ones_like(distance, dtype=torch.bool)
-    if row.left >= 0:
-        seen &= distance <= row.left
-    if row.right >= 0:
-        seen &= distance >= -row.right
-    return seen

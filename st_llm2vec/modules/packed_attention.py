@@ -54,6 +54,16 @@ class Row:
         """Whether a text of so many tokens is longer than what one of them sees."""
         return EVERYTHING < self.left < tokens - 1 or 0 < self.right < tokens - 1
 
+    def seen(self, queries: int, keys: int) -> Tensor:
+        """Which of so many keys the last ``queries`` tokens of a text see, of shape ``(queries, keys)``."""
+        distance = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
+        seen = torch.ones_like(distance, dtype=torch.bool)
+        if self.left != EVERYTHING:
+            seen &= distance <= self.left
+        if self.right != EVERYTHING:
+            seen &= distance >= -self.right
+        return seen
+
     def to_tensor(self) -> Tensor:
         """As the layers carry it, on the CPU."""
         return torch.tensor([self.prefix, self.left, self.right, *self.lengths])[None, None, None]
@@ -240,13 +250,7 @@ def _mask(queries: int, keys: int, row: Row, device: torch.device) -> Tensor | N
     """Which keys the last ``queries`` tokens of a text see; ``None`` for all of them, or all that is causal."""
     if not row.has_window(keys) and (row.right != 0 or queries == keys):
         return None
-    distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
-    mask = torch.ones_like(distance, dtype=torch.bool)
-    if row.left != EVERYTHING:
-        mask &= distance <= row.left
-    if row.right != EVERYTHING:
-        mask &= distance >= -row.right
-    return mask
+    return row.seen(queries, keys).to(device)
 
 
 def _attend_capped(

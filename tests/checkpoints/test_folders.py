@@ -114,7 +114,11 @@ LIES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "no pooling": ("prompteol", lambda folder: without_module(folder, "Pooling"), "0 poolings"),
     "normalisation": ("llm2vec", lambda folder: without_module(folder, "Normalize"), "normalisation should be on"),
     "attention": ("prompteol", bidirectional, "attention should be 'causal', and is 'bidirectional'"),
-    "attention, custom": ("echo", lambda f: manifest_says(f, attention="bidirectional"), "and is 'causal'"),
+    "attention, custom": (
+        "echo",
+        lambda f: manifest_says(f, attention="bidirectional"),
+        "should be 'bidirectional', and is 'causal'",
+    ),
     "hidden states": ("prompteol", other_layer, "hidden states should be"),
     "templates": ("echo", other_templates, "templates should be"),
     "manifest's recipe": ("prompteol", lambda f: manifest_says(f, pooling="mean"), "pooling should be 'mean'"),
