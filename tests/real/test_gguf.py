@@ -22,7 +22,6 @@ def test_a_gguf_file_is_its_dequantised_folder(name: str, tmp_path: Path) -> Non
     # The folder holds the dequantised weights rounded to bfloat16, so the file's are rounded alike, then computed alike.
     encoder = convert(file, "prompteol-icl", dtype=torch.bfloat16, measure=False)
     expected = convert(folder, "prompteol-icl", dtype=torch.float32, measure=False).encode(TEXTS)
-    # Its quantisation has sums that lie between two of bfloat16's numbers, and another reader rounds some of them up.
-    assert cosine_distance(encoder.to(torch.float32).encode(TEXTS), expected) < 1e-5
+    assert cosine_distance(encoder.to(torch.float32).encode(TEXTS), expected) < 1e-6
     assert encoder.manifest is not None
     assert encoder.manifest.base["gguf"] == {"file": file.name, "quantization": QUANTIZATION[name]}
