@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 QUANTIZATION = {"smollm2": "Q4_1", "gemma3": "Q4_K_M"}
 
 
-@pytest.mark.parametrize("name", QUANTIZATION)
+@pytest.mark.parametrize("name", ["smollm2", pytest.param("gemma3", marks=pytest.mark.slow)])
 def test_a_gguf_file_is_its_dequantised_folder(name: str, tmp_path: Path) -> None:
     file = MODELS / f"{name}.gguf"
     if not file.is_file():
