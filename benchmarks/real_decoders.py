@@ -83,7 +83,7 @@ def exactness(name: str, recipe: str, dtype: str, folder: str) -> dict[str, Any]
     options = {"prompts": prompts, "device": "cpu", "measure": False}
     encoder = convert(decoder, recipe, dtype=getattr(torch, dtype), **options)
     encoder.save_pretrained(f"{folder}/saved")
-    texts = drawn_texts(TEXTS)
+    texts = drawn_texts(TEXTS, recipe)
     told = ["", SAVED] if instructed else [""]
     doors = {
         "memory": encoder,

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from st_llm2vec.checkpoints.agreement import require_tokenizer_fits
+from st_llm2vec.checkpoints.collection import without_collection
 from st_llm2vec.checkpoints.completeness import judge_report, without_reports
 from st_llm2vec.checkpoints.files import require_readable
 from st_llm2vec.checkpoints.finite import require_finite
@@ -178,6 +179,7 @@ def _refuse_encoder_decoder(name: str, config: Any) -> None:
         )
 
 
+@without_collection()
 def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transformer:
     """Build a stock ``Transformer`` around a model that is already in memory."""
     transformer = preloaded(model)(

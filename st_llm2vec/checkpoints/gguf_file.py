@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils.quantization_config import GgufConfig
 
+from st_llm2vec.checkpoints.collection import without_collection
 from st_llm2vec.checkpoints.weights import forget_loaded_names
 
 SUFFIX = ".gguf"
@@ -56,6 +57,7 @@ def gguf_facts(path: str | Path) -> dict[str, str]:
     return {"file": path.name, "quantization": kind.removeprefix("MOSTLY_").removeprefix("ALL_")}
 
 
+@without_collection()
 def load_gguf(
     path: str | Path, dtype: Any, attn_implementation: str | None, kind: Any = AutoModel
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:

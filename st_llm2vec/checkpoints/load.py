@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from st_llm2vec.checkpoints.agreement import disagreements, require_tokenizer_fits
 from st_llm2vec.checkpoints.checksums import verify_checksums
+from st_llm2vec.checkpoints.collection import without_collection
 from st_llm2vec.checkpoints.completeness import require_all_weights
 from st_llm2vec.checkpoints.download import connection_errors, download
 from st_llm2vec.checkpoints.files import read_json, read_modules, require_readable
@@ -238,6 +239,7 @@ def _stored_quantized(folder: Path, entries: list[dict[str, str]]) -> bool:
     return file.is_file() and "quantization_config" in read_json(file, folder)
 
 
+@without_collection()
 def _load_modules(
     source: str | Path,
     folder: Path,

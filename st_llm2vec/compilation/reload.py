@@ -10,11 +10,13 @@ from typing import Any
 from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from st_llm2vec.checkpoints.collection import without_collection
 from st_llm2vec.checkpoints.completeness import without_reports
 
 Reload = Callable[[Transformer], Transformer]
 
 
+@without_collection()
 def reload_reader(transformer: Transformer) -> Transformer:
     """Save what a stock ``Transformer`` reads with, and load it again around the same weights.
 

@@ -94,11 +94,11 @@ def check_every_door(decoder: str, tmp_path: Path, recipe: str) -> None:
     plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=custom, device="cpu")
     assert type(plain[0]).__module__.startswith("sentence_transformers.") != custom
     doors = [encoder, load(tmp_path / "saved", verify=True, device="cpu"), plain]
-    texts = drawn_texts(6, recipe)
+    texts = drawn_texts(4, recipe)
     bare = specified(encoder, tokenizer, texts, [""] * len(texts))
     for door in doors:
         assert cosine_distance(door.encode(texts), bare) < 1e-6
-        assert cosine_distance(door.encode(texts[5]), bare[5]) < 1e-6
+        assert cosine_distance(door.encode(texts[3]), bare[3]) < 1e-6
     query = specified(encoder, tokenizer, texts, [SAVED] * len(texts)) if takes_instructions else bare
     # The adapters read what `load` gives: once for each layout
     for documents, first, second in by_adapters(str(tmp_path / "saved"), texts) if recipe in LAYOUTS else ():
@@ -152,7 +152,7 @@ def test_bfloat16(request: pytest.FixtureRequest, tmp_path: Path, recipe: str, n
     encoder.save_pretrained(str(tmp_path / "saved"))
     loaded = load(tmp_path / "saved", verify=True, device="cpu")
     plain = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    texts = drawn_texts(6, recipe)
+    texts = drawn_texts(4, recipe)
     alone, again, elsewhere = (
         np.stack([door.encode_query(text) for text in texts]) for door in (encoder, loaded, plain)
     )

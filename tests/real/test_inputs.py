@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real
 INSTRUCTIONS = ["Find the passage that answers:", "Represent this short text", "", "Answer the Query:", "Name it"]
 WORDS = "the old clock in a hall struck seven and cats slept on 12 ships ; naïve 北京 violin maple".split()
 DRAWN = random.Random(0)
-TEXTS = [" ".join(DRAWN.choices(WORDS, k=1 + number * 7 % 23)) for number in range(6)]
+TEXTS = [" ".join(DRAWN.choices(WORDS, k=1 + number * 7 % 23)) for number in range(4)]
 DEALT = DRAWN.choices(INSTRUCTIONS, k=len(TEXTS))
 PAIRS = [[instruction, text] for instruction, text in zip(DEALT, TEXTS, strict=True)]
 
@@ -46,7 +46,7 @@ def test_instructions_stay_with_their_texts_in_several_processes(smollm2: str) -
     encoder = convert(smollm2, "llm2vec", dtype=torch.float32, measure=False)
     pool = encoder.start_multi_process_pool(["cpu"])
     try:
-        found = encoder.encode(PAIRS, pool=pool, chunk_size=5)
+        found = encoder.encode(PAIRS, pool=pool, chunk_size=3)
     finally:
         encoder.stop_multi_process_pool(pool)
     assert cosine_distance(found, encoder.encode(TEXTS, prompt=DEALT)) < 1e-6
