@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +70,15 @@ def tiny(tmp_path: Path) -> Callable[..., str]:
         return str(folder)
 
     return write
+
+
+def crossed(first: Iterable[str], second: Iterable[str], whole: tuple[str, ...]) -> list[Any]:
+    """Every pair, as parameters: those with the first of ``first`` or with one of ``whole`` now, the rest as slow tests."""
+    first = list(first)
+    return [
+        pair if pair[0] == first[0] or pair[1] in whole else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in itertools.product(first, second)
+    ]
 
 
 def cosine_distance(first: np.ndarray, second: np.ndarray) -> float:

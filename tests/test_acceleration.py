@@ -94,6 +94,7 @@ def test_what_stays_padded_says_so_and_runs(tiny, caplog: pytest.LogCaptureFixtu
     assert encoder.encode(TEXTS).shape[0] == 5
 
 
+@pytest.mark.slow  # compiled for the first time, a layer takes most of a minute
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_layers_give_the_same_vectors_at_any_length_without_compiling_anew(decoder: str) -> None:
     from torch._dynamo.utils import counters

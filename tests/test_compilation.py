@@ -14,13 +14,15 @@ from st_llm2vec import RECIPES, convert
 from st_llm2vec.modules import BidirectionalTransformer, InstructionFormatter
 from st_llm2vec.tiny_tokenizers import TOKENIZERS
 
-from .conftest import INSTRUCTION, TEXTS, cosine_distance
+from .conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
 
 ODD_TEXTS = [*TEXTS, "...dots", "(brackets)", "'quoted'", "Étude", "the the", "  two blanks first", "#tag", "9 lives"]
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "nv-embed"])
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    crossed(TOKENIZERS, [name for name in RECIPES if name != "nv-embed"], ("llm2vec", "e5-mistral", "prompteol")),
+)
 def test_the_vectors_are_those_of_the_specification(
     tiny: Callable[..., str], tmp_path: Path, recipe: str, kind: str
 ) -> None:

@@ -24,7 +24,7 @@ from st_llm2vec.encoding import (
 )
 from st_llm2vec.modules.padding_free import disable_padding_free, enable_padding_free, is_padding_free
 
-from .conftest import INSTRUCTION, TEXTS, cosine_distance
+from .conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
 
 FAMILIES = ("llama", "mistral", "qwen3", "gemma", "opt", "gpt2", "phi", "gpt_neox")
 LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
@@ -43,8 +43,7 @@ def stock(encoder: TextEncoder, texts: list[str], prompt: str | None = None, bat
     return plainly.encode(texts, prompt=prompt, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "recipe"), crossed(FAMILIES, RECIPES, ("llm2vec", "echo")))
 def test_every_recipe_and_family_as_in_padded_batches(tiny: Callable[..., str], family: str, recipe: str) -> None:
     tokenizer = "metaspace+bos" if family in ("llama", "mistral", "gemma") else "byte-level"
     overrides: dict[str, Any] = {"latent_attention": LATENT} if recipe == "nv-embed" else {}

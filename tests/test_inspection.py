@@ -33,7 +33,12 @@ def test_the_facts_of_a_decoder(decoder: str) -> None:
 
 @pytest.mark.parametrize(
     ("model_type", "tokenizer"),
-    [("llama", "byte-level"), ("llama", "metaspace+bos"), ("gpt2", "byte-level+bos"), ("stablelm", "byte-level+bos")],
+    [
+        ("llama", "byte-level"),
+        pytest.param("llama", "metaspace+bos", marks=pytest.mark.slow),
+        ("gpt2", "byte-level+bos"),
+        pytest.param("stablelm", "byte-level+bos", marks=pytest.mark.slow),
+    ],
 )
 def test_every_recipe_is_foreseen_as_convert_makes_it(
     tiny: Callable[..., str], model_type: str, tokenizer: str

@@ -9,14 +9,13 @@ import pytest
 
 from st_llm2vec import RECIPES, convert
 
-from .conftest import INSTRUCTION, TEXTS, cosine_distance
+from .conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
 
 FAMILIES = ("llama", "mistral", "qwen3", "gemma", "opt", "gpt2", "phi", "gpt_neox")
 LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "recipe"), crossed(FAMILIES, RECIPES, ("llm2vec", "echo")))
 def test_alone_and_in_any_batch(tiny: Callable[..., str], family: str, recipe: str) -> None:
     tokenizer = "metaspace+bos" if family in ("llama", "mistral", "gemma") else "byte-level"
     overrides = {"latent_attention": LATENT} if recipe == "nv-embed" else {}

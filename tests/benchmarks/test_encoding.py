@@ -34,6 +34,7 @@ def run(work: Path, output: Path, *options: str) -> dict[str, Any]:
     return {**found, "page": (output / f"{name}.md").read_text()}
 
 
+@pytest.mark.slow
 def test_encoders_are_measured_and_compared(work: Path, tmp_path: Path) -> None:
     names = ["plain-float32", "ours-float32", "ours-bfloat16", "llm2vec-float32"]
     found = run(work, tmp_path, "--datasets", "short", "demonstrations", "--rounds", "2", "--contenders", *names)
@@ -60,6 +61,7 @@ def test_wrong_vectors_fail_the_command(work: Path, tmp_path: Path, monkeypatch:
     assert "ours-float32 on short texts" in (tmp_path / "encoding.md").read_text()
 
 
+@pytest.mark.slow
 def test_more_and_more_texts(work: Path, tmp_path: Path) -> None:
     found = run(work, tmp_path, "--growing", "--sizes", "50", "100", "--rounds", "2")
     assert [(row["contender"], row["texts"]) for row in found["results"]] == [
@@ -72,6 +74,7 @@ def test_more_and_more_texts(work: Path, tmp_path: Path) -> None:
     assert found["results"][1]["vectors_mib"] == 2 * found["results"][0]["vectors_mib"]
 
 
+@pytest.mark.slow
 def test_training_steps_agree(work: Path, tmp_path: Path) -> None:
     folders = ["--work", work, "--data", work / "none", "--output", tmp_path]
     options = ["--shape", "tiny", "--batch", "6", "--rounds", "2", "--threads", "1", "--dtypes", "float32"]

@@ -22,6 +22,8 @@ from st_llm2vec.modules import set_attention
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
 from ..elsewhere import Elsewhere, start_elsewhere
 
+# Their folders hold what another recipe's does, with other words.
+LIKE_ANOTHER = ("prompteol", "prompteol-cot", "prompteol-knowledge", "echo-last", "bge-en-icl", "bge-en-icl-few-shot")
 LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
 
 
@@ -46,7 +48,10 @@ def make(decoder: str, recipe: str) -> TextEncoder:
     return convert(decoder, recipe, max_length=256, **overrides)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(one, marks=pytest.mark.slow) if one in LIKE_ANOTHER else one for one in RECIPES],
+)
 def test_the_folder_loads_where_the_package_is_missing(
     decoder: str, tmp_path: Path, recipe: str, elsewhere: Elsewhere
 ) -> None:
@@ -61,7 +66,7 @@ def test_the_folder_loads_where_the_package_is_missing(
     assert cosine_distance(our_vectors(again), our_vectors(encoder)) < 1e-6
 
 
-@pytest.mark.parametrize("recipe", ["llm2vec", "prompteol", "nv-embed", "echo"])
+@pytest.mark.parametrize("recipe", ["llm2vec", pytest.param("prompteol", marks=pytest.mark.slow), "nv-embed", "echo"])
 def test_load_save_load_save(decoder: str, tmp_path: Path, recipe: str) -> None:
     encoder = make(decoder, recipe)
     expected = our_vectors(encoder)

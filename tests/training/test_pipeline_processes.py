@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import load
@@ -13,6 +14,7 @@ from ..conftest import TEXTS, cosine_distance
 from ..losses.test_processes import launch
 
 
+@pytest.mark.slow  # tests/losses/test_processes.py holds the losses of two processes against one, in seconds
 def test_two_processes_train_mntp_simcse_and_both_stages(
     decoder: str, tmp_path: Path, texts_file: str, pairs_file: str
 ) -> None:

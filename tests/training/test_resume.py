@@ -15,7 +15,11 @@ WORKER = Path(__file__).with_name("interrupted_run.py")
 
 
 @pytest.mark.parametrize(
-    ("kind", "moments"), [("mntp", ["1", "5", "saving6", "finishing"]), ("simcse", ["3", "saving4"])]
+    ("kind", "moments"),
+    [
+        ("mntp", ["1", "5", "saving6", "finishing"]),
+        pytest.param("simcse", ["3", "saving4"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_continues_exactly(tmp_path: Path, texts_file: str, kind: str, moments: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
