@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.checkpoints import merging
-from st_llm2vec.training import MNTP, Adapter, SimCSE, Stage
+from st_llm2vec.training import MNTP, Adapter, RetrievalStage, SimCSE, Stage
 
 from ..conftest import TEXTS, cosine_distance
 from ..stand_ins import stand_in
@@ -99,6 +99,45 @@ def test_all_weights_learn_in_float32(half_decoder: str, tmp_path: Path, texts_f
     assert {weight.dtype for weight in after.values()} == {torch.float32}
     layers = [name for name in after if "proj" in name]
     assert sum((after[name] != before[name]).float().mean() for name in layers) / len(layers) > 0.9
+
+
+def retrieval(decoder: str, output: Path, pairs: str, **more: Any) -> RetrievalStage:
+    latent = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
+    more = {"changes": {"latent_attention": latent}, "adapter": Adapter(r=4), "training": TRAINING, **more}
+    return RetrievalStage(model=decoder, output=str(output), data={"path": pairs}, max_length=24, **more)
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_latent_attention_learns_in_float32(
+    half_decoder: str, tmp_path: Path, pairs_file: str, dtype: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = retrieval(half_decoder, tmp_path / "out", pairs_file, dtype=dtype)
+    before = made.start()[1].state_dict()
+    made.run()
+    assert "rounds most of an optimizer's steps away" not in caplog.text
+    checkpoint = tmp_path / "out/checkpoints/checkpoint-4"
+    learned = load_file(checkpoint / "1_LatentAttentionPooling/model.safetensors")
+    moved = sum(int((weight != before[name].float()).sum()) for name, weight in learned.items())
+    assert moved / sum(weight.numel() for weight in learned.values()) > 0.9
+    kept = load(checkpoint, device="cpu")[1].state_dict()
+    assert all(torch.equal(weight, kept[name]) for name, weight in learned.items())
+    expected = getattr(torch, dtype or "float32")
+    encoder = load(tmp_path / "out", device="cpu")
+    assert {weight.dtype for weight in encoder.parameters()} == {expected}
+    if dtype is None:
+        plain = SentenceTransformer(str(tmp_path / "out"), device="cpu", trust_remote_code=True)
+        unmerged = load(checkpoint, device="cpu", dtype=torch.float32).encode(TEXTS)
+        assert max(cosine_distance(one.encode(TEXTS), unmerged) for one in (encoder, plain)) < 1e-6
+
+
+def test_latent_attention_continues_to_the_bit(half_decoder: str, tmp_path: Path, pairs_file: str) -> None:
+    retrieval(half_decoder, tmp_path / "whole", pairs_file).run()
+    torn = retrieval(half_decoder, tmp_path / "torn", pairs_file)
+    torn.folder.claim()
+    shutil.copytree(tmp_path / "whole/checkpoints/checkpoint-2", tmp_path / "torn/checkpoints/checkpoint-2")
+    torn.run()
+    for file in ("model.safetensors", "1_LatentAttentionPooling/model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "torn" / file).read_bytes(), file
 
 
 @pytest.mark.parametrize(
