@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.checkpoints import merging
-from st_llm2vec.training import MNTP, Adapter, RetrievalStage, SimCSE, Stage
+from st_llm2vec.training import MNTP, Adapter, RetrievalStage, SimCSE, Stage, TrainingError
 
 from ..conftest import TEXTS, cosine_distance
 from ..stand_ins import stand_in
@@ -82,7 +82,7 @@ def test_a_merge_that_fails_strands_nothing(
 ) -> None:
     made = simcse(half_decoder, tmp_path / "out", texts_file)
     monkeypatch.setattr(merging, "_distance", lambda *vectors: 1.0)
-    with pytest.raises(RuntimeError, match="more than rounding explains.*its adapter apart") as caught:
+    with pytest.raises(TrainingError, match="more than rounding explains.*its adapter apart") as caught:
         made.run()
     named = str(caught.value).split("trained encoder is in ")[1].split(",")[0]
     assert load(named, device="cpu")[0].model.peft_config
