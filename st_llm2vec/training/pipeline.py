@@ -220,7 +220,7 @@ def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
         )
         every = max(1, steps // 10) if steps and steps > 0 else 0.1
         stage["evaluation"] = pairs
-        stage["training"] = {"eval_steps": every, "eval_on_start": True, **stage.get("training", {})}
+        stage["training"] = {"eval_steps": every, "eval_on_start": True, **training}
     return changed
 
 

@@ -99,6 +99,10 @@ class TestPlans:
         assert second.training["eval_steps"] == 100 and second.training["eval_on_start"]
         plan = evaluate_on(override(default_plan("llm2vec", "texts.txt"), "training.max_steps", 4), "sts.csv")
         assert plan["stages"][1]["training"]["eval_steps"] == 1
+        plan = default_plan("prompteol", pairs="pairs.jsonl")
+        for key, value in (("eval_steps", 7), ("eval_on_start", False)):
+            (made,) = build_stages(evaluate_on(override(plan, f"training.{key}", value), "sts.csv"), "out", "no/model")
+            assert made.training[key] == value
         with pytest.raises(ValueError, match="makes vectors to evaluate on"):
             evaluate_on({"stages": [{"stage": "mntp"}]}, "sts.csv")
 
