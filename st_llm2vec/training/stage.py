@@ -90,6 +90,10 @@ class Stage:
             check_fields(Adapter, self.adapter, "The adapter does not have these settings")
             own = next(one for one in dataclasses.fields(self) if one.name == "adapter").default_factory
             self.adapter = dataclasses.replace(own(), **self.adapter)  # what is left out is as in the stage's paper
+        if not isinstance(self.adapter, Adapter | None):
+            raise ValueError(
+                f"adapter is {self.adapter!r}; it must be a mapping of its settings, such as {{r: 16}}, or nothing (null)."
+            )
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         check_fields(type(self), fields, f"The stage {self.name} does not have these settings")
         if not 0 <= self.interpolation <= 1:
