@@ -17,8 +17,9 @@ from st_llm2vec.checkpoints.card_data import EncoderCardData
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
-from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized
+from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized, restore_latents
 from st_llm2vec.compilation import compile_prompts
+from st_llm2vec.modules import LatentAttentionPooling
 from st_llm2vec.modules.adapter import keep_full_precision, refuse_unloadable
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.padding_free import enable_padding_free
@@ -133,7 +134,7 @@ class TextEncoder(TextReader):
         save_encoder(self, Path(path), write)
 
     def add_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """Attach an adapter as the host does, with its weights in float32 whatever the decoder's type.
+        """Attach an adapter as the host does, with what learns in float32: its weights, and those of latent attention.
 
         Args:
             *args: As for the host: the PEFT configuration and the adapter's name.
@@ -141,6 +142,9 @@ class TextEncoder(TextReader):
         """
         super().add_adapter(*args, **kwargs)
         keep_full_precision(self.transformer.model)
+        for module in self:
+            if isinstance(module, LatentAttentionPooling):
+                module.float()
 
     def train(self, mode: bool = True) -> Self:
         """Go into training mode, as the trainer does before each step, with a warning where steps would be rounded away.
@@ -235,6 +239,7 @@ class TextEncoder(TextReader):
         """Let the trainer reload its own checkpoints of encoders with custom modules."""
         encoder = super()._load_with_module_classes(model_name_or_path, {**module_classes, **CUSTOM_MODULES}, **kwargs)
         restore_head(encoder, Path(model_name_or_path))
+        restore_latents(encoder, Path(model_name_or_path))
         return encoder
 
 

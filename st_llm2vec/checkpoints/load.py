@@ -27,6 +27,7 @@ from st_llm2vec.checkpoints.gguf_file import is_gguf
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
+from st_llm2vec.checkpoints.weights import restore_latents
 from st_llm2vec.compilation import prove_reading
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import CausalAttentionError
@@ -143,6 +144,8 @@ def load(
         model_card_data=model_card_data,
         manifest=manifest,
     )
+    if own["dtype"] is None:
+        restore_latents(encoder, folder)
     encoder.trained_head = folder if (folder / HEAD_FILE).is_file() else None
     require_all_weights(folder / entries[0]["path"], encoder.transformer.model, path_or_id)
     require_finite(encoder, str(path_or_id))

@@ -2,7 +2,8 @@
 
 A merge is computed in float32. What was learned is small beside the weights, and rounding the sum to bfloat16 takes most
 of it away: each weight moves by less than half a step of its own precision. So the update that would arrive in the stored
-type is measured, and where too little does, the weights stay in float32.
+type is measured, and where too little does, the weights stay in float32. So they do where modules after the decoder have
+learned in float32, since every reader casts those to the decoder's type.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def merge(
     Args:
         encoder: An encoder with adapters; it is changed in place and has none afterwards.
         dtype: The type for the weights, whatever it loses. By default the type that they are in, where at least 90 % of
-            the update's norm arrives in it, and float32 where not.
+            the update's norm arrives in it and modules after the decoder are not in float32, and float32 where not.
         share: How much of the update is added; 1 is all of it.
         probes: Texts whose vectors are compared.
 
@@ -88,6 +89,7 @@ def merge(
     """
     _refuse_unmergeable(encoder.transformer.model)
     device, stored = encoder.device, _plain(encoder).dtype
+    one_type = {weight.dtype for module in list(encoder)[1:] for weight in module.parameters()} <= {stored}
     start = {name: weight.detach().to("cpu", copy=True) for name, weight in _base_weights(_plain(encoder))}
     _cast(encoder.cpu(), torch.float32)  # where there is room, and products are not rounded
     with _any_attention(_plain(encoder)):
@@ -108,9 +110,9 @@ def merge(
     if share < 1:
         mix(model, start, share)
     in_stored = _share_kept(model, start, stored)
-    kept_type = dtype or (stored if in_stored >= ENOUGH else torch.float32)
+    kept_type = dtype or (stored if in_stored >= ENOUGH and one_type else torch.float32)
     kept = in_stored if kept_type == stored else _share_kept(model, start, kept_type)
-    _say(kept_type, kept, stored, in_stored)
+    _say(kept_type, kept, stored, in_stored, one_type)
     _cast(encoder, kept_type)
     _move(encoder, device)
     return Merge(distance, kept_type, kept, stored, in_stored)
@@ -198,7 +200,7 @@ def _share_kept(model: nn.Module, start: dict[str, Tensor], dtype: torch.dtype) 
     return max(0.0, 1 - (lost / moved) ** 0.5) if moved else 1.0
 
 
-def _say(dtype: torch.dtype, kept: float, stored: torch.dtype, in_stored: float) -> None:
+def _say(dtype: torch.dtype, kept: float, stored: torch.dtype, in_stored: float, one_type: bool) -> None:
     if kept < ENOUGH:
         logger.warning(
             "The weights are kept in %s as you asked, and %.0f %% of what the adapter learned arrives in them; in float32 "
@@ -208,10 +210,11 @@ def _say(dtype: torch.dtype, kept: float, stored: torch.dtype, in_stored: float)
         )
     elif dtype != stored:
         logger.warning(
-            "The merged weights are in %s: in %s, the type that they had, %.0f %% of what the adapter learned would arrive.",
+            "The merged weights are in %s: in %s, the type that they had, %.0f %% of what the adapter learned would arrive%s.",
             type_name(dtype),
             type_name(stored),
             100 * in_stored,
+            "" if one_type else ", and what the pooling learned would be rounded",
         )
 
 

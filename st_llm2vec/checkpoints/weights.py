@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 
+from st_llm2vec.checkpoints.files import read_modules
+from st_llm2vec.modules import LatentAttentionPooling
 from st_llm2vec.modules.adapter import adapter_weights
 
 SAMPLE = 256
@@ -38,6 +43,19 @@ def learned_beside_quantized(state: Mapping[str, Any], model: PreTrainedModel) -
     """
     adapters = {f"0.model.{name}" for name in adapter_weights(model)}
     return {name: weight for name, weight in state.items() if name in adapters or not name.startswith("0.model.")}
+
+
+def restore_latents(encoder: SentenceTransformer, folder: Path) -> None:
+    """Read latent attention's weights in the type that they are stored in; the host has rounded them to the decoder's.
+
+    Args:
+        encoder: An encoder that was loaded from the folder.
+        folder: Its folder.
+    """
+    for module, entry in zip(encoder, read_modules(folder, folder), strict=True):
+        if isinstance(module, LatentAttentionPooling):
+            stored = load_file(folder / entry["path"] / "model.safetensors", device=str(encoder.device))
+            module.load_state_dict(stored, assign=True)
 
 
 def forget_loaded_names(model: PreTrainedModel) -> None:

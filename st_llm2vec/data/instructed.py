@@ -69,6 +69,10 @@ class TrainingSource:
                 f"The source {self.label} is symmetric, so that the query's instruction is the documents' too, and "
                 f"document_instruction={self.document_instruction!r} was given; keep one."
             )
+        if not isinstance(self.columns, Mapping | None):
+            raise ValueError(
+                f"columns={self.columns!r} of the source {self.label} must be a mapping: {{query: name, positive: name}}."
+            )
         for name in ("negatives", "limit"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < (name == "limit")):
@@ -100,8 +104,8 @@ class TrainingSource:
             return self.name
         if isinstance(self.path, Dataset):
             return "dataset"
-        first = self.path if isinstance(self.path, str | Path) else next(iter(self.path), "")
-        stem = Path(first).name.split(".")[0]
+        names = self.path if isinstance(self.path, list | tuple) else [self.path]
+        stem = Path(str(next(iter(names), ""))).name.split(".")[0]
         return re.sub(r"[^\w-]+", "_", stem).strip("_") or "dataset"
 
     @property

@@ -110,10 +110,12 @@ def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
         Their paths.
 
     Raises:
-        ValueError: If there is no such file.
+        ValueError: If there is no such file, or the source is no name.
     """
     if _is_hub_file(source):
         return []
+    if not isinstance(source, str | Path | Sequence):
+        raise ValueError(f"The data is named by {source!r}; a text, or a list of them, is expected: data: texts.txt.")
     if not isinstance(source, str | Path):
         found = [file for one in source for file in local_files(one) or [_missing(one)]]
         if not found:

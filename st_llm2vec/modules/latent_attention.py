@@ -99,12 +99,14 @@ class LatentAttentionPooling(Module):
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Pool ``token_embeddings`` ``(batch, tokens, width)`` to ``sentence_embedding`` ``(batch, width)``.
 
-        The tokens are those of ``pooling_mask``, or of ``attention_mask`` where there is none.
+        The tokens are those of ``pooling_mask``, or of ``attention_mask`` where there is none. Weights in float32, as they
+        learn, compute in float32 whatever the type of the token embeddings.
         """
         states = features["token_embeddings"]
         mask = features.get("pooling_mask", features["attention_mask"]).bool()
-        transformed = torch.zeros_like(states)
-        transformed[mask] = self.transform(states[mask])
+        found = self.transform(states[mask].to(self.latents.dtype))
+        transformed = found.new_zeros(states.shape)
+        transformed[mask] = found
         weights = span_weights(mask, "mean").to(torch.promote_types(states.dtype, torch.float32))
         features["sentence_embedding"] = (transformed * weights.unsqueeze(-1)).sum(dim=1).to(states.dtype)
         return features

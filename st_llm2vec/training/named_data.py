@@ -37,8 +37,11 @@ def open_data(source: Any) -> Dataset:
     check_names(source, ("path", "split", "columns", "limit"), f"The data {dict(source)} cannot be read")
     if "path" not in source:
         raise ValueError(f"Data is named by path, split, columns and limit; got {dict(source)}.")
+    limit = source.get("limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ValueError(f"The data's limit is {limit!r}; it must be a whole number of at least 1, of rows to take.")
     dataset = read_dataset(source["path"], split=source.get("split", "train"), columns=source.get("columns"))
-    return dataset.select(range(min(source.get("limit", len(dataset)), len(dataset))))
+    return dataset.select(range(min(limit or len(dataset), len(dataset))))
 
 
 def open_scored_pairs(source: Any) -> Dataset:

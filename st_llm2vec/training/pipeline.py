@@ -90,11 +90,7 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
     Raises:
         ValueError: If a stage or field does not exist, or a value does not fit.
     """
-    entries = plan.get("stages")
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(
-            "The plan has no stages; it needs a list of them, each with its name: stages: [{stage: mntp}]."
-        )
+    entries = _entries(plan)
     for name in set(plan) - {"model", "stages", *SHARED_FIELDS}:
         meant = difflib.get_close_matches(str(name), ["model", "stages", *SHARED_FIELDS], n=1, cutoff=0.8)
         if meant:
@@ -207,10 +203,10 @@ def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
         The plan.
 
     Raises:
-        ValueError: If no stage makes vectors.
+        ValueError: If no stage makes vectors, or one is not what a plan's stage is.
     """
     changed = _copied(plan)
-    stages = [stage for stage in changed.get("stages") or [] if stage.get("stage") != MNTP.name]
+    stages = [stage for stage in _entries(changed) if stage["stage"] != MNTP.name]
     if not stages:
         raise ValueError(f"No stage of the plan makes vectors to evaluate on {pairs}; leave it out.")
     for stage in stages:
@@ -218,9 +214,9 @@ def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
         steps = stage.get("stop_after") or training.get(
             "max_steps", STAGES[stage["stage"]].arguments_of_paper.get("max_steps")
         )
-        every = max(1, steps // 10) if steps and steps > 0 else 0.1
+        every = max(1, steps // 10) if isinstance(steps, int) and steps > 0 else 0.1
         stage["evaluation"] = pairs
-        stage["training"] = {"eval_steps": every, "eval_on_start": True, **stage.get("training", {})}
+        stage["training"] = {"eval_steps": every, "eval_on_start": True, **training}
     return changed
 
 
@@ -254,11 +250,22 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _stage(entry: Any, plan: Mapping[str, Any], model: str, output: str, *, first: bool) -> Stage:
-    if not isinstance(entry, Mapping) or entry.get("stage") not in STAGES:
-        raise ValueError(f"A stage of the plan is {entry!r}; its stage must be one of {', '.join(STAGES)}.")
-    if not all(isinstance(one.get("training", {}), Mapping) for one in (plan, entry)):
+def _entries(plan: Mapping[str, Any]) -> list[Any]:
+    """The plan's stages, each a mapping with the name of one and with training arguments, if any, by name."""
+    entries = plan.get("stages")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(
+            "The plan has no stages; it needs a list of them, each with its name: stages: [{stage: mntp}]."
+        )
+    for entry in entries:
+        if not isinstance(entry, Mapping) or entry.get("stage") not in STAGES:
+            raise ValueError(f"A stage of the plan is {entry!r}; its stage must be one of {', '.join(STAGES)}.")
+    if not all(isinstance(one.get("training", {}), Mapping) for one in (plan, *entries)):
         raise ValueError("The plan's training must be a mapping of training arguments, such as {max_steps: 100}.")
+    return entries
+
+
+def _stage(entry: Mapping[str, Any], plan: Mapping[str, Any], model: str, output: str, *, first: bool) -> Stage:
     shared = {name: plan[name] for name in SHARED_FIELDS if name in plan}
     fields = {**shared, **{name: value for name, value in entry.items() if name != "stage"}}
     fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}

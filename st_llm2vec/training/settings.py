@@ -11,7 +11,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from st_llm2vec.recipes import closest
 
-SIMPLE = {bool, int, float, str, type(None)}
+CHECKED = {bool, int, float, str, dict, list, type(None)}
 
 
 def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> None:
@@ -34,7 +34,7 @@ def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> N
 
 
 def check_fields(kind: type, given: Mapping[str, Any], complaint: str) -> None:
-    """Refuse settings that a dataclass does not have, and numbers, switches and texts in each other's places.
+    """Refuse settings that a dataclass does not have, and numbers, switches, texts, lists and mappings in each other's places.
 
     Args:
         kind: The dataclass.
@@ -48,7 +48,7 @@ def check_fields(kind: type, given: Mapping[str, Any], complaint: str) -> None:
     check_names(given, (name for name, one in kind.__dataclass_fields__.items() if one.init), complaint)  # type: ignore[attr-defined]
     for name, value in given.items():
         kinds = _kinds(hints[name])
-        if kinds <= SIMPLE and not _is_one_of(value, kinds):
+        if kinds <= CHECKED and not _is_one_of(value, kinds):
             wanted = " or ".join(sorted("nothing (null)" if one is type(None) else WORDS[one] for one in kinds))
             raise ValueError(f"{complaint}: {name} is {value!r}; it must be {wanted}.")
 
@@ -73,12 +73,19 @@ def check_loggers(names: list[str]) -> None:
             ) from error
 
 
-WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    dict: "a mapping",
+    list: "a list",
+}
 
 
 def _kinds(hint: Any) -> set[Any]:
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return set(typing.get_args(hint)) if is_union else {hint}
+    return {typing.get_origin(one) or one for one in (typing.get_args(hint) if is_union else [hint])}
 
 
 def _is_one_of(value: Any, kinds: set[Any]) -> bool:

@@ -30,7 +30,7 @@ from st_llm2vec.training.callbacks import ProgressLines, StopAfter, StopAtNonFin
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs, plain
 from st_llm2vec.training.run_folder import CHECKPOINTS, RunFolder
 from st_llm2vec.training.settings import check_fields, check_loggers
-from st_llm2vec.training.trainer_run import train_from
+from st_llm2vec.training.trainer_run import TrainingError, train_from
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,10 @@ class Stage:
             check_fields(Adapter, self.adapter, "The adapter does not have these settings")
             own = next(one for one in dataclasses.fields(self) if one.name == "adapter").default_factory
             self.adapter = dataclasses.replace(own(), **self.adapter)  # what is left out is as in the stage's paper
+        if not isinstance(self.adapter, Adapter | None):
+            raise ValueError(
+                f"adapter is {self.adapter!r}; it must be a mapping of its settings, such as {{r: 16}}, or nothing (null)."
+            )
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         check_fields(type(self), fields, f"The stage {self.name} does not have these settings")
         if not 0 <= self.interpolation <= 1:
@@ -187,7 +191,7 @@ class Stage:
 
         Raises:
             ValueError: If data, settings or folder are not what they should be; nothing has been trained then.
-            RuntimeError: If the best checkpoint could not be read back, or the adapter not be merged.
+            TrainingError: If the best checkpoint could not be read back, or the adapter not be merged.
         """
         if not self.begin():
             return load(self.output)
@@ -347,7 +351,7 @@ class Stage:
             The encoder that was saved.
 
         Raises:
-            RuntimeError: If the best checkpoint could not be read back.
+            TrainingError: If the best checkpoint could not be read back.
         """
         processes = PartialState()
         first = Throughput(trainer.model)  # before the loggers, so that they all see its number
@@ -384,7 +388,7 @@ class Stage:
         except ValueError as error:
             kept = self.folder.last_checkpoint(PartialState().num_processes)
             place = f" The trained encoder is in {kept}, its adapter apart." if kept else ""
-            raise RuntimeError(f"{error}{place}") from error
+            raise TrainingError(f"{error}{place}") from error
 
     def _unquantized(self, encoder: TextEncoder) -> TextEncoder:
         """The same encoder and adapter over the decoder's full weights, since 4-bit ones cannot take the update."""
@@ -393,7 +397,7 @@ class Stage:
         learned = learned_beside_quantized(encoder.state_dict(), encoder.transformer.model)
         lost = plain.load_state_dict(learned, strict=False).unexpected_keys
         if lost:
-            raise RuntimeError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")
+            raise TrainingError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")
         return plain
 
     def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from st_llm2vec.checkpoints.weights import learned_beside_quantized
 from st_llm2vec.training.run_folder import was_over
 
 
+class TrainingError(ValueError):
+    """What was trained could not be brought to its end; the checkpoints are kept."""
+
+
 def train_from(trainer: SentenceTransformerTrainer, checkpoint: str | None) -> None:
     """Train, from a checkpoint if there is one; one that was written at the end of training is only read.
 
@@ -23,7 +27,7 @@ def train_from(trainer: SentenceTransformerTrainer, checkpoint: str | None) -> N
         checkpoint: The last complete checkpoint.
 
     Raises:
-        RuntimeError: If the best checkpoint is asked for and could not be read back.
+        TrainingError: If the best checkpoint is asked for and could not be read back.
     """
     best = trainer.args.load_best_model_at_end
     if checkpoint is not None and was_over(checkpoint):
@@ -42,11 +46,11 @@ def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
         trainer: A trainer that has trained with ``load_best_model_at_end``.
 
     Raises:
-        RuntimeError: If the best checkpoint is not there, or its weights are not the model's.
+        TrainingError: If the best checkpoint is not there, or its weights are not the model's.
     """
     best, step = trainer.state.best_model_checkpoint, trainer.state.best_global_step
     if best is None or not Path(best).is_dir() or not best.endswith(f"-{step}"):
-        raise RuntimeError(
+        raise TrainingError(
             f"The best score was that of step {step}, and there is no checkpoint of it: evaluate and save at the same "
             "steps, e.g. training: {eval_steps: 100, save_steps: 100}."
         )
@@ -57,7 +61,7 @@ def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
     weights = model.state_dict()
     for name, weight in stored.items():
         if isinstance(weight, torch.Tensor) and not torch.equal(weight.to(weights[name].dtype), weights[name].cpu()):
-            raise RuntimeError(
+            raise TrainingError(
                 f"The best checkpoint {best} could not be read back: {name} differs. The trainer's log says why; the "
                 "checkpoints are kept."
             )

@@ -36,9 +36,11 @@ def half_decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return stand_in("smollm2", tmp_path_factory.mktemp("decoder") / "smollm2")
 
 
-def with_adapter(decoder: str, kind: str, scale: float = 0.1, attach: str = "add_adapter") -> TextEncoder:
+def with_adapter(
+    decoder: str, kind: str, scale: float = 0.1, attach: str = "add_adapter", recipe: str = "llm2vec"
+) -> TextEncoder:
     """An encoder whose adapter has learned something."""
-    encoder = convert(decoder, "llm2vec", device="cpu")
+    encoder = convert(decoder, recipe, device="cpu")
     torch.manual_seed(0)  # the adapter's own draws, too
     if attach == "add_adapter":
         encoder.add_adapter({**KINDS, **LORA}[kind])
@@ -140,6 +142,21 @@ def test_a_large_update_keeps_the_stored_type(half_decoder: str, tmp_path: Path)
     assert done.dtype == torch.bfloat16 and done.kept > 0.9
     encoder.save(str(tmp_path / "merged"))  # in memory as on disk: only weights are cast, no frequencies of positions
     assert cosine_distance(load(tmp_path / "merged", device="cpu").encode(TEXTS), encoder.encode(TEXTS)) < 1e-9
+
+
+def test_a_pooling_that_learned_in_float32_keeps_it(
+    half_decoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder of two types is read in that of its decoder by every reader but this package."""
+    encoder = with_adapter(half_decoder, "lora", recipe="nv-embed")
+    learned = encoder[1].latents.detach().clone()
+    assert learned.dtype == torch.float32 and not torch.equal(learned, learned.bfloat16().float())
+    done = merge(encoder)
+    assert done.kept_in_stored > 0.9 and "what the pooling learned would be rounded" in caplog.text
+    encoder.save(str(tmp_path / "merged"))
+    plain = SentenceTransformer(str(tmp_path / "merged"), device="cpu", trust_remote_code=True)
+    assert torch.equal(plain[1].latents, learned)
+    assert cosine_distance(plain.encode(TEXTS), encoder.encode(TEXTS)) < 1e-9
 
 
 def test_a_share_of_the_update(half_decoder: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from sentence_transformers import SentenceTransformerTrainer
 from typer.testing import CliRunner
 
 from st_llm2vec import load
+from st_llm2vec.checkpoints import merging
 from st_llm2vec.cli import app
 from st_llm2vec.training.pipeline import WIKI1M, WIKITEXT, change, default_plan
 
@@ -91,6 +95,34 @@ def test_plans_of_the_recipes() -> None:
         "e5-mistral": ["supervised"],
     }
     assert change({"a": [{"b": 1}]}, "a.0.b", 2) == {"a": [{"b": 2}]}
+
+
+@pytest.mark.parametrize("lost", ["merge", "best checkpoint"])
+def test_a_run_that_cannot_be_finished_ends_with_a_sentence(
+    decoder: str, tmp_path: Path, texts: str, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = tmp_path / "scores.csv"
+    scores.write_text("A mill stood.,The mill stood.,4.5\nRain fell.,The sea was calm.,0.4\nA cat.,A dog.,2\n")
+    command = ["train", "-m", decoder, "-o", str(tmp_path / "out"), "--plan", str(tmp_path / "plan.yaml"), *SMALL]
+    plan: dict[str, Any] = {"stages": [{"stage": "simcse", "data": texts, "training": {"save_steps": 1}}]}
+    if lost == "merge":
+        message = r"more than rounding explains.*The trained encoder is in \S+checkpoint-2, its adapter apart"
+        monkeypatch.setattr(merging, "_distance", lambda *vectors: 1.0)
+    else:
+        message = "and there is no checkpoint of it: evaluate and save at the same steps"
+        plan["stages"][0] |= {"evaluation": str(scores), "patience": 1}
+        plan["stages"][0]["training"] |= {"eval_steps": 1}
+        train = SentenceTransformerTrainer.train
+
+        def forgetful(self: Any, *args: Any, **kwargs: Any) -> None:
+            train(self, *args, **kwargs)
+            self.state.best_model_checkpoint = None
+
+        monkeypatch.setattr(SentenceTransformerTrainer, "train", forgetful)
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 1 and isinstance(found.exception, SystemExit), found.output
+    assert re.search(message, " ".join(found.stderr.split())), found.output
 
 
 def test_bad_input(decoder: str, tmp_path: Path, texts: str) -> None:

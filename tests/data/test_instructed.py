@@ -199,6 +199,7 @@ def test_bad_sources(sources: Any, blended: bool, message: str) -> None:
         ({"document_instruction": "Read it:"}, "is symmetric.*'Read it:' was given; keep one"),
         ({"negatives": -1}, "negatives=-1 of the source sts"),
         ({"limit": 0}, "limit=0 of the source sts"),
+        ({"columns": 5}, "columns=5 of the source sts must be a mapping"),
         ({"in_batch_negatives": "no"}, "in_batch_negatives='no' of the source sts must be true or false"),
     ],
 )

@@ -61,6 +61,17 @@ def test_latent_attention_learns() -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in pooling.parameters())
 
 
+def test_latent_attention_in_float32_takes_states_of_half_precision() -> None:
+    torch.manual_seed(0)
+    pooling = LatentAttentionPooling(8, num_latents=4, num_heads=2)
+    states, mask = torch.randn(2, 3, 8).bfloat16(), torch.tensor([[1, 1, 0], [1, 1, 1]])
+    half, full = (
+        pooling({"token_embeddings": one, "attention_mask": mask})["sentence_embedding"]
+        for one in (states, states.float())
+    )
+    assert torch.equal(half, full.bfloat16())
+
+
 def test_latent_attention_at_nv_embeds_size_says_how_large_it_is() -> None:
     with torch.device("meta"):
         pooling = LatentAttentionPooling(4096)

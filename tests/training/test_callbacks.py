@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-from st_llm2vec.training import SimCSE
-from st_llm2vec.training.callbacks import ProgressLines, StopAtNonFinite, peak_memory
+from st_llm2vec import convert
+from st_llm2vec.losses import HardNegativesRankingLoss
+from st_llm2vec.training import SimCSE, StopAtNonFinite
+from st_llm2vec.training.callbacks import ProgressLines, peak_memory
 
 TRAINING = {"per_device_train_batch_size": 4, "max_steps": 3, "logging_steps": 1, "use_cpu": True}
 
@@ -67,6 +71,17 @@ def test_a_number_that_is_not_finite_stops_the_run(
     assert len(calls) == 2
     assert not (tmp_path / "out/modules.json").exists() and not list((tmp_path / "out").glob("checkpoints/*"))
     assert not json.loads((tmp_path / "out/training_run.json").read_text())["finished"]
+
+
+def test_a_stock_trainer_stops_by_the_callback(decoder: str, tmp_path: Path) -> None:
+    encoder = convert(decoder, "llm2vec", device="cpu")
+    arguments = SentenceTransformerTrainingArguments(output_dir=str(tmp_path), report_to="none", **TRAINING)
+    loss = HardNegativesRankingLoss(encoder, scale=float("inf"))
+    pairs = Dataset.from_dict({"query": ["a cat", "a dog"] * 6, "positive": ["it purrs", "it barks"] * 6})
+    trainer = SentenceTransformerTrainer(model=encoder, args=arguments, train_dataset=pairs, loss=loss)
+    trainer.add_callback(StopAtNonFinite(trainer.loss))
+    with pytest.raises(ValueError, match="The loss of step 1 is nan, so the run stops here"):
+        trainer.train()
 
 
 def test_a_scaler_of_float16_deals_with_its_own_gradients() -> None:

@@ -23,6 +23,7 @@ from st_llm2vec.training import (
     SimCSE,
     Stage,
     Supervised,
+    TrainingError,
     attach_adapter,
     build_stages,
     run_stages,
@@ -194,7 +195,7 @@ def test_a_best_checkpoint_that_cannot_be_read_stops_the_run(
 
     monkeypatch.setattr("sentence_transformers.SentenceTransformerTrainer._load_from_checkpoint", lose)
     try:
-        with pytest.raises(RuntimeError, match="could not be read back"):
+        with pytest.raises(TrainingError, match="could not be read back"):
             made.run()
     finally:
         monkeypatch.undo()
