@@ -53,6 +53,10 @@ def edit(path: Path, change: Callable[[Any], Any]) -> None:
     path.write_text(json.dumps(change(data) or data))
 
 
+def as_trainers_do(folder: Path) -> TextEncoder:
+    return TextEncoder._load_with_module_classes(str(folder), {})
+
+
 def module_folder(folder: Path, kind: str) -> Path:
     return next(folder.glob(f"*_{kind}"))
 
@@ -132,8 +136,9 @@ def test_a_folder_that_lies_is_refused(copied: Callable[[str], Path], lie: str) 
     recipe, change, message = LIES[lie]
     folder = copied(recipe)
     change(folder)
-    with pytest.raises(ValueError, match=message):
-        load(folder)
+    for opened in (load, as_trainers_do):
+        with pytest.raises(ValueError, match=message):
+            opened(folder)
 
 
 def test_the_weight_of_bos_and_the_prompt_in_the_mean_are_held(decoder: str, tmp_path: Path) -> None:
@@ -310,6 +315,8 @@ def test_a_weight_that_is_not_finite_is_named(decoders: dict[str, str], tmp_path
         save_file(weights, bad / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ValueError, match=named):
             opened(str(bad))
+    with pytest.raises(ValueError, match=named):
+        TextEncoder(str(tmp_path / "good-bad"))
 
 
 ROOT_FILES = [
