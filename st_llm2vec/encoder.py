@@ -72,7 +72,7 @@ class TextEncoder(TextReader):
                 module.requires_grad_(False)  # they say what is pooled, which no training may change
         self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
         if model_name_or_path is not None and Path(model_name_or_path).is_dir():
-            require_sound(self, Path(model_name_or_path), model_name_or_path)
+            require_sound(self, Path(model_name_or_path), model_name_or_path, kwargs.get("cache_folder"))
         elif model_name_or_path is not None:
             self.prove_attention(model_name_or_path)
         padded_because = enable_padding_free(self.transformer)

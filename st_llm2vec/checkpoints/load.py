@@ -140,7 +140,7 @@ def load(
         manifest=manifest,
     )
     encoder.trained_head = folder if (folder / HEAD_FILE).is_file() else None
-    require_sound(encoder, folder, path_or_id)
+    require_sound(encoder, folder, path_or_id, cache_folder)
     _truncate(encoder, settings.get("truncate_dim") if truncate_dim is None else truncate_dim)
     return encoder
 

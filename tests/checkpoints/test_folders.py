@@ -273,6 +273,37 @@ def test_shards_adapters_and_strangers_are_verified(decoders: dict[str, str], tm
         load(tmp_path / "adapter", verify=True)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_adapters_base_is_held_as_a_whole_model_is(decoders: dict[str, str], tmp_path: Path, cached: bool) -> None:
+    from peft import LoraConfig
+
+    base, folder = tmp_path / "models--org--base" / "snapshots" / "1234", tmp_path / "adapter"
+    shutil.copytree(decoders["smollm2"], base)
+    (base.parents[1] / "refs").mkdir()
+    (base.parents[1] / "refs" / "main").write_text("1234")
+    encoder = convert(str(base), "prompteol")
+    encoder.add_adapter(LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    encoder.save_pretrained(str(folder))
+    name = "org/base" if cached else str(base)
+    edit(folder / "adapter_config.json", lambda config: config.update(base_model_name_or_path=name))
+    options: dict[str, Any] = {"cache_folder": str(tmp_path), "local_files_only": True}
+    for dtype in (None, "float16", "float32"):
+        assert cosine_distance(load(folder, dtype=dtype, **options).encode(TEXTS), encoder.encode(TEXTS)) < 1e-2
+    whole = load_file(base / "model.safetensors")
+    save_file(
+        {key: one for key, one in whole.items() if "layers.1.mlp" not in key},
+        base / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(ValueError, match=f"{name}, the base of the adapter in .*adapter, lacks 3 of .*would be random"):
+        load(folder, **options)
+    save_file({key: one + 0.01 for key, one in whole.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"saved on other weights than its base {name} holds now"):
+        load(folder, **options)
+    edit(folder / "st_llm2vec.json", lambda data: {key: one for key, one in data.items() if key != "adapter_base"})
+    load(folder, **options)
+
+
 def test_folders_of_the_version_before_load_and_have_no_checksum(copied: Callable[[str], Path]) -> None:
     folder = copied("llm2vec")
     edit(folder / "st_llm2vec.json", lambda data: {key: one for key, one in data.items() if key != "checksums"})

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import convert
@@ -48,3 +49,15 @@ def test_a_folder_without_checksums_says_so(saved: Path, tmp_path: Path) -> None
     assert "there is no st_llm2vec.json" in done.stderr
     found = json.loads(run("verify", tmp_path / "plain", "--json").stdout)
     assert found["checksums"] == [] and not found["manifest"]
+
+
+def test_an_adapters_base_is_told_of(decoder: str, tmp_path: Path) -> None:
+    encoder = convert(decoder, "prompteol")
+    encoder.add_adapter(LoraConfig(r=4, target_modules=["q_proj"]))
+    encoder.save_pretrained(str(tmp_path / "adapter"))
+    assert (
+        f"base: {decoder} holds the weights that the adapter was saved on" in run("verify", tmp_path / "adapter").stderr
+    )
+    assert json.loads(run("verify", tmp_path / "adapter", "--json").stdout)["base_compared"]
+    done = run("verify", tmp_path / "adapter", "--dtype", "float16")
+    assert f"base, {decoder}, is not part of the folder and was not" in done.stderr
