@@ -454,6 +454,16 @@ def test_a_git_lfs_pointer_is_called_by_its_name(
             opened(str(folder))
 
 
+def test_a_pointer_in_a_modules_folder_is_told_apart_from_its_settings(decoder: str, tmp_path: Path) -> None:
+    latent = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
+    convert(decoder, "nv-embed", latent_attention=latent).save_pretrained(str(tmp_path / "encoder"))
+    for file in ("1_LatentAttentionPooling/model.safetensors", "1_LatentAttentionPooling/config.json"):
+        folder = Path(shutil.copytree(tmp_path / "encoder", tmp_path / "copy", dirs_exist_ok=True))
+        (folder / file).write_bytes(POINTER + b"v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n")
+        with pytest.raises(ValueError, match=f"^{file} of .* is a git-lfs pointer"):
+            load(folder)
+
+
 def test_load_takes_what_sentence_transformers_takes(saved: dict[str, Path]) -> None:
     folder = saved["llm2vec"]
     whole = load(folder, dtype="float32")
