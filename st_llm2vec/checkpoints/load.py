@@ -77,7 +77,7 @@ def load(
         token: Access token for the Hub.
         cache_folder: Where downloads are kept.
         local_files_only: Whether to stay off the network.
-        verify: Whether to compare the sha256 of weights and tokenizer with those that were kept when the folder was
+        verify: Whether to compare the sha256 of weights, tokenizer and settings with those that were kept when the folder was
             saved, in a second or two for a gigabyte; ``None`` does so where they were kept.
         prompts: Prompts by name, beside the saved ones or in their place.
         default_prompt_name: The prompt of a plain ``encode``; the saved one if not given.

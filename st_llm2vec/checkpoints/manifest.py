@@ -39,7 +39,7 @@ class Manifest:
         stages: What it was trained on, stage by stage.
         adapter_base: The fingerprint of the weights that the folder's adapter sits on; ``None`` where it holds none, they
             were quantised or in float16, or an earlier version saved it.
-        checksums: The sha256 of the files of weights and of the tokenizer in the folder that it was read from, by path;
+        checksums: The sha256 of the files of weights, tokenizer and settings in the folder that it was read from, by path;
             empty where an earlier version saved it.
     """
 

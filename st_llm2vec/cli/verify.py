@@ -40,7 +40,7 @@ def verify(
 ) -> None:
     """Verify an encoder's folder, or compare a published model with its authors' values; without MODEL, list what is known.
 
-    The weights and the tokenizer of an encoder's folder are compared, bit by bit, with what was saved, its modules and its
+    The weights, tokenizer and settings of an encoder's folder are compared, bit by bit, with what was saved, its modules and its
     attention with what it says of itself. The exit code is 1 where something differs, or is farther from the authors' values
     than the tolerance.
     """

@@ -24,11 +24,12 @@ def saved(decoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_is_verified_without_published_values(saved: Path) -> None:
     done = run("verify", saved)
     assert done.exit_code == 0 and "is what it says" in done.stdout, done.output
-    assert "model.safetensors, tokenizer.json are what was saved, to the bit" in done.stderr
+    assert "model.safetensors, modules.json, sentence_bert_config.json, tokenizer.json, " in done.stderr
+    assert "tokenizer_config.json are what was saved, to the bit" in done.stderr
     assert "they are what st_llm2vec.json says of the recipe prompteol" in done.stderr
     done = run("verify", saved, "--json")
     found = json.loads(done.stdout)
-    assert found["passed"] and found["checksums"] == ["model.safetensors", "tokenizer.json"] and found["manifest"]
+    assert found["passed"] and {"config.json", "model.safetensors"} < set(found["checksums"]) and found["manifest"]
 
 
 def test_a_flipped_bit_fails(saved: Path) -> None:
