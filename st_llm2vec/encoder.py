@@ -17,6 +17,7 @@ from st_llm2vec.checkpoints.card_data import EncoderCardData
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import restore_head
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES, save_encoder
+from st_llm2vec.checkpoints.soundness import require_sound
 from st_llm2vec.checkpoints.weights import fingerprint, learned_beside_quantized, restore_latents
 from st_llm2vec.compilation import compile_prompts
 from st_llm2vec.modules import LatentAttentionPooling
@@ -38,7 +39,8 @@ class TextEncoder(TextReader):
     ``encode``, ``encode_query``, ``encode_document``, ``similarity``, training, ``push_to_hub``.
 
     Args:
-        model_name_or_path: As for ``SentenceTransformer``.
+        model_name_or_path: As for ``SentenceTransformer``. What is loaded of a folder is held against it as
+            :func:`st_llm2vec.load` does; of a repository only the attention is proven, so load that with ``load``.
         manifest: What the encoder is and how it was made; read from the folder where there is one.
         base_is_stored: Whether the decoder's weights are those of a folder or repository, so that an adapter can be
             saved without them.
@@ -70,7 +72,9 @@ class TextEncoder(TextReader):
             if isinstance(module, WordWeights):
                 module.requires_grad_(False)  # they say what is pooled, which no training may change
         self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
-        if model_name_or_path is not None:
+        if model_name_or_path is not None and Path(model_name_or_path).is_dir():
+            require_sound(self, Path(model_name_or_path), model_name_or_path, kwargs.get("cache_folder"))
+        elif model_name_or_path is not None:
             self.prove_attention(model_name_or_path)
         padded_because = enable_padding_free(self.transformer)
         if padded_because is not None:

@@ -106,7 +106,11 @@ def test_a_folder_whose_tokenizer_lost_the_border_is_mended(
     mended = load(lost, device="cpu")
     assert "border between instruction and text" in caplog.text
     mended.save_pretrained(str(tmp_path / "again"))
-    for model in (mended, SentenceTransformer(str(tmp_path / "again"), device="cpu")):
+    for model in (
+        mended,
+        TextEncoder(str(lost), device="cpu"),
+        SentenceTransformer(str(tmp_path / "again"), device="cpu"),
+    ):
         assert cosine_distance(model.encode_query(TEXTS), expected) < 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Checksums of a folder's weights and tokenizer, which a manifest keeps: one flipped bit, and they differ."""
+"""Checksums of a folder's weights, tokenizer and settings, which a manifest keeps: one flipped bit, and they differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CHUNK = 2**24
-COVERED = re.compile(r"(\d+_\w+/)?([\w.-]+\.safetensors|tokenizer\.json)")
+COVERED = re.compile(r"(\d+_\w+/)?(?!st_llm2vec\.json)[\w.-]+\.(safetensors|json|jinja|model)")
 READ = re.compile(r"(\d+_\w+/)?((model|adapter_model|mntp_head)[\w.-]*\.safetensors|tokenizer\.json)")
 
 
@@ -23,12 +23,12 @@ def sha256(path: Path) -> str:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """The sha256 of every file of weights and of the tokenizer, by its path in a folder that holds an encoder alone."""
+    """The sha256 of every file of weights, tokenizer and settings, by its path in a folder that holds an encoder alone."""
     return _digests(folder, [name for name in _names(folder) if COVERED.fullmatch(name)])
 
 
 def verify_checksums(folder: Path, expected: Mapping[str, str], source: str | Path) -> None:
-    """Raise unless a folder's weights and tokenizer are, to the bit, those that were saved.
+    """Raise unless a folder's weights, tokenizer and settings are, to the bit, those that were saved.
 
     Args:
         folder: The encoder's folder.
@@ -57,7 +57,8 @@ def verify_checksums(folder: Path, expected: Mapping[str, str], source: str | Pa
     if changed:
         raise ValueError(
             f"{changed[0]} of {source} is not the file that was saved: its sha256 is {found[changed[0]][:16]}…, and "
-            f"st_llm2vec.json says {expected[changed[0]][:16]}…. It was damaged or changed since; copy or download it again."
+            f"st_llm2vec.json says {expected[changed[0]][:16]}…. It was damaged or changed since; copy or download it again. If "
+            "you changed it on purpose, load it without verify and save the encoder again."
         )
 
 

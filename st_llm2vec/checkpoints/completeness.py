@@ -9,27 +9,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
+
+from st_llm2vec.checkpoints.files import read_json
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 STORED_BUFFERS = r"(rotary_emb\.\w+|position_ids|\.(masked_bias|causal_mask)|\.(self_)?(attn|attention)\.bias)$"
 
 
-def require_all_weights(folder: Path, model: PreTrainedModel, source: str | Path) -> None:
+def require_all_weights(
+    folder: Path, model: PreTrainedModel, source: str | Path, cache_folder: str | None = None
+) -> None:
     """Raise if the folder's safetensors lack weights of the model, or hold more of them than the model uses.
 
     Args:
-        folder: The model's folder; one that holds only an adapter is left to PEFT.
+        folder: The model's folder. One that holds only an adapter is left to PEFT, and its base is held in its place.
         model: The model that was loaded from it.
         source: Its name, for the message.
+        cache_folder: Where an adapter's base is kept if it was downloaded.
 
     Raises:
         ValueError: If weights are missing or unused, or a file cannot be read.
     """
-    files = sorted(file for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
-    if (folder / "adapter_config.json").is_file() or not files:
+    files = _weight_files(folder)
+    if (folder / "adapter_config.json").is_file():
+        _require_whole_base(model, source, cache_folder)
+        return
+    if not files:
         return
     stored: set[str] = set()
     for file in files:
@@ -45,12 +54,36 @@ def require_all_weights(folder: Path, model: PreTrainedModel, source: str | Path
         return
     own = set(model.state_dict()) - tied
     if stored != own:
-        # Some families store their weights under other names than their modules have: Transformers knows them.
-        with without_reports():
-            loaded: Any = type(model).from_pretrained(
-                folder, config=copy.deepcopy(model.config), device_map="meta", output_loading_info=True
-            )
-        judge_report(loaded[0], loaded[1], source)
+        _judge_loading(folder, model, source)
+
+
+def _require_whole_base(model: PreTrainedModel, source: str | Path, cache_folder: str | None) -> None:
+    """Hold an adapter's base, which is not in the adapter's folder, against the model that was made of it."""
+    adapters: Any = getattr(model, "peft_config", None) or {}
+    for name in {str(adapter.base_model_name_or_path) for adapter in adapters.values()}:
+        config = Path(name, "config.json")
+        if not config.is_file():
+            cached = try_to_load_from_cache(name, "config.json", cache_dir=cache_folder)
+            if not isinstance(cached, str):
+                continue
+            config = Path(cached)
+        # Weights that are stored quantised have names that only their quantiser knows.
+        if _weight_files(config.parent) and "quantization_config" not in read_json(config, name):
+            _judge_loading(config.parent, model, f"{name}, the base of the adapter in {source},")
+
+
+def _judge_loading(folder: Path, model: PreTrainedModel, source: str | Path) -> None:
+    """Load without data and judge: some families store weights under other names than their modules have."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with without_reports():
+        loaded: Any = type(model).from_pretrained(folder, config=config, device_map="meta", output_loading_info=True)
+    judge_report(loaded[0], loaded[1], source)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if WEIGHTS.fullmatch(file.name))
 
 
 def judge_report(model: PreTrainedModel, report: Mapping[str, Any], source: str | Path) -> None:

@@ -84,9 +84,7 @@ def require_readable(folder: Path, source: str | Path) -> None:
     Raises:
         ValueError: If a file is not what its name says; the message names it.
     """
-    for pattern in CARRIED_BY_LFS:
-        for file in sorted(folder.glob(pattern)):
-            refuse_pointer(file, source)
+    _refuse_pointers(folder, "", source)
     for name, fields in SHAPES.items():
         if (folder / name).is_file():
             require_fields(read_json(folder / name, source), fields, name, source)
@@ -118,6 +116,7 @@ def read_modules(folder: Path, source: str | Path) -> list[dict[str, Any]]:
             raise ValueError(
                 f"modules.json of {source} names the path {entry['path']!r}, which leads out of the folder."
             )
+        _refuse_pointers(folder, entry["path"], source)
         settings = folder / path / "config.json"
         if entry["path"] and settings.is_file():
             require_fields(read_json(settings, source, f"{path}/config.json"), {}, f"{path}/config.json", source)
@@ -140,7 +139,7 @@ def read_json(path: Path, source: str | Path, name: str | None = None) -> Any:
     """
     if not path.is_file():
         raise ValueError(f"{source} has no {name or path.name}, so it is incomplete; {AGAIN}.")
-    refuse_pointer(path, source)
+    refuse_pointer(path, source, name)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -170,15 +169,21 @@ def require_fields(data: Any, fields: Mapping[str, Kinds], name: str, source: st
             )
 
 
-def refuse_pointer(file: Path, source: str | Path) -> None:
+def refuse_pointer(file: Path, source: str | Path, name: str | None = None) -> None:
     """Raise if a file is what git leaves in the place of a large one where git-lfs is missing."""
     if file.is_file() and file.stat().st_size < 1024:
         with file.open("rb") as opened:
             if opened.read(len(POINTER)) == POINTER:
                 raise ValueError(
-                    f"{file.name} of {source} is a git-lfs pointer, not the file itself: the repository was cloned without "
+                    f"{name or file.name} of {source} is a git-lfs pointer, not the file itself: the repository was cloned without "
                     "git-lfs. Run `git lfs install` and `git lfs pull` there, or download it again."
                 )
+
+
+def _refuse_pointers(folder: Path, path: str, source: str | Path) -> None:
+    for pattern in CARRIED_BY_LFS:
+        for file in sorted((folder / path).glob(pattern)):
+            refuse_pointer(file, source, file.relative_to(folder).as_posix())
 
 
 def _require_shards(folder: Path, source: str | Path) -> None:

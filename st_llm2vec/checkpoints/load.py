@@ -16,22 +16,18 @@ from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
 from transformers import AutoConfig, AutoTokenizer
 
-from st_llm2vec.checkpoints.agreement import disagreements, require_tokenizer_fits
 from st_llm2vec.checkpoints.checksums import verify_checksums
 from st_llm2vec.checkpoints.collection import without_collection
-from st_llm2vec.checkpoints.completeness import require_all_weights
 from st_llm2vec.checkpoints.download import connection_errors, download
 from st_llm2vec.checkpoints.files import read_json, read_modules, require_readable
-from st_llm2vec.checkpoints.finite import require_finite
 from st_llm2vec.checkpoints.gguf_file import is_gguf
 from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.checkpoints.output_head import HEAD_FILE
 from st_llm2vec.checkpoints.save import CUSTOM_MODULES
+from st_llm2vec.checkpoints.soundness import require_sound
 from st_llm2vec.checkpoints.weights import restore_latents
-from st_llm2vec.compilation import prove_reading
 from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.modules.attention import CausalAttentionError
-from st_llm2vec.modules.transformer import BidirectionalTransformer
 from st_llm2vec.precision import resolve_dtype
 
 logger = logging.getLogger(__name__)
@@ -82,7 +78,7 @@ def load(
         token: Access token for the Hub.
         cache_folder: Where downloads are kept.
         local_files_only: Whether to stay off the network.
-        verify: Whether to compare the sha256 of weights and tokenizer with those that were kept when the folder was
+        verify: Whether to compare the sha256 of weights, tokenizer and settings with those that were kept when the folder was
             saved, in a second or two for a gigabyte; ``None`` does so where they were kept.
         prompts: Prompts by name, beside the saved ones or in their place.
         default_prompt_name: The prompt of a plain ``encode``; the saved one if not given.
@@ -147,14 +143,7 @@ def load(
     if own["dtype"] is None:
         restore_latents(encoder, folder)
     encoder.trained_head = folder if (folder / HEAD_FILE).is_file() else None
-    require_all_weights(folder / entries[0]["path"], encoder.transformer.model, path_or_id)
-    require_finite(encoder, str(path_or_id))
-    require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, path_or_id)
-    if not isinstance(encoder.transformer, BidirectionalTransformer):  # which has proven it by itself
-        encoder.prove_attention(str(path_or_id))
-    _require_agreement(encoder, path_or_id)
-    if manifest is not None:
-        prove_reading(list(encoder), manifest.config, encoder.layout, str(path_or_id))
+    require_sound(encoder, folder, path_or_id, cache_folder)
     _truncate(encoder, settings.get("truncate_dim") if truncate_dim is None else truncate_dim)
     return encoder
 
@@ -184,16 +173,6 @@ def _check_settings(settings: dict[str, Any], source: str | Path) -> None:
     if not all(isinstance(one, dict) for one in requirements.values()):
         raise ValueError(f"config_sentence_transformers.json of {source} has requirements without a specifier.")
     check_version_requirements(requirements, source=str(source))
-
-
-def _require_agreement(encoder: TextEncoder, source: str | Path) -> None:
-    """Raise if the modules are not those of the manifest."""
-    found = disagreements(encoder)
-    if found:
-        raise ValueError(
-            f"{source} is not what its st_llm2vec.json says: {found[0]}. A file of the folder was changed since it was saved; "
-            "restore it, or save the encoder again. A folder of your own making needs no st_llm2vec.json: remove it."
-        )
 
 
 def _truncate(encoder: TextEncoder, dimensions: int | None) -> None:

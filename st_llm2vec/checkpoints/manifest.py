@@ -21,6 +21,7 @@ SHAPE = {
     "reason": TEXT,
     "attention": MAP,
     "stages": LIST,
+    "adapter_base": TEXT,
     "checksums": MAP,
 }
 
@@ -36,7 +37,9 @@ class Manifest:
         reason: Why it was compiled like that.
         attention: The attention probe's result.
         stages: What it was trained on, stage by stage.
-        checksums: The sha256 of the files of weights and of the tokenizer in the folder that it was read from, by path;
+        adapter_base: The fingerprint of the weights that the folder's adapter sits on; ``None`` where it holds none, they
+            were quantised or in float16, or an earlier version saved it.
+        checksums: The sha256 of the files of weights, tokenizer and settings in the folder that it was read from, by path;
             empty where an earlier version saved it.
     """
 
@@ -46,6 +49,7 @@ class Manifest:
     reason: str = ""
     attention: dict[str, Any] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    adapter_base: str | None = None
     checksums: dict[str, str] = field(default_factory=dict, compare=False)
 
     def write(self, folder: str | Path) -> None:

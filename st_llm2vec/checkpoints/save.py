@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from st_llm2vec.checkpoints.finite import require_finite
 from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
 from st_llm2vec.checkpoints.module_file import MODULE_NAME, module_file_text
 from st_llm2vec.checkpoints.output_head import HEAD_FILE, write_head
-from st_llm2vec.checkpoints.weights import fingerprint
+from st_llm2vec.checkpoints.weights import fingerprint, keeps_fingerprint
 from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, SpanPooling
+from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]
         write(fresh)
         complete_folder(encoder, fresh)
         if encoder.manifest is not None:
-            encoder.manifest.write(fresh)  # the last file, since it has the checksums of the others
+            manifest = replace(encoder.manifest, adapter_base=_adapter_base(encoder))
+            manifest.write(fresh)  # the last file, since it has the checksums of the others
         for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)
         if exists:
@@ -118,6 +121,12 @@ def refuse_lost_base(encoder: TextEncoder, path: Path) -> None:
             "on others. Save the encoder before the adapter is attached, load it from there and attach it to that; or "
             "merge the adapter first."
         )
+
+
+def _adapter_base(encoder: TextEncoder) -> str | None:
+    """The fingerprint of the weights under an adapter, which are not in the folder, if a reload can be held against it."""
+    model = encoder.transformer.model
+    return encoder.base_fingerprint if has_adapter(model) and keeps_fingerprint(model) else None
 
 
 def complete_folder(encoder: TextEncoder, folder: Path) -> None:

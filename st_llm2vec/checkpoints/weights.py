@@ -34,6 +34,11 @@ def fingerprint(model: PreTrainedModel) -> str:
     return hashlib.sha256(b"".join(samples)).hexdigest()
 
 
+def keeps_fingerprint(model: PreTrainedModel) -> bool:
+    """Whether a model as it was loaded has the fingerprint of what is stored: float16 and quantising change it."""
+    return not getattr(model, "is_quantized", False) and model.dtype != torch.float16
+
+
 def learned_beside_quantized(state: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
     """The weights of an encoder that learn while its decoder is quantised: the adapter's, and the other modules'.
 

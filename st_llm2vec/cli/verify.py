@@ -40,7 +40,7 @@ def verify(
 ) -> None:
     """Verify an encoder's folder, or compare a published model with its authors' values; without MODEL, list what is known.
 
-    The weights and the tokenizer of an encoder's folder are compared, bit by bit, with what was saved, its modules and its
+    The weights, tokenizer and settings of an encoder's folder are compared, bit by bit, with what was saved, its modules and its
     attention with what it says of itself. The exit code is 1 where something differs, or is farther from the authors' values
     than the tolerance.
     """
@@ -109,13 +109,17 @@ def _open(checkpoint: Source, recipe: str | None, parts: dict[str, Any], **optio
 
 def _of_itself(encoder: TextEncoder) -> dict[str, Any]:
     """What was held against each other when the encoder was loaded, all of which agreed."""
+    from st_llm2vec.checkpoints.weights import keeps_fingerprint
+
     manifest = encoder.manifest
-    adapters = getattr(encoder.transformer.model, "peft_config", None) or {}
+    model = encoder.transformer.model
+    adapters = getattr(model, "peft_config", None) or {}
     return {
         "checksums": sorted(manifest.checksums) if manifest is not None else [],
         "manifest": manifest is not None,
         "recipe": manifest.config.name if manifest is not None else None,
         "weights": sum(1 for _ in encoder.parameters()),
+        "base_compared": bool(adapters and manifest and manifest.adapter_base and keeps_fingerprint(model)),
         "base": next((one.base_model_name_or_path for one in adapters.values()), None),
     }
 
@@ -126,7 +130,9 @@ def _show_folder(model: str, encoder: TextEncoder) -> None:
         say(f"sha256: {', '.join(found['checksums'])} are what was saved, to the bit.")
     else:
         say("sha256: there is no checksum; an earlier version or plain Sentence Transformers saved the folder.")
-    if found["base"]:
+    if found["base_compared"]:
+        say(f"base: {found['base']} holds the weights that the adapter was saved on, by the fingerprint that was kept.")
+    elif found["base"]:
         say(f"sha256: the adapter's base, {found['base']}, is not part of the folder and was not compared.")
     say(f"weights: {found['weights']} tensors, none missing, none unused, all finite.")
     if found["manifest"]:

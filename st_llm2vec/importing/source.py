@@ -26,6 +26,7 @@ from st_llm2vec.modules.instruction import leading_special_ids
 # Weights are named one by one: some repositories hold them twice, as `consolidated.safetensors` or `original/*.pth`.
 WANTED = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "model*.safetensors", "adapter_model.safetensors"]
 PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 INDEX = "model.safetensors.index.json"
 
 
@@ -64,7 +65,7 @@ class Source:
     @property
     def has_tokenizer(self) -> bool:
         """Whether it brings a tokenizer of its own."""
-        return self.has("tokenizer.json") or self.has("tokenizer.model")
+        return any(map(self.has, TOKENIZERS))
 
     def licence(self) -> dict[str, str]:
         """The licence fields of its model card, if it has any."""
@@ -140,6 +141,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: If it cannot be loaded.
     """
+    for file in TOKENIZERS:
+        refuse_pointer(source.folder / file, source.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from st_llm2vec import convert, load, publish
+from st_llm2vec.checkpoints.checksums import sha256
 from st_llm2vec.checkpoints.files import POINTER
 from st_llm2vec.encoder import TextEncoder
 
@@ -51,6 +52,10 @@ def copied(saved: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
     data = json.loads(path.read_text())
     path.write_text(json.dumps(change(data) or data))
+
+
+def as_trainers_do(folder: Path) -> TextEncoder:
+    return TextEncoder._load_with_module_classes(str(folder), {})
 
 
 def module_folder(folder: Path, kind: str) -> Path:
@@ -132,8 +137,9 @@ def test_a_folder_that_lies_is_refused(copied: Callable[[str], Path], lie: str) 
     recipe, change, message = LIES[lie]
     folder = copied(recipe)
     change(folder)
-    with pytest.raises(ValueError, match=message):
-        load(folder)
+    for opened in (load, as_trainers_do):
+        with pytest.raises(ValueError, match=message):
+            opened(folder)
 
 
 def test_the_weight_of_bos_and_the_prompt_in_the_mean_are_held(decoder: str, tmp_path: Path) -> None:
@@ -161,7 +167,7 @@ def test_what_a_user_may_change_still_loads(copied: Callable[[str], Path], tmp_p
     encoder.save_pretrained(str(tmp_path / "mine"))
     assert load(tmp_path / "mine", verify=True).max_seq_length == 64
     edit(folder / "sentence_bert_config.json", lambda settings: settings.update(max_seq_length=32))
-    assert load(folder, verify=True).max_seq_length == 32
+    assert load(folder).max_seq_length == 32
     plain = SentenceTransformer(str(copied("prompteol")))
     plain.save_pretrained(str(tmp_path / "plain"))
     again = load(tmp_path / "plain")
@@ -222,7 +228,7 @@ def test_one_flipped_bit_is_found_wherever_it_is(copied: Callable[[str], Path]) 
     load(folder, verify=True)
     covered = set(json.loads((folder / "st_llm2vec.json").read_text())["checksums"])
     assert {str(file.relative_to(folder)) for file in folder.rglob("*.safetensors")} < covered
-    for name in sorted(covered):
+    for name in sorted(name for name in covered if name.endswith(("safetensors", "tokenizer.json"))):
         size = (folder / name).stat().st_size
         for byte in (0, size // 3, size - 1):
             flip(folder / name, byte)
@@ -234,6 +240,28 @@ def test_one_flipped_bit_is_found_wherever_it_is(copied: Callable[[str], Path]) 
     load(folder)
     with pytest.raises(ValueError, match="is not the file that was saved"):
         publish(folder, "org/name", dry_run=True)
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "config.json": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "tokenizer_config.json": {"model_max_length": 77},
+    "sentence_bert_config.json": {"max_seq_length": 32},
+    "config_sentence_transformers.json": {"default_prompt_name": "query"},
+    "1_Pooling/config.json": {"include_prompt": False},
+}
+
+
+@pytest.mark.parametrize("file", EDITS)
+def test_an_edited_setting_that_decides_a_vector_is_found(copied: Callable[[str], Path], file: str) -> None:
+    folder = copied("prompteol")
+    edit(folder / file, lambda settings: settings.update(EDITS[file]))
+    with pytest.raises(ValueError, match=f"^{file} of .* is not the file that was saved.*load it without verify"):
+        load(folder, verify=True)
+    with pytest.raises(ValueError, match=f"^{file} of .* is not the file that was saved"):
+        publish(folder, "org/name", dry_run=True)
+    before = {one: sha256(folder / one) for one in ("model.safetensors", "tokenizer.json")}
+    edit(folder / "st_llm2vec.json", lambda data: data.update(checksums=before))
+    load(folder, verify=True)  # as the version before saved it
 
 
 def test_shards_adapters_and_strangers_are_verified(decoders: dict[str, str], tmp_path: Path) -> None:
@@ -266,6 +294,37 @@ def test_shards_adapters_and_strangers_are_verified(decoders: dict[str, str], tm
     shutil.copy(shards[0], tmp_path / "adapter" / "model.safetensors")
     with pytest.raises(ValueError, match="holds model.safetensors, which was not saved with it"):
         load(tmp_path / "adapter", verify=True)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_adapters_base_is_held_as_a_whole_model_is(decoders: dict[str, str], tmp_path: Path, cached: bool) -> None:
+    from peft import LoraConfig
+
+    base, folder = tmp_path / "models--org--base" / "snapshots" / "1234", tmp_path / "adapter"
+    shutil.copytree(decoders["smollm2"], base)
+    (base.parents[1] / "refs").mkdir()
+    (base.parents[1] / "refs" / "main").write_text("1234")
+    encoder = convert(str(base), "prompteol")
+    encoder.add_adapter(LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    encoder.save_pretrained(str(folder))
+    name = "org/base" if cached else str(base)
+    edit(folder / "adapter_config.json", lambda config: config.update(base_model_name_or_path=name))
+    options: dict[str, Any] = {"cache_folder": str(tmp_path), "local_files_only": True}
+    for dtype in (None, "float16", "float32"):
+        assert cosine_distance(load(folder, dtype=dtype, **options).encode(TEXTS), encoder.encode(TEXTS)) < 1e-2
+    whole = load_file(base / "model.safetensors")
+    save_file(
+        {key: one for key, one in whole.items() if "layers.1.mlp" not in key},
+        base / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(ValueError, match=f"{name}, the base of the adapter in .*adapter, lacks 3 of .*would be random"):
+        load(folder, **options)
+    save_file({key: one + 0.01 for key, one in whole.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"saved on other weights than its base {name} holds now"):
+        load(folder, **options)
+    edit(folder / "st_llm2vec.json", lambda data: {key: one for key, one in data.items() if key != "adapter_base"})
+    load(folder, **options)
 
 
 def test_folders_of_the_version_before_load_and_have_no_checksum(copied: Callable[[str], Path]) -> None:
@@ -310,6 +369,8 @@ def test_a_weight_that_is_not_finite_is_named(decoders: dict[str, str], tmp_path
         save_file(weights, bad / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ValueError, match=named):
             opened(str(bad))
+    with pytest.raises(ValueError, match=named):
+        TextEncoder(str(tmp_path / "good-bad"))
 
 
 ROOT_FILES = [
@@ -414,6 +475,16 @@ def test_a_git_lfs_pointer_is_called_by_its_name(
         (folder / file).write_bytes(pointer)
         with pytest.raises(ValueError, match=f"{file} of .* is a git-lfs pointer.*git lfs pull"):
             opened(str(folder))
+
+
+def test_a_pointer_in_a_modules_folder_is_told_apart_from_its_settings(decoder: str, tmp_path: Path) -> None:
+    latent = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
+    convert(decoder, "nv-embed", latent_attention=latent).save_pretrained(str(tmp_path / "encoder"))
+    for file in ("1_LatentAttentionPooling/model.safetensors", "1_LatentAttentionPooling/config.json"):
+        folder = Path(shutil.copytree(tmp_path / "encoder", tmp_path / "copy", dirs_exist_ok=True))
+        (folder / file).write_bytes(POINTER + b"v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n")
+        with pytest.raises(ValueError, match=f"^{file} of .* is a git-lfs pointer"):
+            load(folder)
 
 
 def test_load_takes_what_sentence_transformers_takes(saved: dict[str, Path]) -> None:

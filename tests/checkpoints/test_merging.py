@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from st_llm2vec import TextEncoder, convert, load
+from st_llm2vec import TextEncoder, convert, load, publish
 from st_llm2vec.checkpoints.merging import merge
 
 from ..conftest import TEXTS, cosine_distance
@@ -37,10 +37,10 @@ def half_decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def with_adapter(
-    decoder: str, kind: str, scale: float = 0.1, attach: str = "add_adapter", recipe: str = "llm2vec"
+    decoder: str | TextEncoder, kind: str, scale: float = 0.1, attach: str = "add_adapter", recipe: str = "llm2vec"
 ) -> TextEncoder:
     """An encoder whose adapter has learned something."""
-    encoder = convert(decoder, recipe, device="cpu")
+    encoder = convert(decoder, recipe, device="cpu") if isinstance(decoder, str) else decoder
     torch.manual_seed(0)  # the adapter's own draws, too
     if attach == "add_adapter":
         encoder.add_adapter({**KINDS, **LORA}[kind])
@@ -89,6 +89,21 @@ def test_what_an_adapter_learns_and_what_is_read_back_is_in_float32(
         read = peft.get_peft_model_state_dict(again[0].model)
         assert len(read) == len(learned) == len(stored)
         assert all(torch.equal(weight, stored[f"base_model.model.{name}"]) for name, weight in read.items())
+
+
+def test_an_adapter_that_plain_sentence_transformers_saved_comes_back_whole(half_decoder: str, tmp_path: Path) -> None:
+    convert(half_decoder, "llm2vec").save(str(tmp_path / "base"))
+    encoder = with_adapter(load(tmp_path / "base", device="cpu"), "dora")
+    expected = encoder.encode(TEXTS)
+    SentenceTransformer.save(encoder, str(tmp_path / "plain"))
+    assert (
+        '"sentence_transformers.base.modules.transformer.Transformer"' in (tmp_path / "plain/modules.json").read_text()
+    )
+    for again in (load(tmp_path / "plain", device="cpu"), TextEncoder(str(tmp_path / "plain"), device="cpu")):
+        assert cosine_distance(again.encode(TEXTS), expected) < 1e-9
+    publish(tmp_path / "plain", "org/name", dry_run=True, output=tmp_path / "published")
+    published = SentenceTransformer(str(tmp_path / "published"), device="cpu")
+    assert cosine_distance(published.encode(TEXTS), expected) < 1e-3  # merged in bfloat16
 
 
 def test_an_adapter_that_lacks_weights_is_refused(half_decoder: str, tmp_path: Path) -> None:

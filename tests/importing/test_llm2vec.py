@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from st_llm2vec import RECIPES, EncoderConfig, convert, from_llm2vec, load
+from st_llm2vec.checkpoints.files import POINTER
+from st_llm2vec.importing import from_published
 from st_llm2vec.importing.llm2vec import CHAT, DEFAULTS, encoder_fields
 from st_llm2vec.modules import InstructionFormatter
 from st_llm2vec.publishing.plain_reader import read_without_package
@@ -186,6 +188,14 @@ def test_damaged_adapters(decoder: str, stack: Path) -> None:
     (folder / "adapter_config.json").write_text("{")
     with pytest.raises(ValueError, match="adapter_config.json of .* is not valid JSON"):
         from_llm2vec(folder, base=decoder)
+
+
+def test_a_tokenizer_that_is_a_git_lfs_pointer_is_called_so(decoder: str, stack: Path) -> None:
+    pointer = POINTER + b"v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+    (stack / "tiny-mntp/tokenizer.json").write_bytes(pointer)
+    for recipe in ("llm2vec", None):
+        with pytest.raises(ValueError, match="tokenizer.json of .*tiny-mntp is a git-lfs pointer"):
+            from_published(stack / "tiny-mntp", recipe, base=decoder)
 
 
 def load_file_bytes(content: bytes) -> dict[str, torch.Tensor]:

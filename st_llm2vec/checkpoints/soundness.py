@@ -1,0 +1,71 @@
+"""Is an encoder that was just loaded what its folder says?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_llm2vec.checkpoints.agreement import disagreements, require_tokenizer_fits
+from st_llm2vec.checkpoints.completeness import require_all_weights
+from st_llm2vec.checkpoints.files import read_modules
+from st_llm2vec.checkpoints.finite import require_finite
+from st_llm2vec.checkpoints.weights import fingerprint, keeps_fingerprint
+from st_llm2vec.compilation import prove_reading
+from st_llm2vec.modules.adapter import has_adapter, restore_adapter
+from st_llm2vec.modules.transformer import BidirectionalTransformer
+
+if TYPE_CHECKING:
+    from st_llm2vec.encoder import TextEncoder
+
+
+def require_sound(encoder: TextEncoder, folder: Path, source: str | Path, cache_folder: str | None = None) -> None:
+    """Hold an encoder against the folder that it was loaded from, and mend what loading left wrong.
+
+    Args:
+        encoder: The encoder; its adapter is restored where a stock module loaded it, and so is a lost border between
+            instruction and text.
+        folder: The folder.
+        source: Its name, for the message.
+        cache_folder: Where downloads are kept.
+
+    Raises:
+        ValueError: If a weight is missing, unused or not finite, the tokenizer or an adapter's base is another model's, or
+            the modules are not what the manifest says.
+        CausalAttentionError: If the encoder is meant to be bidirectional and is not.
+    """
+    transformer = encoder.transformer
+    path = read_modules(folder, source)[0]["path"] if (folder / "modules.json").is_file() else ""
+    ours = isinstance(transformer, BidirectionalTransformer)  # which has restored and proven what it loaded by itself
+    if not ours and has_adapter(transformer.model):
+        restore_adapter(transformer.model, str(folder / path))
+    require_all_weights(folder / path, transformer.model, source, cache_folder)
+    _require_same_base(encoder, source)
+    require_finite(encoder, str(source))
+    require_tokenizer_fits(transformer.model, encoder.tokenizer, source)
+    if not ours:
+        encoder.prove_attention(str(source))
+    if encoder.manifest is not None:
+        _require_agreement(encoder, source)
+        prove_reading(list(encoder), encoder.manifest.config, encoder.layout, str(source))
+
+
+def _require_same_base(encoder: TextEncoder, source: str | Path) -> None:
+    """Raise if the weights under an adapter are not those that it was saved on."""
+    model: Any = encoder.transformer.model
+    kept = encoder.manifest.adapter_base if encoder.manifest is not None else None
+    if kept and has_adapter(model) and keeps_fingerprint(model) and fingerprint(model) != kept:
+        base = next(iter(model.peft_config.values())).base_model_name_or_path
+        raise ValueError(
+            f"The adapter in {source} was saved on other weights than its base {base} holds now: their fingerprint is not "
+            "the one in st_llm2vec.json. Put back the base that it was trained on, or train it again on this one."
+        )
+
+
+def _require_agreement(encoder: TextEncoder, source: str | Path) -> None:
+    """Raise if the modules are not those of the manifest."""
+    found = disagreements(encoder)
+    if found:
+        raise ValueError(
+            f"{source} is not what its st_llm2vec.json says: {found[0]}. A file of the folder was changed since it was saved; "
+            "restore it, or save the encoder again. A folder of your own making needs no st_llm2vec.json: remove it."
+        )
