@@ -69,6 +69,12 @@ that the tokenizer was given as a whole (in Gemma a tab, a line break or a tag s
 and those that were never saved are glued to the text: end them with a blank (then they are exact, but for those that were
 never saved before texts that begin with blanks), or use this package, which adds the blank. Layouts `message` and `custom` take bare instructions everywhere.
 
+An instruction for each text needs `st_llm2vec.load` in the layouts `text` and `message`. Plain Sentence Transformers raises
+an error for `encode(texts, prompt=[...])`, and in the layout `message` for `encode([[instruction, text], ...])` too; in the
+layout `text` it reads each of these as a sentence pair, without the blank and with the instruction pooled, silently.
+Nothing that a tokenizer can be saved with refuses pairs: an empty template for them is lost by the classes that make
+theirs anew (GPT-NeoX's), and gives zero vectors where pairs and texts are mixed.
+
 Behind an instruction that nothing but a blank separates from the text, blanks that the text begins with are left out:
 `"Find it: " + "a text"` and `"Find it:" + " a text"` are one string.
 

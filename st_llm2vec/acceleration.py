@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.encoding import is_instructed
 from st_llm2vec.inference import infer
 from st_llm2vec.modules.attention import decoder_layers
 from st_llm2vec.modules.padding_free import enable_padding_free
@@ -68,7 +69,17 @@ def accelerate(model: Encoder, *, compile: bool = False) -> Encoder:
 
 
 def _inference(model: SentenceTransformer, inputs: list[Any], **options: Any) -> Any:
-    """What an accelerated encoder does in the place of its class's own ``_inference``."""
+    """What an accelerated encoder does in the place of its class's own ``_inference``.
+
+    Raises:
+        ValueError: If a text has an instruction of its own and the encoder's module is a stock one, which reads none.
+    """
+    told = next((one for one in inputs if is_instructed(one)), None)
+    if told is not None and type(model[0]).preprocess is Transformer.preprocess:
+        raise ValueError(
+            f"{str(told)[:60]!r} has an instruction of its own, which Sentence Transformers' own modules do not read. Load the "
+            "encoder with st_llm2vec.load, or encode the texts of each instruction by themselves, with prompt=."
+        )
     with torch.inference_mode():
         return infer(model, inputs, partial(type(model)._inference, model), **options)
 

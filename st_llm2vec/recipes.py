@@ -53,7 +53,8 @@ class EncoderConfig:
         normalize: Whether vectors have length one.
         prompts: Name to bare instruction; ``encode_query`` and ``encode_document`` use ``"query"`` and ``"document"``.
         default_prompt_name: The prompt of a plain ``encode``; none by default.
-        padding_side: ``"left"`` or ``"right"``. Vectors do not depend on it.
+        padding_side: ``"left"`` or ``"right"``. Vectors do not depend on it; ``output_value="token_embeddings"`` of plain
+            Sentence Transformers does, which leaves padding out at the right only.
         max_length: Longest input in tokens, template included; ``None`` takes the model's context.
         demonstrations: In-context examples.
         demonstration_template: How one of them is written, with the slots ``{text}``, ``{response}`` and
@@ -228,7 +229,6 @@ _LLM2VEC = EncoderConfig(
     paper="LLM2Vec, arXiv 2404.05961",
     template="{bos}{pool}{text}{/pool}",
     instruction_template="{bos}{instruction}{pool} {text}{/pool}",
-    padding_side="left",
     max_length=512,
 )
 _NV_EMBED = EncoderConfig(
@@ -245,7 +245,6 @@ _PROMPTEOL = EncoderConfig(
     attention="causal",
     template='{bos}{demonstrations}This sentence : "{text}" means in one word:"',
     pooling="last_token",
-    padding_side="left",
     demonstration_template='This sentence : "{text}" means in one word:"{response}".',
 )
 _E5_MISTRAL = EncoderConfig(
@@ -255,7 +254,6 @@ _E5_MISTRAL = EncoderConfig(
     template="{bos}{text}{eos}",
     instruction_template="{bos}Instruct: {instruction}\nQuery: {text}{eos}",
     pooling="last_token",
-    padding_side="left",
     max_length=4096,
 )
 _ECHO = EncoderConfig(

@@ -9,10 +9,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, T5Config, T5Model
 
-from st_llm2vec import CausalAttentionError, EncoderConfig, convert
+from st_llm2vec import RECIPES, CausalAttentionError, EncoderConfig, convert
+from st_llm2vec.architectures import tiny_decoder
 from st_llm2vec.tiny_tokenizers import tiny_tokenizer
 
 from .conftest import INSTRUCTION, TEXTS, cosine_distance
+from .stand_ins import stand_in_tokenizer
 
 
 def test_convert_gives_a_sentence_transformer(decoder: str) -> None:
@@ -215,12 +217,23 @@ def test_a_hybrid_is_converted_with_a_warning(tiny: Callable[..., str], caplog: 
 
 
 def test_recurrent_models_are_padded_on_the_right(tiny: Callable[..., str]) -> None:
-    encoder = convert(tiny("rwkv"), "prompteol")
+    encoder = convert(tiny("rwkv"), RECIPES["prompteol"].replace(padding_side="left"))
     assert encoder.tokenizer.padding_side == "right"
     alone = np.stack([encoder.encode(text) for text in TEXTS])
     assert cosine_distance(alone, encoder.encode(TEXTS)) < 1e-6
     with pytest.raises(ValueError, match="its layers read the padding"):
         convert(tiny("rwkv"), "prompteol", padding_side="left")
+
+
+def test_the_padding_side_is_saved_whatever_the_tokenizers_class(tmp_path: Path) -> None:
+    """Cohere's class pads at the left, where positions like GPT-2's are shifted, unless its folder says otherwise."""
+    folder, saved = str(tmp_path / "decoder"), str(tmp_path / "saved")
+    stand_in_tokenizer("cohere").save_pretrained(folder)
+    tiny_decoder("gpt2", vocab_size=512).save_pretrained(folder)
+    encoder = convert(folder, "prompteol", device="cpu")
+    encoder.save_pretrained(saved)
+    plain = SentenceTransformer(saved, device="cpu")
+    assert cosine_distance(plain.encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
 
 
 def test_folders_that_are_no_models(tmp_path: Path, decoder: str) -> None:

@@ -28,6 +28,9 @@ def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest
     with contextlib.redirect_stdout(output):
         exec(compile(code, "README.md", "exec"), {})
     assert output.getvalue().strip() == printed.strip()
+    compass, violin = map(float, re.findall(r"\d\.\d+", printed))
+    assert violin > compass
+    assert 'convert(decoder_path(), "prompteol-icl")' in code, "any folder in its place: what works untrained"
     assert (tmp_path / "my-encoder" / "modules.json").is_file()
 
 

@@ -210,6 +210,14 @@ def test_plain_sentence_transformers_refuse_a_list_in_a_chat_template(encoders: 
     assert cosine_distance(plain.encode(["a"], prompt="x"), encoder.encode(["a"], prompt="x")) < 1e-6
 
 
+@pytest.mark.parametrize("output_value", ["sentence_embedding", "token_embeddings"])
+def test_an_accelerated_plain_encoder_refuses_rows_with_an_instruction(encoders: Encoders, output_value: Any) -> None:
+    """As it does before it is accelerated; it would glue the bare instruction to the text."""
+    plain = accelerate(SentenceTransformer(modules=list(encoders("llm2vec")), device="cpu"))
+    with pytest.raises(ValueError, match="has an instruction of its own"):
+        plain.encode([{"text": "a cat", "instruction": "Find it:"}, "a dog"], output_value=output_value)
+
+
 def test_an_accelerated_plain_encoder_refuses_a_list(encoders: Encoders) -> None:
     plain = accelerate(SentenceTransformer(modules=list(encoders("llm2vec")), device="cpu"))
     with pytest.raises(ValueError, match="is no single instruction"):
@@ -319,6 +327,18 @@ def test_two_instructions_are_two_vectors(recipe: str) -> None:
     assert formatter.bare_instruction(f"{before}Find it.{after}") == "Find it."
     for kept in (f"Answer the{after}", f"{before}something", "Answer the Query:", f"{before}".strip(), after.strip()):
         assert formatter.bare_instruction(kept) == kept.strip()
+
+
+@pytest.mark.parametrize("template", ["{instruction} Query: {text}", "Instruct: {instruction} {text}"])
+def test_words_on_one_side_are_the_instructions_own(template: str) -> None:
+    """Nobody can tell them from the words that a caller would have wrapped it in."""
+    formatter, tokenizer = InstructionFormatter("{text}", template), stand_in_tokenizer("smollm2")
+    tokenizer.chat_template = chat_template_for(formatter, "")
+    for given in ("Answer the Query:", "Instruct: something"):
+        messages = [{"role": "system", "content": given}, {"role": "user", "content": "a cat"}]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False)
+        assert formatter.bare_instruction(given) == given
+        assert rendered == template.format(instruction=given, text="a cat")
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])

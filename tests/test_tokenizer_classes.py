@@ -68,6 +68,19 @@ def test_every_door_gives_the_specified_vectors(tmp_path: Path, kind: str, recip
     assert cosine_distance(plain.encode(texts, prompt=f"{OTHER} "), other[no_blank_first]) < 1e-6
 
 
+@pytest.mark.parametrize("recipe", ["llm2vec", "e5-mistral", "prompteol-icl"])
+@pytest.mark.parametrize("kind", STAND_INS)
+def test_plain_token_embeddings_are_without_padding(tmp_path: Path, kind: str, recipe: str) -> None:
+    """Plain Sentence Transformers cuts padding off at the right alone."""
+    encoder = convert(stand_in(kind, tmp_path / "decoder", torch.float32), recipe, device="cpu")
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=encoder.layout == "custom", device="cpu")
+    for text, found in zip(TEXTS, plain.encode(TEXTS, output_value="token_embeddings"), strict=True):
+        alone = plain.encode(text, output_value="token_embeddings")
+        assert found.shape == alone.shape
+        assert torch.allclose(found, alone, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A decoder with a tokenizer class of its own, and an encoder that was made of it and saved."""

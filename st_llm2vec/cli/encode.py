@@ -69,13 +69,14 @@ def encode(
 
 
 def _encode_to_file(encoder: TextEncoder, corpus: Corpus, target: Path, options: dict[str, Any], as_json: bool) -> None:
+    from st_llm2vec.data.inputs import readable
     from st_llm2vec.vector_io import open_output
 
     dimension = encoder.get_embedding_dimension() or 0
     rows = 0
     with progress_bar("Encoding", corpus.count()) as advance, open_output(target, corpus, dimension) as writer:
         for chunk in corpus.chunks(BATCHES_PER_CHUNK * options["batch_size"]):
-            writer.write(chunk, encoder.encode(chunk.texts, **options))
+            writer.write(chunk, encoder.encode(readable(chunk.texts, first=rows), **options))
             rows += len(chunk.texts)
             advance(len(chunk.texts))
         if not rows:

@@ -107,11 +107,11 @@ def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
         parts.append(f"{{%- if turn.instruction -%}}{{{{- raise_exception({_quote(refusal)}) -}}}}{{%- endif -%}}")
         return "".join(parts) + _jinja(formatter.template, opening)
     before, after = formatter.wrapping()
-    if before or after:
+    if before:
         parts.append(
             f"{{%- if turn.instruction.startswith({_quote(before)}) and turn.instruction.endswith({_quote(after)}) "
             f"and turn.instruction | length >= {len(before + after)} -%}}"
-            f"{{%- set turn.instruction = turn.instruction[{len(before)}:{f'-{len(after)}' if after else ''}] | trim -%}}"
+            f"{{%- set turn.instruction = turn.instruction[{len(before)}:-{len(after)}] | trim -%}}"
             "{%- endif -%}"
         )
     instructed = _jinja(formatter.instruction_template, opening)

@@ -105,11 +105,12 @@ def read_call(inputs: Sequence[Any], prompt: Any, saved: Callable[[], str | None
     return [{"text": text, "instruction": instruction} for text, instruction in made], ""
 
 
-def readable(inputs: Sequence[Any]) -> list[Any]:
+def readable(inputs: Sequence[Any], first: int = 0) -> list[Any]:
     """Refuse what no encoder reads, by its row; NumPy's strings become Python's.
 
     Args:
         inputs: Texts, or what else an encoder reads: rows in lists, tuples and mappings.
+        first: The number of the first row, for messages.
 
     Returns:
         The same inputs.
@@ -118,7 +119,7 @@ def readable(inputs: Sequence[Any]) -> list[Any]:
         ValueError: If an input is nothing that can be read.
     """
     rows: list[Any] = [one if type(one) is str else _plain(one) for one in inputs]
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, first):
         if isinstance(row, str):
             _require_unicode(row, f"Row {number}")
         elif not isinstance(row, list | tuple | dict):

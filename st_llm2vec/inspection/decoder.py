@@ -144,7 +144,7 @@ def inspect_model(
     if seconds:
         device = get_device_name()
         transformer.to(device=device, dtype=native_dtype(device))
-    recipes = outlooks(transformer, Facts(name, refusal, needs_repair, left_changes), seconds)
+    recipes = outlooks(transformer, Facts(name, refusal, needs_repair), seconds)
     untrained, untrained_advice = recommend_untrained(recipes, recommended)
     return Inspection(
         name=name,

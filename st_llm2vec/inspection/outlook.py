@@ -56,13 +56,11 @@ class Facts:
         name: The decoder's name, for messages.
         refusal: Why no bidirectional recipe can be used; empty if they can.
         needs_repair: Whether the attention must be repaired at every load.
-        left_padding_changes: Whether left padding would change the vectors.
     """
 
     name: str
     refusal: str
     needs_repair: bool
-    left_padding_changes: bool
 
 
 def outlooks(transformer: Transformer, facts: Facts, seconds: float) -> tuple[Outlook, ...]:
@@ -94,8 +92,6 @@ def _outlook(
     bidirectional = config.attention == "bidirectional"
     if bidirectional and facts.refusal:
         return Outlook(config.name, "impossible", "the recipe is bidirectional, and this model cannot be")
-    if facts.left_padding_changes:
-        config = config.replace(padding_side="right")
     trial = copy.copy(transformer)
     trial.input_formatter = copy.copy(transformer.input_formatter)
     random = config.pooling == "latent_attention"

@@ -166,7 +166,8 @@ class InstructionFormatter:
     def bare_instruction(self, instruction: str | None) -> str:
         """Strip blanks, and the template's words where the whole instruction stands between them, as a caller wraps it.
 
-        An instruction may begin or end with a word of the template's by itself, and keeps it.
+        An instruction may begin or end with a word of the template's by itself, and keeps it; where the template has words
+        on one side only, nothing tells the two, and all are the instruction's.
         """
         instruction = (instruction or "").strip()
         before, after = self.wrapping()
@@ -175,11 +176,14 @@ class InstructionFormatter:
         return instruction
 
     def wrapping(self) -> tuple[str, str]:
-        """What stands before and after an instruction that a caller has wrapped, blanks at its ends stripped."""
+        """What stands before and after an instruction that a caller has wrapped, blanks at its ends stripped.
+
+        Both are empty unless the template has words on both sides: words on one may be the instruction's own.
+        """
         if self.instruction_template is None:
             return "", ""
         before, after = self.instruction_template.around_instruction()
-        return before.lstrip(), after.rstrip()
+        return (before.lstrip(), after.rstrip()) if before.strip() and after.strip() else ("", "")
 
     def __call__(
         self,

@@ -15,6 +15,7 @@ from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.names import is_hub_name
 from st_llm2vec.publishing.snippets import (
+    OWN_INSTRUCTION,
     document_prompt_name,
     langchain_adapter_snippet,
     langchain_snippet,
@@ -166,9 +167,7 @@ def _prompts(encoder: TextEncoder) -> str:
     rows = {f"`{name}`": f"`{_one_line(text)}`" for name, text in quoted.items()}
     if not rows:
         return ""
-    own = ""
-    if encoder.layout == "text":
-        own = ' An instruction of your own goes in `prompt=` and ends in a blank: `model.encode(texts, prompt="Find it: ")`.'
+    own = OWN_INSTRUCTION if encoder.layout == "text" else ""
     return f"Its prompts, by name (`prompt_name=`); `encode_query` takes `query`.{own}\n\n" + _table(
         ("name", "prompt"), rows
     )

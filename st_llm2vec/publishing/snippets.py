@@ -8,6 +8,11 @@ from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.text_reader import PROMPT_NAMES
 
 QUERY = "How is a violin made?"
+OWN_INSTRUCTION = (
+    ' An instruction of your own goes in `prompt=` and ends in a blank: `model.encode(texts, prompt="Find it: ")`. '
+    "One for each text, `[instruction, text]`, needs `st_llm2vec.load`: Sentence Transformers alone reads these as sentence "
+    "pairs, without saying so, and gives other vectors."
+)
 DOCUMENTS = ["A violin is carved from spruce and maple.", "The compass needle points to the north."]
 
 

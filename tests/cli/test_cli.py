@@ -213,6 +213,14 @@ def test_encode_lines_to_npy_in_several_chunks(folder: str, expected: np.ndarray
     assert close(vectors, expected)
 
 
+def test_a_text_that_cannot_be_read_is_named_by_its_row_in_the_file(folder: str, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.jsonl"
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, "half \ud800"]))
+    done = run("encode", folder, "-i", lines, "-o", tmp_path / "v.npy", "--batch-size", 1)
+    assert done.exit_code != 0
+    assert f"Row {len(TEXTS)} holds" in done.output
+
+
 def test_empty_lines_are_rows(folder: str, tmp_path: Path) -> None:
     lines = tmp_path / "texts.txt"
     lines.write_bytes(b"one\r\n\r\nthree\r\n")

@@ -46,6 +46,13 @@ def card(encoder, manifest: Manifest | None, **options: object) -> ModelCard:
     return ModelCard(model_card(encoder, "org/encoder", CHECK, **given))
 
 
+def test_the_card_says_where_instructions_need_this_package(decoder: str, encoder) -> None:
+    """Where instruction and text are one string, plain Sentence Transformers takes the two for a sentence pair."""
+    needs = "`[instruction, text]`, needs `st_llm2vec.load`"
+    assert needs in card(encoder, None).text
+    assert needs not in card(convert(decoder, "e5-mistral", prompts={"query": INSTRUCTION}), None).text
+
+
 def test_metadata_and_stages(encoder) -> None:
     base = {"name": "meta-llama/Llama-3.2-1B", "architecture": "LlamaModel", "revision": "abc"}
     encoder.manifest = replace(encoder.manifest, base=base, stages=STAGES)
