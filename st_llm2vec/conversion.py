@@ -211,9 +211,8 @@ def prepare_tokenizer(transformer: Transformer, config: EncoderConfig, name: str
         if tokenizer.pad_token is None:
             raise ValueError(f"{name}'s tokenizer has neither a padding nor an end-of-text token; set pad_token first.")
     _choose_padding_side(transformer, config, name, "padding_side" in overrides)
-    tokenizer.init_kwargs["padding_side"] = (
-        tokenizer.padding_side
-    )  # saved only if it is there; else the class's own is read
+    # It is saved only if it is among these; else a load takes the class's own side.
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side
     tokenizer.truncation_side = "right"
     context = transformer.max_seq_length
     if config.max_length is not None:
