@@ -24,7 +24,7 @@ test-slow: $(READY)
 
 test-real: $(VENV)-integrations/.ready
 	$(VENV)-integrations/bin/python scripts/real_decoders.py
-	OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -n 2 -q -m "real and not slow" tests/real -o faulthandler_timeout=0 --durations=10
+	ST_LLM2VEC_ADAPTERS=1 OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -n 2 -q -m "real and not slow" tests/real -o faulthandler_timeout=0 --durations=10
 
 test-integrations: $(VENV)-integrations/.ready
 	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done

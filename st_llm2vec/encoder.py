@@ -25,6 +25,7 @@ from st_llm2vec.modules.adapter import keep_full_precision, refuse_unloadable
 from st_llm2vec.modules.attention import configured_attention, prove_attention
 from st_llm2vec.modules.padding_free import enable_padding_free
 from st_llm2vec.text_reader import TextReader
+from st_llm2vec.trainer_uploads import refuse_trainer_uploads
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -245,6 +246,9 @@ class TextEncoder(TextReader):
         restore_head(encoder, Path(model_name_or_path))
         restore_latents(encoder, Path(model_name_or_path))
         return encoder
+
+
+refuse_trainer_uploads(TextEncoder)
 
 
 def _describe(module: nn.Module) -> str:

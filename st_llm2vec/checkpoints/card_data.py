@@ -13,20 +13,6 @@ from sentence_transformers.sentence_transformer.model_card import SentenceTransf
 class EncoderCardData(SentenceTransformerModelCardData):
     """The host's card data, which shows examples of texts and cannot show blocks of tokens."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse uploads from inside a trainer, whose arguments come here before its first step.
-
-        Raises:
-            ValueError: If the arguments say ``push_to_hub``.
-        """
-        if name == "all_hyperparameters" and value.get("push_to_hub"):
-            raise ValueError(
-                "push_to_hub in the trainer's arguments would upload checkpoints as they are, unverified and with adapters "
-                "apart from a base that others may not have. Leave it out, and publish the trained encoder: "
-                'encoder.push_to_hub("org/name") merges, verifies and uploads it in one commit.'
-            )
-        super().__setattr__(name, value)
-
     def set_widget_examples(self, dataset: Any) -> None:
         """Take examples from the datasets that have texts.
 

@@ -69,7 +69,9 @@ def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]
     try:
         fresh = staging / "new"
         fresh.mkdir()
+        _forget_last_call(encoder)
         write(fresh)
+        _forget_last_call(encoder)  # the card's example is a call, and a trainer saves the tokenizer once more
         complete_folder(encoder, fresh)
         if encoder.manifest is not None:
             manifest = replace(encoder.manifest, adapter_base=_adapter_base(encoder))
@@ -82,6 +84,14 @@ def save_encoder(encoder: TextEncoder, path: Path, write: Callable[[Path], None]
             os.replace(fresh, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _forget_last_call(encoder: TextEncoder) -> None:
+    """Let the tokenizer's file not hold how long the last call let texts be, which is set anew by each."""
+    backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
 
 
 def refuse_wrong_attention(encoder: TextEncoder) -> None:

@@ -29,6 +29,8 @@ LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    if not hasattr(os, "fork"):
+        pytest.skip("a process without this package is forked for each folder, which Windows cannot")
     with start_elsewhere(tmp_path_factory.mktemp("elsewhere")) as process:
         yield process
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,25 @@ def test_names_of_the_stock_class_work(portable: str, tmp_path: Any) -> None:
         embeddings.embed_query("a"),
         STLLM2VecEmbeddings(model=portable, query_instruction="Another:", normalize=True).embed_query("a"),
     )
+
+
+def test_the_librarys_own_arguments_of_loading_are_let_through(portable: str, tmp_path: Any) -> None:
+    given = {
+        "verify": True,
+        "truncate_dim": 24,
+        "processor_kwargs": {"padding_side": "right"},
+        "config_kwargs": {"attention_dropout": 0.25},
+    }
+    made = STLLM2VecEmbeddings(model=portable, model_kwargs=given)
+    assert made.dimension == len(made.embed_query("a")) == 24
+    assert made.encoder.tokenizer.padding_side == "right"
+    assert made.encoder[0].model.config.attention_dropout == 0.25
+    damaged = shutil.copytree(portable, tmp_path / "damaged")
+    weights = bytearray((damaged / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (damaged / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="is not the file that was saved"):
+        STLLM2VecEmbeddings(model=str(damaged), model_kwargs=given)
 
 
 def test_several_processes_give_the_same(portable: str) -> None:

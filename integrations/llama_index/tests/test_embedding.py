@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,25 @@ def test_instructions_replace_the_saved_prompts_and_empty_ones_remove_them(folde
     assert same(own.get_text_embedding("a"), encoder.encode_document(["a"], prompt="Read:")[0])
     assert same(none.get_query_embedding("a"), encoder.encode(["a"], prompt="")[0])
     assert same(none.get_text_embedding("a"), encoder.encode(["a"], prompt="")[0])
+
+
+def test_the_librarys_own_arguments_of_loading_are_let_through(portable: str, tmp_path: Path) -> None:
+    given = {
+        "verify": True,
+        "truncate_dim": 24,
+        "processor_kwargs": {"padding_side": "right"},
+        "config_kwargs": {"attention_dropout": 0.25},
+    }
+    made = STLLM2VecEmbedding(portable, model_kwargs=given)
+    assert made.dimension == len(made.get_query_embedding("a")) == 24
+    assert made.encoder.tokenizer.padding_side == "right"
+    assert made.encoder[0].model.config.attention_dropout == 0.25
+    damaged = shutil.copytree(portable, tmp_path / "damaged")
+    weights = bytearray((damaged / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (damaged / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="is not the file that was saved"):
+        STLLM2VecEmbedding(str(damaged), model_kwargs=given)
 
 
 def test_a_dimension_is_never_more_than_there_is(portable: str) -> None:

@@ -14,7 +14,18 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import is_sentence_transformer_model
 
 NESTED = "model_kwargs"
-FOR_THE_LIBRARY = ("dtype", "attn_implementation", "token", "local_files_only")
+FOR_THE_LIBRARY = (
+    "dtype",
+    "attn_implementation",
+    "quantization_config",
+    "token",
+    "local_files_only",
+    "verify",
+    "truncate_dim",
+    "processor_kwargs",
+    "tokenizer_kwargs",
+    "config_kwargs",
+)
 SET_AFTERWARDS = ("prompts", "default_prompt_name", "similarity_fn_name")
 
 
