@@ -52,7 +52,7 @@ def test_the_stock_trainer(decoder: str, tmp_path: Path, recipe: str, caplog: py
     assert np.abs(training.model.encode("a cat") - before).max() > 1e-5
     best = Path(training.state.best_model_checkpoint)
     expected = training.model.encode(["a cat", "the sea"], prompt="Find the story: ")
-    for model in (load(best), SentenceTransformer(str(best), trust_remote_code=recipe == "echo")):
+    for model in (load(best, verify=True), SentenceTransformer(str(best), trust_remote_code=recipe == "echo")):
         found = model.encode(["a cat", "the sea"], prompt="Find the story: ")
         np.testing.assert_allclose(found, expected, atol=1e-6)
     assert load(best).manifest.config.name == recipe
