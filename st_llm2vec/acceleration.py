@@ -75,7 +75,7 @@ def _inference(model: SentenceTransformer, inputs: list[Any], **options: Any) ->
         ValueError: If a text has an instruction of its own and the encoder's module is a stock one, which reads none.
     """
     told = next((one for one in inputs if is_instructed(one)), None)
-    if told is not None and type(model[0]).preprocess is Transformer.preprocess:
+    if told is not None and type(cast("Transformer", model[0])).preprocess is Transformer.preprocess:
         raise ValueError(
             f"{str(told)[:60]!r} has an instruction of its own, which Sentence Transformers' own modules do not read. Load the "
             "encoder with st_llm2vec.load, or encode the texts of each instruction by themselves, with prompt=."

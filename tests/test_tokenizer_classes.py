@@ -72,7 +72,8 @@ def test_every_door_gives_the_specified_vectors(tmp_path: Path, kind: str, recip
 @pytest.mark.parametrize("kind", STAND_INS)
 def test_plain_token_embeddings_are_without_padding(tmp_path: Path, kind: str, recipe: str) -> None:
     """Plain Sentence Transformers cuts padding off at the right alone."""
-    encoder = convert(stand_in(kind, tmp_path / "decoder", torch.float32), recipe, device="cpu")
+    decoder = stand_in(kind, tmp_path / "decoder", torch.float32, max_position_embeddings=256)
+    encoder = convert(decoder, recipe, device="cpu")
     encoder.save_pretrained(str(tmp_path / "saved"))
     plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=encoder.layout == "custom", device="cpu")
     for text, found in zip(TEXTS, plain.encode(TEXTS, output_value="token_embeddings"), strict=True):
