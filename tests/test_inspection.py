@@ -13,6 +13,8 @@ from st_llm2vec.inspection import inspect_encoder, inspect_model, is_encoder, ou
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.recipes import RECIPES
 
+from .stand_ins import stand_in
+
 
 def test_the_facts_of_a_decoder(decoder: str) -> None:
     found = inspect_model(decoder, measure=False)
@@ -46,6 +48,14 @@ def test_every_recipe_is_foreseen_as_convert_makes_it(
     folder = tiny(model_type, tokenizer)
     foreseen = {one.recipe: (one.layout, one.reason) for one in inspect_model(folder, measure=False).recipes}
     assert foreseen == {recipe: outcome(folder, recipe) for recipe in RECIPES}
+
+
+def test_a_tokenizer_class_that_a_load_builds_anew_is_foreseen(tmp_path: Path) -> None:
+    """Transformers builds Qwen2's tokenizer anew, and what it was taught is lost: what counts is what a load gives."""
+    folder = stand_in("qwen2", tmp_path)
+    foreseen = {one.recipe: one.layout for one in inspect_model(folder, measure=False).recipes}
+    for recipe in ("llm2vec", "e5-mistral"):
+        assert foreseen[recipe] == convert(folder, recipe).layout
 
 
 def outcome(folder: str, recipe: str) -> tuple[str, str]:

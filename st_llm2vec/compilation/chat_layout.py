@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
 from st_llm2vec.compilation.proof import PROOF_TEXTS, CannotSay, Case, Specification, prove_same_tokens, tokenizer_of
-from st_llm2vec.compilation.reload import Reload, with_tokenizer
+from st_llm2vec.compilation.reload import reload_reader, with_tokenizer
 from st_llm2vec.modules.instruction import InstructionFormatter, Template, leading_special_ids
 from st_llm2vec.recipes import STOCK_POOLING
 
@@ -37,14 +37,13 @@ READS_MESSAGES = (
 
 
 def with_chat_template(
-    transformer: Transformer, specification: Specification, reload: Reload
+    transformer: Transformer, specification: Specification
 ) -> tuple[list[nn.Module], dict[str, str]]:
     """Say the encoder with stock modules and a chat template.
 
     Args:
         transformer: A stock ``Transformer``; it is not changed.
         specification: What the modules are to read and pool.
-        reload: Gives a module as its saved folder would be loaded.
 
     Returns:
         The modules up to the pooling, and the prompts as they are saved.
@@ -63,7 +62,7 @@ def with_chat_template(
     refusal = CannotSay("the tokenizer renders no BOS")
     for opening in (bos, f"{bos} "):
         try:
-            reader = reload(_as_messages(transformer, chat_template_for(formatter, opening)))
+            reader = reload_reader(_as_messages(transformer, chat_template_for(formatter, opening)))
             prove_same_tokens(reader, specification, cases)
         except CannotSay as error:
             refusal = error

@@ -25,7 +25,7 @@ from st_llm2vec.compilation.proof import (
     prove_same_tokens,
     tokenizer_of,
 )
-from st_llm2vec.compilation.reload import Reload, reload_reader
+from st_llm2vec.compilation.reload import reload_reader
 from st_llm2vec.modules.instruction import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.modules.pooling import SpanPooling
@@ -52,17 +52,13 @@ class Compilation:
     reason: str
 
 
-def compile_encoder(
-    transformer: Transformer, config: EncoderConfig, repaired: bool = False, reload: Reload = reload_reader
-) -> Compilation:
-    """Choose and build the modules of an encoder.
+def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: bool = False) -> Compilation:
+    """Choose and build the modules of an encoder, as its saved folder would be loaded: the proof is about that.
 
     Args:
         transformer: A stock ``Transformer`` over the decoder, its attention already set and proven.
         config: The encoder.
         repaired: Whether the attention needed a repair that a stock reload would not repeat.
-        reload: Gives a module as its saved folder would be loaded; the proof is about that, and the encoder is made
-            of it.
 
     Returns:
         The modules and how they were chosen.
@@ -74,22 +70,20 @@ def compile_encoder(
     formatter = InstructionFormatter(**config.formatter_config())
     specification = Specification(config, formatter, tokenizer_of(transformer))
     if repaired:
-        return _custom(
-            transformer, specification, reload, "the attention of this architecture needs a repair at every load"
-        )
+        return _custom(transformer, specification, "the attention of this architecture needs a repair at every load")
     if config.pooling == "latent_attention":
-        return _custom(transformer, specification, reload, "latent attention is not a stock module")
+        return _custom(transformer, specification, "latent attention is not a stock module")
     try:
-        modules, prompts = with_prompts(transformer, specification, reload)
+        modules, prompts = with_prompts(transformer, specification)
         return Compilation(_normalized(modules, config), "text", prompts, "prompts give the same tokens")
     except CannotSay as error:
         no_prompt = error
     try:
-        modules, prompts = with_chat_template(transformer, specification, reload)
+        modules, prompts = with_chat_template(transformer, specification)
         return Compilation(_normalized(modules, config), "message", prompts, "a chat template gives the same tokens")
     except CannotSay as error:
         reason = f"a prompt cannot say it: {no_prompt}; a chat template cannot say it: {error}"
-        return _custom(transformer, specification, reload, reason)
+        return _custom(transformer, specification, reason)
 
 
 def prove_reading(modules: Sequence[nn.Module], config: EncoderConfig, layout: str | None, name: str) -> None:
@@ -169,9 +163,9 @@ def set_output_layer(transformer: Transformer, layer: int) -> None:
     transformer.module_output_name = "token_embeddings"
 
 
-def _custom(transformer: Transformer, specification: Specification, reload: Reload, reason: str) -> Compilation:
+def _custom(transformer: Transformer, specification: Specification, reason: str) -> Compilation:
     config = specification.config
-    transformer = reload(transformer)
+    transformer = reload_reader(transformer)
     prove_same_reading(transformer, specification)
     module = BidirectionalTransformer.from_transformer(transformer, config.attention, config.formatter_config())
     width = transformer.get_embedding_dimension()

@@ -30,22 +30,19 @@ from st_llm2vec.compilation.proof import (
     prove_same_tokens,
     tokenizer_of,
 )
-from st_llm2vec.compilation.reload import Reload, reload_reader, with_tokenizer
+from st_llm2vec.compilation.reload import reload_reader, with_tokenizer
 from st_llm2vec.modules.instruction import InstructionFormatter, leading_special_ids
 from st_llm2vec.recipes import STOCK_POOLING
 
 logger = logging.getLogger(__name__)
 
 
-def with_prompts(
-    transformer: Transformer, specification: Specification, reload: Reload
-) -> tuple[list[nn.Module], dict[str, str]]:
+def with_prompts(transformer: Transformer, specification: Specification) -> tuple[list[nn.Module], dict[str, str]]:
     """Say the encoder with stock modules and prompts.
 
     Args:
         transformer: A stock ``Transformer``; it is not changed.
         specification: What the modules are to read and pool.
-        reload: Gives a module as its saved folder would be loaded.
 
     Returns:
         The modules up to the pooling, and the prompts as they are saved.
@@ -63,7 +60,7 @@ def with_prompts(
     if drop_bos and not config.normalize:
         raise CannotSay("without BOS in the mean, stock modules get the direction right but not the length")
     dropped = bos if drop_bos else ()
-    transformer = _reader(transformer, specification, PROOF_TEXTS, reload, include_prompt=not span, dropped=dropped)
+    transformer = _reader(transformer, specification, PROOF_TEXTS, include_prompt=not span, dropped=dropped)
     modules: list[nn.Module] = [transformer]
     if drop_bos or config.attention == "bidirectional":
         modules.append(MultiVectorMask([]))
@@ -135,7 +132,7 @@ def teach_prompts(
         CannotSay: If other tokens are read or pooled; then nothing is replaced.
     """
     transformer = cast("Transformer", modules[0])
-    taught = _reader(transformer, specification, texts, reload_reader, *_left_out(modules))
+    taught = _reader(transformer, specification, texts, *_left_out(modules))
     transformer.processor = transformer.input_formatter.processor = tokenizer_of(taught)
     transformer._prompt_length_mapping.clear()
 
@@ -151,7 +148,6 @@ def _reader(
     transformer: Transformer,
     specification: Specification,
     texts: Sequence[str],
-    reload: Reload,
     include_prompt: bool,
     dropped: Sequence[int],
 ) -> Transformer:
@@ -162,7 +158,7 @@ def _reader(
     """
     if specification.formatter.instruction_template is not None:
         transformer = _with_border(transformer, specification.own_instructions, blank=not include_prompt)
-    transformer = reload(transformer)
+    transformer = reload_reader(transformer)
     prove_same_tokens(transformer, specification, told_by_prompts(specification, texts), include_prompt, dropped)
     return transformer
 

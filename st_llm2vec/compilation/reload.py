@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 from sentence_transformers.base.modules import Transformer
@@ -12,8 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from st_llm2vec.checkpoints.collection import without_collection
 from st_llm2vec.checkpoints.completeness import without_reports
-
-Reload = Callable[[Transformer], Transformer]
 
 
 @without_collection()

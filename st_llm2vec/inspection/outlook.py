@@ -101,7 +101,7 @@ def _outlook(
         with _tokenizer_kept(transformer.tokenizer):
             prepare_tokenizer(trial, config, facts.name, {})
             with weightless:
-                compiled = compile_encoder(trial, config, facts.needs_repair and bidirectional, reload=lambda one: one)
+                compiled = compile_encoder(trial, config, facts.needs_repair and bidirectional)
             score = None
             if compiled.layout != "custom" or (measure and not random):
                 encoder = TextEncoder(
