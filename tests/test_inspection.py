@@ -38,7 +38,7 @@ def test_the_facts_of_a_decoder(decoder: str) -> None:
     [
         ("llama", "byte-level"),
         pytest.param("llama", "metaspace+bos", marks=pytest.mark.slow),
-        ("gpt2", "byte-level+bos"),
+        pytest.param("gpt2", "byte-level+bos", marks=pytest.mark.slow),
         pytest.param("stablelm", "byte-level+bos", marks=pytest.mark.slow),
     ],
 )

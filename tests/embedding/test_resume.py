@@ -110,6 +110,7 @@ def wait_for(file: Path, alive: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same(encoder: str, source: Path, finished: Path, tmp_path: Path) -> None:
     run(encoder, source, tmp_path / "o", devices=["cpu", "cpu"])
     assert contents(tmp_path / "o") == contents(finished)

@@ -132,6 +132,7 @@ def test_every_command_line_of_the_headers_is_understood(script: str, monkeypatc
         assert stages[-1].output == line[line.index("--output") + 1]
 
 
+@pytest.mark.slow
 def test_a_script_runs_as_a_program(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(FOLDER / "mntp.py"), "--output", "run", "--set", "data"]
