@@ -49,11 +49,16 @@ def require_sound(encoder: TextEncoder, folder: Path, source: str | Path, cache_
         prove_reading(list(encoder), encoder.manifest.config, encoder.layout, str(source))
 
 
+def compares_base(encoder: TextEncoder) -> bool:
+    """Whether the weights under the encoder's adapter can be held against those that it was saved on."""
+    model, manifest = encoder.transformer.model, encoder.manifest
+    return bool(manifest and manifest.adapter_base) and has_adapter(model) and keeps_fingerprint(model)
+
+
 def _require_same_base(encoder: TextEncoder, source: str | Path) -> None:
     """Raise if the weights under an adapter are not those that it was saved on."""
     model: Any = encoder.transformer.model
-    kept = encoder.manifest.adapter_base if encoder.manifest is not None else None
-    if kept and has_adapter(model) and keeps_fingerprint(model) and fingerprint(model) != kept:
+    if compares_base(encoder) and encoder.manifest and fingerprint(model) != encoder.manifest.adapter_base:
         base = next(iter(model.peft_config.values())).base_model_name_or_path
         raise ValueError(
             f"The adapter in {source} was saved on other weights than its base {base} holds now: their fingerprint is not "

@@ -40,9 +40,9 @@ def verify(
 ) -> None:
     """Verify an encoder's folder, or compare a published model with its authors' values; without MODEL, list what is known.
 
-    The weights, tokenizer and settings of an encoder's folder are compared, bit by bit, with what was saved, its modules and its
-    attention with what it says of itself. The exit code is 1 where something differs, or is farther from the authors' values
-    than the tolerance.
+    The weights, tokenizer and settings of an encoder's folder are compared, bit by bit, with what was saved, its modules and
+    its attention with what it says of itself. The exit code is 1 where something differs, or is farther from the authors'
+    values than the tolerance.
     """
     from st_llm2vec.references import ExpectedVectors, references, verify_similarities, verify_vectors
 
@@ -109,17 +109,16 @@ def _open(checkpoint: Source, recipe: str | None, parts: dict[str, Any], **optio
 
 def _of_itself(encoder: TextEncoder) -> dict[str, Any]:
     """What was held against each other when the encoder was loaded, all of which agreed."""
-    from st_llm2vec.checkpoints.weights import keeps_fingerprint
+    from st_llm2vec.checkpoints.soundness import compares_base
 
     manifest = encoder.manifest
-    model = encoder.transformer.model
-    adapters = getattr(model, "peft_config", None) or {}
+    adapters = getattr(encoder.transformer.model, "peft_config", None) or {}
     return {
         "checksums": sorted(manifest.checksums) if manifest is not None else [],
         "manifest": manifest is not None,
         "recipe": manifest.config.name if manifest is not None else None,
         "weights": sum(1 for _ in encoder.parameters()),
-        "base_compared": bool(adapters and manifest and manifest.adapter_base and keeps_fingerprint(model)),
+        "base_compared": compares_base(encoder),
         "base": next((one.base_model_name_or_path for one in adapters.values()), None),
     }
 
