@@ -28,8 +28,8 @@ from benchmarks.side_by_side.report import DOCS, encoding_page, growing_page, wr
 from benchmarks.side_by_side.shapes import SHAPES, build, tokenizer
 from benchmarks.side_by_side.texts import Source, Texts
 from st_llm2vec import InstructionFormatter
-from st_llm2vec.checkpoints.manifest import Manifest
-from st_llm2vec.modules.instruction import UNLIMITED
+from st_llm2vec.folder.manifest import read_manifest
+from st_llm2vec.modules.formatter import UNLIMITED
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", ROOT.parent / "shared" / "data"))
@@ -107,7 +107,7 @@ def measure_recipe(
 
 def with_template(folder: Path, texts: dict[str, Any]) -> dict[str, Any]:
     """The lengths of whole prompts, and how many of their tokens all texts share."""
-    formatter = InstructionFormatter(**Manifest.read(folder).config.formatter_config())
+    formatter = InstructionFormatter(**read_manifest(folder).config.formatter_config())
     around = formatter([""], None, tokenizer(), UNLIMITED)["input_ids"].shape[1]
     lengths = [length - 1 + around for length in texts["lengths"]]
     return {**texts, "lengths": lengths, "note": f"{around} of them the template's"}

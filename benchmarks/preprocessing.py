@@ -25,7 +25,7 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.embed_memory import NOUNS, VERBS
 from st_llm2vec import InstructionFormatter, TextEncoder, convert, decoder_path
-from st_llm2vec.precision import processor_name
+from st_llm2vec.encoding.dtype import processor_name
 
 RECIPES = ("llm2vec", "sgpt", "prompteol", "e5-mistral", "bge-en-icl-few-shot", "echo", "nv-embed", "gritlm")
 INSTRUCTION = "Retrieve passages that answer the question:"

@@ -23,8 +23,9 @@ import torch
 
 from benchmarks.kept_rows import ROOT, in_process, measure_rows
 from st_llm2vec import RECIPES
-from st_llm2vec.demo import largest_cosine_distance
-from st_llm2vec.precision import processor_name
+from st_llm2vec.encoding.dtype import processor_name
+from st_llm2vec.proof.distance import largest_cosine_distance
+from st_llm2vec.proof.tolerances import VECTORS
 from tests.real.conftest import MODELS, NAMES
 from tests.real.test_doors import SAVED, decoder_of, drawn_texts, specified
 
@@ -130,7 +131,7 @@ def write_page(rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(distance: float, dtype: str) -> str:
-    return "exact" if distance < 1e-6 and dtype == "float32" else f"{distance:.1e}"
+    return "exact" if distance < VECTORS.full and dtype == "float32" else f"{distance:.1e}"
 
 
 def main() -> None:

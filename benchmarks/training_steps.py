@@ -25,6 +25,7 @@ from benchmarks.side_by_side.process import Asked, Process, Turns, interpreter
 from benchmarks.side_by_side.report import DOCS, write_page
 from benchmarks.side_by_side.shapes import SHAPES, build, tokenizer
 from benchmarks.side_by_side.texts import Source, Texts, save
+from st_llm2vec.proof.tolerances import STEPS
 
 TASKS = {
     "simcse": "SimCSE, short texts",
@@ -40,7 +41,7 @@ SHORT = {
     "tailed": "Short texts are cut from running text to lengths that are log-normal: 15 tokens in the mean, 64 at most",
 }
 SUBJECT = "benchmarks.side_by_side.trainers:Trainer"
-LIMITS = {"float32": 1e-5, "bfloat16": 5e-2}
+LIMITS = {"float32": STEPS.full, "bfloat16": STEPS.half}
 """Largest difference of a loss, and cosine distance of its gradients, from those of the padded step."""
 
 

@@ -18,8 +18,7 @@ import transformers
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from st_llm2vec.architectures import FAMILIES, tiny_decoder
-from st_llm2vec.conversion import apply_attention, needs_position_ids
+from st_llm2vec.conversion.convert import apply_attention, needs_position_ids
 from st_llm2vec.modules.attention import (
     AttentionProbe,
     CausalAttentionError,
@@ -28,6 +27,7 @@ from st_llm2vec.modules.attention import (
     set_attention,
     without_cache,
 )
+from tests.tiny_decoders import FAMILIES, tiny_decoder
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COMMAND = "python scripts/write_architectures.py"

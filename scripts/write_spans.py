@@ -14,9 +14,10 @@ from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from st_llm2vec import RECIPES, convert, load
-from st_llm2vec.checkpoints.decoder import load_transformer
-from st_llm2vec.demo import largest_cosine_distance
+from st_llm2vec.conversion.decoder import load_transformer
 from st_llm2vec.modules import BidirectionalTransformer, SpanPooling, set_attention
+from st_llm2vec.proof.distance import largest_cosine_distance
+from st_llm2vec.proof.tolerances import VECTORS
 from tests.stand_ins import STAND_INS, stand_in
 
 INSTRUCTION = "Retrieve stories that match the query:"
@@ -100,7 +101,7 @@ Limits of the stock layouts, here and through plain Sentence Transformers alike:
 
 def cell(first: np.ndarray, second: np.ndarray) -> str:
     found = largest_cosine_distance(first, second)
-    return "exact" if found < 1e-6 else f"{found:.2g}"
+    return "exact" if found < VECTORS.full else f"{found:.2g}"
 
 
 def specification(decoder: str, encoder: SentenceTransformer) -> SentenceTransformer:

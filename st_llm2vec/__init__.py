@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "convert": "st_llm2vec.conversion",
-    "load": "st_llm2vec.checkpoints.load",
-    "accelerate": "st_llm2vec.acceleration",
+    "convert": "st_llm2vec.conversion.convert",
+    "load": "st_llm2vec.folder.load",
+    "accelerate": "st_llm2vec.encoding.accelerate",
     "publish": "st_llm2vec.publishing",
     "from_published": "st_llm2vec.importing",
     "from_llm2vec": "st_llm2vec.importing",
     "from_nv_embed": "st_llm2vec.importing",
     "inspect_model": "st_llm2vec.inspection",
     "decoder_path": "st_llm2vec.assets",
-    "EncoderConfig": "st_llm2vec.recipes",
-    "Demonstration": "st_llm2vec.recipes",
-    "RECIPES": "st_llm2vec.recipes",
-    "get_recipe": "st_llm2vec.recipes",
-    "TextEncoder": "st_llm2vec.encoder",
+    "EncoderConfig": "st_llm2vec.recipe.config",
+    "Demonstration": "st_llm2vec.recipe.config",
+    "RECIPES": "st_llm2vec.recipe.config",
+    "get_recipe": "st_llm2vec.recipe.config",
+    "TextEncoder": "st_llm2vec.folder.encoder",
     "InstructionFormatter": "st_llm2vec.modules",
     "BidirectionalTransformer": "st_llm2vec.modules",
     "SpanPooling": "st_llm2vec.modules",
@@ -38,11 +38,11 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
-    from st_llm2vec.acceleration import accelerate as accelerate
     from st_llm2vec.assets import decoder_path as decoder_path
-    from st_llm2vec.checkpoints.load import load as load
-    from st_llm2vec.conversion import convert as convert
-    from st_llm2vec.encoder import TextEncoder as TextEncoder
+    from st_llm2vec.conversion.convert import convert as convert
+    from st_llm2vec.encoding.accelerate import accelerate as accelerate
+    from st_llm2vec.folder.encoder import TextEncoder as TextEncoder
+    from st_llm2vec.folder.load import load as load
     from st_llm2vec.importing import from_llm2vec as from_llm2vec
     from st_llm2vec.importing import from_nv_embed as from_nv_embed
     from st_llm2vec.importing import from_published as from_published
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from st_llm2vec.modules import probe_attention as probe_attention
     from st_llm2vec.modules import set_attention as set_attention
     from st_llm2vec.publishing import publish as publish
-    from st_llm2vec.recipes import RECIPES as RECIPES
-    from st_llm2vec.recipes import Demonstration as Demonstration
-    from st_llm2vec.recipes import EncoderConfig as EncoderConfig
-    from st_llm2vec.recipes import get_recipe as get_recipe
+    from st_llm2vec.recipe.config import RECIPES as RECIPES
+    from st_llm2vec.recipe.config import Demonstration as Demonstration
+    from st_llm2vec.recipe.config import EncoderConfig as EncoderConfig
+    from st_llm2vec.recipe.config import get_recipe as get_recipe
 
 
 def __getattr__(name: str) -> Any:

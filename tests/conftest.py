@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from st_llm2vec import decoder_path
-from st_llm2vec.architectures import tiny_decoder
-from st_llm2vec.tiny_tokenizers import TOKENIZERS, tiny_tokenizer
+from tests.tiny_decoders import tiny_decoder
+from tests.tiny_tokenizers import TOKENIZERS, tiny_tokenizer
 
 torch.set_num_threads(1)
 

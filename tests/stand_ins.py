@@ -24,8 +24,8 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from st_llm2vec.architectures import tiny_decoder
-from st_llm2vec.tiny_tokenizers import TRAINING_TEXT, tiny_tokenizer
+from tests.tiny_decoders import tiny_decoder
+from tests.tiny_tokenizers import TRAINING_TEXT, tiny_tokenizer
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"

@@ -12,9 +12,9 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from st_llm2vec import convert
-from st_llm2vec.architectures import FAMILIES, tiny_decoder
-from st_llm2vec.conversion import apply_attention, prove_decoder
+from st_llm2vec.conversion.convert import apply_attention, prove_decoder
 from st_llm2vec.modules.attention import CausalAttentionError, prove_attention, set_attention
+from tests.tiny_decoders import FAMILIES, tiny_decoder
 
 DOCS = Path(__file__).parents[1] / "docs"
 PORTABLE = ("gpt2", "llama")

@@ -12,9 +12,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import Demonstration, accelerate, convert
-from st_llm2vec.architectures import tiny_decoder
-from st_llm2vec.demo import largest_cosine_distance
-from st_llm2vec.tiny_tokenizers import TRAINING_TEXT, tiny_tokenizer
+from st_llm2vec.proof.distance import largest_cosine_distance
+from st_llm2vec.proof.tolerances import VECTORS
+from tests.tiny_decoders import tiny_decoder
+from tests.tiny_tokenizers import TRAINING_TEXT, tiny_tokenizer
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt2")
 SIZES = {
@@ -29,7 +30,7 @@ WINDOW = 48
 DEMONSTRATIONS = (Demonstration("12 ships left the harbour", "Leaving"), Demonstration("A man plays", "Music"))
 RECIPES: dict[str, dict[str, Any]] = {"llm2vec": {}, "prompteol": {"demonstrations": DEMONSTRATIONS}}
 TEXTS = 96
-LIMITS = {"float32": 1e-6, "bfloat16": 1e-3}
+LIMITS = {"float32": VECTORS.full, "bfloat16": VECTORS.half}
 """Largest cosine distance between a text's vectors from a row and from a padded batch on one device."""
 
 

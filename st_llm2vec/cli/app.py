@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from st_llm2vec import __version__
-from st_llm2vec.console import fail
+from st_llm2vec.cli.console import fail
 
 
 class SentenceGroup(TyperGroup):

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import quiet, say
 from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, check_target, pair, say_dtype, show_encoder
-from st_llm2vec.console import quiet, say
 
 
 @app.command()
@@ -39,7 +39,7 @@ def convert(
     check_dtype(dtype)
     check_target(decoder, target)
     quiet()
-    from st_llm2vec.conversion import convert as convert_decoder
+    from st_llm2vec.conversion.convert import convert as convert_decoder
 
     if not as_json:
         say(f"Converting {decoder} with the recipe {recipe} …")
@@ -59,7 +59,7 @@ def convert(
 
 def _overrides(recipe: str, prompts: list[str], changes: list[str], max_length: int | None) -> dict[str, Any]:
     """The recipe's fields that the options change, checked before anything slow begins."""
-    from st_llm2vec.recipes import get_recipe
+    from st_llm2vec.recipe.config import get_recipe
 
     base = get_recipe(recipe)
     overrides = dict(_changed_field(change) for change in changes)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import output, quiet
 from st_llm2vec.cli.options import check_target
-from st_llm2vec.console import output, quiet
 
 
 @app.command()
@@ -26,6 +26,6 @@ def demo(
     if keep is not None:
         check_target(decoder, keep)
     quiet()
-    from st_llm2vec.demo import run_demo
+    from st_llm2vec.cli.walkthrough import run_demo
 
     run_demo(decoder, keep, output)

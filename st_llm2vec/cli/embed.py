@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import messages, output, quiet, say
 from st_llm2vec.cli.options import AsJson, Revision, print_json, say_dtype
-from st_llm2vec.console import messages, output, quiet, say
 
 if TYPE_CHECKING:
-    from st_llm2vec.embedding import Progress
+    from st_llm2vec.corpus import Progress
 
 SECONDS_BETWEEN_LINES = 30
 CORPUS, VECTORS, MACHINE = "The corpus", "The vectors", "The machine"
@@ -113,7 +113,7 @@ def embed(
     Rows are streamed, so memory stays the same. The same command goes on where it was stopped, even by a power cut, and
     gives the same folder. Rows without a text, and texts that are too long, are recorded in the folder rejected/.
     """  # fmt: skip
-    from st_llm2vec.embedding import EmbeddingSettings, embed_corpus, open_source
+    from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_source
 
     settings = EmbeddingSettings(
         encoder=encoder,

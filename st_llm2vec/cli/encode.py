@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import output, progress_bar, quiet, vectors_view
 from st_llm2vec.cli.options import AsJson, Dtype, check_dtype, print_json, say_dtype
-from st_llm2vec.console import output, progress_bar, quiet, vectors_view
 
 if TYPE_CHECKING:
-    from st_llm2vec.corpus_io import Corpus
-    from st_llm2vec.encoder import TextEncoder
+    from st_llm2vec.corpus.texts import Corpus
+    from st_llm2vec.folder.encoder import TextEncoder
 
 PREVIEW = 20
 BATCHES_PER_CHUNK = 16
@@ -46,8 +46,8 @@ def encode(
     Without --output the first texts and the beginnings of their vectors are shown.
     A .safetensors file holds the tensor "embeddings", a .parquet file the columns of the input and "embedding".
     """
-    from st_llm2vec.corpus_io import open_corpus
-    from st_llm2vec.vector_io import check_output
+    from st_llm2vec.corpus.texts import open_corpus
+    from st_llm2vec.corpus.vectors import check_output
 
     if prompt is not None and prompt_name is not None:
         raise ValueError("Give --prompt or --prompt-name, not both.")
@@ -56,7 +56,7 @@ def encode(
         check_output(target)
     corpus = open_corpus(texts or [], source, column)
     quiet()
-    from st_llm2vec.checkpoints.load import load
+    from st_llm2vec.folder.load import load
 
     if not as_json:
         say_dtype(dtype)
@@ -69,8 +69,8 @@ def encode(
 
 
 def _encode_to_file(encoder: TextEncoder, corpus: Corpus, target: Path, options: dict[str, Any], as_json: bool) -> None:
-    from st_llm2vec.data.inputs import readable
-    from st_llm2vec.vector_io import open_output
+    from st_llm2vec.corpus.vectors import open_output
+    from st_llm2vec.encoding.inputs import readable
 
     dimension = encoder.get_embedding_dimension() or 0
     rows = 0

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import quiet, say
 from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, check_target, pair, say_dtype, show_encoder
-from st_llm2vec.console import quiet, say
 
 
 @app.command("import")

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import encoder_inspection_view, inspection_view, output, quiet, recipes_view
 from st_llm2vec.cli.options import AsJson, Revision, print_json
-from st_llm2vec.console import encoder_inspection_view, inspection_view, output, quiet, recipes_view
 
 
 @app.command()
@@ -45,7 +45,7 @@ def inspect(
 def recipes(as_json: AsJson = False) -> None:
     """List the recipes."""
     if as_json:
-        from st_llm2vec.recipes import RECIPES
+        from st_llm2vec.recipe.config import RECIPES
 
         print_json({name: recipe.to_dict() for name, recipe in RECIPES.items()})
     else:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_llm2vec.console import encoder_view, output, say
+from st_llm2vec.cli.console import encoder_view, output, say
 
 if TYPE_CHECKING:
-    from st_llm2vec.encoder import TextEncoder
+    from st_llm2vec.folder.encoder import TextEncoder
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -43,7 +43,7 @@ def check_dtype(dtype: str | None) -> None:
 def say_dtype(dtype: str | None, device: str | None = None) -> None:
     """Say what auto means on this machine, and why."""
     if dtype == "auto":
-        from st_llm2vec.precision import choose_dtype
+        from st_llm2vec.encoding.dtype import choose_dtype
 
         say(choose_dtype(device).reason)
 

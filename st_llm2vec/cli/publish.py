@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import facts, output, plain_table, quiet, say
 from st_llm2vec.cli.options import AsJson, print_json
-from st_llm2vec.console import facts, output, plain_table, quiet, say
 
 if TYPE_CHECKING:
     from st_llm2vec.publishing import Publication

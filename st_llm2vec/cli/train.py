@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import output, quiet, say
 from st_llm2vec.cli.options import AsJson, Dtype, check_dtype, pair, print_json
-from st_llm2vec.console import output, quiet, say
 
 
 @app.command()

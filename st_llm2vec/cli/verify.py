@@ -9,13 +9,13 @@ import typer
 from rich.text import Text
 
 from st_llm2vec.cli.app import app
+from st_llm2vec.cli.console import output, plain_table, quiet, say
 from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, print_json, say_dtype
-from st_llm2vec.console import output, plain_table, quiet, say
 
 if TYPE_CHECKING:
-    from st_llm2vec.encoder import TextEncoder
+    from st_llm2vec.folder.encoder import TextEncoder
+    from st_llm2vec.importing.references import Reference, Verification
     from st_llm2vec.importing.source import Source
-    from st_llm2vec.references import Reference, Verification
 
 
 @app.command()
@@ -44,7 +44,7 @@ def verify(
     its attention with what it says of itself. The exit code is 1 where something differs, or is farther from the authors'
     values than the tolerance.
     """
-    from st_llm2vec.references import ExpectedVectors, references, verify_similarities, verify_vectors
+    from st_llm2vec.importing.references import ExpectedVectors, references, verify_similarities, verify_vectors
 
     if model is None:
         names = list(references())
@@ -81,7 +81,7 @@ def _fetch(model: str, revision: str | None) -> Source:
 
 def _wanted(checkpoint: Source, reference: str | None) -> Reference | None:
     """The published values to compare with; none for an encoder's folder that is to be held against itself."""
-    from st_llm2vec.references import find_reference
+    from st_llm2vec.importing.references import find_reference
 
     try:
         return find_reference(reference or checkpoint.name)
@@ -93,8 +93,8 @@ def _wanted(checkpoint: Source, reference: str | None) -> Reference | None:
 
 def _open(checkpoint: Source, recipe: str | None, parts: dict[str, Any], **options: Any) -> TextEncoder:
     """An encoder is loaded, and held against what was saved; a published checkpoint is imported."""
-    from st_llm2vec.checkpoints.load import load
-    from st_llm2vec.checkpoints.manifest import MANIFEST_NAME
+    from st_llm2vec.folder.load import load
+    from st_llm2vec.folder.manifest import MANIFEST_NAME
     from st_llm2vec.importing import detect_recipe, from_published
 
     if checkpoint.has(MANIFEST_NAME):
@@ -109,7 +109,7 @@ def _open(checkpoint: Source, recipe: str | None, parts: dict[str, Any], **optio
 
 def _of_itself(encoder: TextEncoder) -> dict[str, Any]:
     """What was held against each other when the encoder was loaded, all of which agreed."""
-    from st_llm2vec.checkpoints.soundness import compares_base
+    from st_llm2vec.folder.soundness import compares_base
 
     manifest = encoder.manifest
     adapters = getattr(encoder.transformer.model, "peft_config", None) or {}

@@ -42,8 +42,8 @@ def pack_blocks(
         ValueError: If there is no such column, a row is not a text, or there is not one whole block.
 
     Example:
-        >>> from st_llm2vec.tiny_tokenizers import tiny_tokenizer
-        >>> tokenizer = tiny_tokenizer("byte-level+bos")
+        >>> from transformers import AutoTokenizer; from st_llm2vec import decoder_path
+        >>> tokenizer = AutoTokenizer.from_pretrained(decoder_path())
         >>> blocks = pack_blocks(["A violin is carved from spruce.", "Rain fell all night."], tokenizer, block_size=4)
         >>> blocks.column_names, len(blocks[0]["block"])
         (['block'], 4)

@@ -44,9 +44,9 @@ def check_texts(
         ValueError: If there is no such column or no row, a row holds no text, or texts are too short.
 
     Example:
-        >>> from st_llm2vec.tiny_tokenizers import tiny_tokenizer
+        >>> from transformers import AutoTokenizer; from st_llm2vec import decoder_path
         >>> dataset = Dataset.from_dict({"text": ["A violin is carved from spruce.", "Rain fell all night."]})
-        >>> check_texts(dataset, "text", tiny_tokenizer("byte-level+bos"))
+        >>> check_texts(dataset, "text", AutoTokenizer.from_pretrained(decoder_path()))
     """
     require_columns(dataset, [column], where)
     if not len(dataset):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from st_llm2vec.checkpoints.output_head import embedding_weight
-from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.evaluation.sentence_score import sentence_score
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.losses.output_head import embedding_weight
 
 POOR = 40.0
 """A score on the built-in sentences below which vectors are near useless.

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_di
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from st_llm2vec.checkpoints.finite import require_finite
+from st_llm2vec.folder.finite import require_finite
 from st_llm2vec.importing.source import Source, readable
 
 CONFIG = "adapter_config.json"

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from st_llm2vec.checkpoints.decoder import load_model
-from st_llm2vec.conversion import convert
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.conversion.convert import convert
+from st_llm2vec.conversion.decoder import load_model
+from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.importing import nv_embed
 from st_llm2vec.importing.adapters import CONFIG, Adapter, merge_adapter
 from st_llm2vec.importing.llm2vec import SETTINGS, from_llm2vec
 from st_llm2vec.importing.source import Source, fetch, load_tokenizer
-from st_llm2vec.recipes import EncoderConfig, get_recipe
+from st_llm2vec.recipe.config import EncoderConfig, get_recipe
 
 NAMED = {
     r"gritlm": "gritlm",

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
-from st_llm2vec.checkpoints.decoder import load_model
-from st_llm2vec.conversion import convert
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.conversion.convert import convert
+from st_llm2vec.conversion.decoder import load_model
+from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.importing.adapters import CONFIG, Adapter, merge_adapter
 from st_llm2vec.importing.source import Source, fetch, load_tokenizer
 

@@ -13,14 +13,14 @@ import torch
 from safetensors import safe_open
 from transformers import MistralConfig, MistralModel, PreTrainedModel
 
-from st_llm2vec.checkpoints.completeness import without_reports
-from st_llm2vec.checkpoints.finite import require_finite
-from st_llm2vec.checkpoints.weights import forget_loaded_names
-from st_llm2vec.conversion import convert
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.conversion.convert import convert
+from st_llm2vec.encoding.dtype import resolve_dtype
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.finite import require_finite
+from st_llm2vec.folder.weights import forget_loaded_names
+from st_llm2vec.host.loading import without_reports
 from st_llm2vec.importing.source import Source, fetch, load_tokenizer
-from st_llm2vec.precision import resolve_dtype
-from st_llm2vec.recipes import RECIPES
+from st_llm2vec.recipe.config import RECIPES
 
 DECODER, LATENT = "embedding_model.", "latent_attention_model."
 MODEL_TYPE = "nvembed"

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from st_llm2vec.checkpoints.download import download
-from st_llm2vec.checkpoints.files import read_json, refuse_pointer
-from st_llm2vec.checkpoints.gguf_file import is_gguf
-from st_llm2vec.modules.instruction import leading_special_ids
+from st_llm2vec.folder.download import download
+from st_llm2vec.folder.files import read_json, refuse_pointer
+from st_llm2vec.folder.gguf_file import is_gguf
+from st_llm2vec.modules.formatter import leading_special_ids
 
 # Weights are named one by one: some repositories hold them twice, as `consolidated.safetensors` or `original/*.pth`.
 WANTED = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "model*.safetensors", "adapter_model.safetensors"]

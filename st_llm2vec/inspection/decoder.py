@@ -13,21 +13,21 @@ from sentence_transformers.util import get_device_name
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
-from st_llm2vec.checkpoints.decoder import load_transformer
-from st_llm2vec.checkpoints.gguf_file import SOURCE as GGUF_SOURCE
-from st_llm2vec.compilation.proof import tokenizer_of
-from st_llm2vec.conversion import (
+from st_llm2vec.conversion.convert import (
     apply_attention,
     left_padding_changes,
     needs_position_ids,
     probe_implementations,
     prove_decoder,
 )
+from st_llm2vec.conversion.decoder import load_transformer
+from st_llm2vec.encoding.dtype import native_dtype
+from st_llm2vec.folder.gguf_file import SOURCE as GGUF_SOURCE
 from st_llm2vec.inspection.advice import recommend, recommend_untrained
 from st_llm2vec.inspection.outlook import Facts, Outlook, attention_kept, outlooks
 from st_llm2vec.inspection.tokenizer import TokenizerFacts, tokenizer_facts
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention
-from st_llm2vec.precision import native_dtype
+from st_llm2vec.proof.reading import tokenizer_of
 
 MEASURED_ON_A_CPU = 1_000_000_000
 """Parameters beside embeddings up to which recipes are scored on a CPU unless it is asked for."""

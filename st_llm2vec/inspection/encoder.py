@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from st_llm2vec.checkpoints.download import connection_errors
-from st_llm2vec.checkpoints.load import load
+from st_llm2vec.folder.download import connection_errors
+from st_llm2vec.folder.load import load
 from st_llm2vec.modules.attention import probe_attention
 
 

@@ -13,13 +13,13 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel
 
-from st_llm2vec.checkpoints.manifest import Manifest
-from st_llm2vec.compilation import compile_encoder
-from st_llm2vec.conversion import apply_attention, prepare_tokenizer
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.conversion.convert import apply_attention, prepare_tokenizer
 from st_llm2vec.evaluation.sentence_score import sentence_score
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.layouts.choose import compile_encoder
 from st_llm2vec.modules.attention import set_attention
-from st_llm2vec.recipes import RECIPES, EncoderConfig
+from st_llm2vec.recipe.config import RECIPES, EncoderConfig
+from st_llm2vec.recipe.manifest import Manifest
 
 MOST_TELLING = ("prompteol-icl", "echo", "prompteol", "llm2vec", "prompteol-cot", "sgpt", "prompteol-knowledge")
 """The recipes that are scored first, should the time not be enough for all."""

@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
 from st_llm2vec.losses.processes import unwrapped
-from st_llm2vec.modules.padding_free import is_padding_free
+from st_llm2vec.packed.enable import is_padding_free
 
 
 def embed_together(model: nn.Module, columns: Iterable[dict[str, Any]]) -> list[Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from st_llm2vec.checkpoints.output_head import (
+from st_llm2vec.losses.masking import Masking, TokenMasker
+from st_llm2vec.losses.output_head import (
     HEAD_FILE,
     HEAD_NAME,
     OutputHead,
@@ -24,7 +25,6 @@ from st_llm2vec.checkpoints.output_head import (
     plain_body,
     tied_weights,
 )
-from st_llm2vec.losses.masking import Masking, TokenMasker
 from st_llm2vec.losses.processes import process_share, unwrapped
 
 

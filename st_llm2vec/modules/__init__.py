@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .attention import AttentionProbe, CausalAttentionError, probe_attention, set_attention
-from .instruction import InstructionFormatter
-from .latent_attention import LatentAttentionPooling
-from .pooling import SpanPooling
-from .transformer import BidirectionalTransformer
+from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention, set_attention
+from st_llm2vec.modules.formatter import InstructionFormatter
+from st_llm2vec.modules.latent_attention import LatentAttentionPooling
+from st_llm2vec.modules.pooling import SpanPooling
+from st_llm2vec.modules.transformer import BidirectionalTransformer
 
 __all__ = [
     "AttentionProbe",

@@ -11,10 +11,10 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .adapter import DOWNLOAD_OPTIONS, has_adapter, restore_adapter
-from .attention import Attention, probe_attention, repair_attention, require_attention, set_attention
-from .instructed import carries_instruction, split_instructed
-from .instruction import UNLIMITED, InstructionFormatter
+from st_llm2vec.modules.adapter import DOWNLOAD_OPTIONS, has_adapter, restore_adapter
+from st_llm2vec.modules.attention import Attention, probe_attention, repair_attention, require_attention, set_attention
+from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
+from st_llm2vec.modules.instructed import carries_instruction, split_instructed
 
 logger = logging.getLogger(__name__)
 

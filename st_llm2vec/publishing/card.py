@@ -8,9 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from st_llm2vec.checkpoints.manifest import Manifest
-from st_llm2vec.checkpoints.save import REQUIREMENTS
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.save import REQUIREMENTS
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.names import is_hub_name
@@ -23,6 +22,7 @@ from st_llm2vec.publishing.snippets import (
     own_snippet,
     sentence_transformers_snippet,
 )
+from st_llm2vec.recipe.manifest import Manifest
 
 ARXIV = "arXiv "
 

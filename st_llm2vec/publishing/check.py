@@ -11,14 +11,13 @@ import sentence_transformers
 import torch
 import transformers
 
-from st_llm2vec.checkpoints.module_file import MODULE_NAME
-from st_llm2vec.compilation.proof import PROOF_TEXTS
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.module_file import MODULE_NAME
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, configured_attention
-from st_llm2vec.publishing.plain_reader import largest_cosine_distance, read_without_package
-
-TOLERANCE, HALF_TOLERANCE = 1e-6, 1e-3
-"""Largest cosine distance: in float32, and in half precision."""
+from st_llm2vec.proof.distance import largest_cosine_distance
+from st_llm2vec.proof.elsewhere import read_without_package
+from st_llm2vec.proof.texts import TEXTS
+from st_llm2vec.proof.tolerances import VECTORS
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Check:
 def probe_vectors(encoder: TextEncoder) -> np.ndarray:
     """Vectors of the probe texts with every prompt, ``(prompts, texts, dimension)``."""
     ways = [
-        encoder.encode(list(PROOF_TEXTS), prompt_name=name, show_progress_bar=False, convert_to_tensor=True)
+        encoder.encode(list(TEXTS), prompt_name=name, show_progress_bar=False, convert_to_tensor=True)
         for name in prompt_names(encoder)
     ]
     return torch.stack(ways).float().cpu().numpy()
@@ -84,18 +83,16 @@ def check_folder(encoder: TextEncoder, folder: Path, merged: float | None = None
     """
     custom = (folder / f"{MODULE_NAME}.py").is_file()
     reading = read_without_package(
-        folder, PROOF_TEXTS, prompt_names(encoder), trust_remote_code=custom, alone=True, device=device
+        folder, TEXTS, prompt_names(encoder), trust_remote_code=custom, alone=True, device=device
     )
     assert reading.alone is not None
     _prove_attention(encoder, reading.probe)
     here = probe_vectors(encoder)
-    half = encoder.transformer.model.dtype not in (torch.float32, torch.float64)
-    tolerance = HALF_TOLERANCE if half else TOLERANCE
     check = Check(
-        texts=len(PROOF_TEXTS),
+        texts=len(TEXTS),
         prompts=len(prompt_names(encoder)),
         dtype=str(encoder.transformer.model.dtype).removeprefix("torch."),
-        tolerance=tolerance,
+        tolerance=VECTORS.of(encoder.transformer.model.dtype),
         distance=largest_cosine_distance(here, reading.vectors),
         invariance=largest_cosine_distance(reading.vectors, reading.alone),
         merged=merged,

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from st_llm2vec.checkpoints.save import MISLEADING, MODULE_FOLDER
+from st_llm2vec.folder.save import MISLEADING, MODULE_FOLDER
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 CARD = "README.md"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from st_llm2vec.checkpoints.manifest import Manifest
+from st_llm2vec.recipe.manifest import Manifest
 
 CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]+)")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from st_llm2vec.checkpoints.checksums import verify_checksums
-from st_llm2vec.checkpoints.finite import require_finite
-from st_llm2vec.checkpoints.load import load
-from st_llm2vec.checkpoints.manifest import Manifest
-from st_llm2vec.checkpoints.merging import has_adapter, merge
-from st_llm2vec.checkpoints.module_file import MODULE_NAME
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.folder.checksums import verify_checksums
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.finite import require_finite
+from st_llm2vec.folder.load import load
+from st_llm2vec.folder.manifest import read_manifest
+from st_llm2vec.folder.merge import has_adapter, merge
+from st_llm2vec.folder.module_file import MODULE_NAME
+from st_llm2vec.folder.soundness import require_attention
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.card import model_card
 from st_llm2vec.publishing.check import Check, check_folder
@@ -26,6 +27,7 @@ from st_llm2vec.publishing.hub import CARD, Remote, Target, commit_folder, folde
 from st_llm2vec.publishing.licence import licence_of
 from st_llm2vec.publishing.names import public_manifest
 from st_llm2vec.publishing.results import Results, read_results, results_of, to_results
+from st_llm2vec.recipe.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 SHARD = "5GB"
@@ -142,7 +144,7 @@ def publish(
         kept = CARD in remote.files and not replace_model_card
         if not kept:
             (folder / CARD).write_text(card, encoding="utf-8")
-        written = Manifest.read(folder)
+        written = read_manifest(folder)
         if written is not None:
             verify_checksums(folder, written.checksums, "The folder to be published")
         sizes = {name: path.stat().st_size for name, path in folder_files(folder).items()}
@@ -198,7 +200,7 @@ def _whole_encoder(
         encoder = load(model_or_folder, verify=None)
     require_finite(encoder, "The encoder")
     _refuse_unknown_attention(encoder)
-    encoder.prove_attention("The encoder")
+    require_attention(encoder, "The encoder")
     if not has_adapter(encoder):
         return encoder, None
     progress("Merging the adapters …")

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.folder.encoder import TextEncoder
 
 Results = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 

@@ -10,8 +10,9 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from st_llm2vec.checkpoints.merging import PROBES, has_adapter, merge, mix
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.merge import has_adapter, merge, mix
+from st_llm2vec.proof.texts import FEW_TEXTS
 
 
 @dataclass
@@ -120,7 +121,7 @@ def merge_adapter(encoder: TextEncoder, probes: list[str] | None = None, dtype: 
     names = list(getattr(encoder.transformer.model, "peft_config", {}))
     if len(names) != 1:
         raise ValueError(f"The encoder has {len(names)} adapters; exactly one can be merged.")
-    return merge(encoder, dtype=dtype, probes=probes or PROBES).distance
+    return merge(encoder, dtype=dtype, probes=probes or FEW_TEXTS).distance
 
 
 def interpolate(encoder: TextEncoder, start: dict[str, Tensor], share: float) -> None:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from accelerate import PartialState
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 
-from st_llm2vec.checkpoints.load import load
 from st_llm2vec.data import TrainingData, check_texts, pack_blocks, require_columns
-from st_llm2vec.encoder import TextEncoder
 from st_llm2vec.evaluation import MNTPEvaluator
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.load import load
 from st_llm2vec.losses import MNTPLoss, add_mask_token
 from st_llm2vec.losses.masking import Masking
 from st_llm2vec.training.named_data import open_data

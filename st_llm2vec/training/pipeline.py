@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
-from st_llm2vec.checkpoints.gguf_file import is_gguf, unpack_gguf
-from st_llm2vec.checkpoints.load import load
-from st_llm2vec.encoder import TextEncoder
-from st_llm2vec.recipes import get_recipe
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.gguf_file import is_gguf, unpack_gguf
+from st_llm2vec.folder.load import load
+from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.prompteol_cse import PromptEOLCSE
 from st_llm2vec.training.settings import check_names

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.integrations import get_reporting_integration_callbacks
 
-from st_llm2vec.recipes import closest
+from st_llm2vec.recipe.config import closest
 
 CHECKED = {bool, int, float, str, dict, list, type(None)}
 

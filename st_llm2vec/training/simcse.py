@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from datasets import Dataset
 
 from st_llm2vec.data import TrainingData, check_contrast, check_texts, require_columns
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import SimCSELoss
 from st_llm2vec.training.named_data import open_data
 from st_llm2vec.training.stage import Stage

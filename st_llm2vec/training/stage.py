@@ -17,14 +17,14 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
-from st_llm2vec.checkpoints.load import load
-from st_llm2vec.checkpoints.merging import FULL_PRECISION, Merge, has_adapter, merge, type_name
-from st_llm2vec.checkpoints.weights import learned_beside_quantized
-from st_llm2vec.conversion import convert
+from st_llm2vec.conversion.convert import convert
 from st_llm2vec.data import TrainingData
-from st_llm2vec.encoder import TextEncoder
-from st_llm2vec.precision import AUTO
-from st_llm2vec.recipes import get_recipe
+from st_llm2vec.encoding.dtype import AUTO
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.load import load
+from st_llm2vec.folder.merge import FULL_PRECISION, Merge, has_adapter, merge, type_name
+from st_llm2vec.folder.weights import learned_beside_quantized
+from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate
 from st_llm2vec.training.callbacks import ProgressLines, StopAfter, StopAtNonFinite, Throughput
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs, plain

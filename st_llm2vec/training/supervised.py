@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from st_llm2vec.data import TrainingData, TrainingSource, build_training_data, check_contrast
-from st_llm2vec.encoder import TextEncoder
+from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.losses.contrastive import InBatchNegatives
 from st_llm2vec.training.stage import Stage

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformerTrainer
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from st_llm2vec.checkpoints.weights import learned_beside_quantized
+from st_llm2vec.folder.weights import learned_beside_quantized
 from st_llm2vec.training.run_folder import was_over
 
 

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner, Result
 
 from st_llm2vec.cli import app
-from st_llm2vec.recipes import RECIPES
+from st_llm2vec.recipe.config import RECIPES
 
 PROMPT = "Find the passage that answers:"
 TEXTS = [f"The {thing} stood in the garden." for thing in ("oak", "table", "dog", "", "old well", "lamp")] * 7

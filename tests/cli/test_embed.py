@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from st_llm2vec.cli.embed import _duration, _speed
-from st_llm2vec.embedding import Progress, read_embeddings
+from st_llm2vec.corpus import Progress, read_embeddings
 from tests.cli.test_cli import folder, loud_again, run, succeed
 
 __all__ = ["folder", "loud_again"]

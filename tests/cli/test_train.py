@@ -13,8 +13,8 @@ from sentence_transformers import SentenceTransformerTrainer
 from typer.testing import CliRunner
 
 from st_llm2vec import load
-from st_llm2vec.checkpoints import merging
 from st_llm2vec.cli import app
+from st_llm2vec.folder import merging
 from st_llm2vec.training.pipeline import WIKI1M, WIKITEXT, change, default_plan
 
 SMALL = ["--set", "training.per_device_train_batch_size=2", "--set", "training.use_cpu=true"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from st_llm2vec.checkpoints.decoder import load_model
-from st_llm2vec.conversion import convert
+from st_llm2vec.conversion.convert import convert
+from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.evaluation import untrained
 from st_llm2vec.training import MNTP
 

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, MistralConfig, MistralModel
 
 from st_llm2vec.importing.nv_embed import NAMES
 from st_llm2vec.modules import LatentAttentionPooling
-from st_llm2vec.tiny_tokenizers import tiny_tokenizer
+from tests.tiny_tokenizers import tiny_tokenizer
 
 BASE = "example/base-decoder"
 TARGETS = ["q_proj", "v_proj", "down_proj"]

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from st_llm2vec import RECIPES, EncoderConfig, convert, from_llm2vec, load
-from st_llm2vec.checkpoints.files import POINTER
+from st_llm2vec.folder.files import POINTER
 from st_llm2vec.importing import from_published
 from st_llm2vec.importing.llm2vec import CHAT, DEFAULTS, encoder_fields
 from st_llm2vec.modules import InstructionFormatter
-from st_llm2vec.publishing.plain_reader import read_without_package
+from st_llm2vec.proof.elsewhere import read_without_package
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
 from .conftest import BASE, write_adapter

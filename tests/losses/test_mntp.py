@@ -15,10 +15,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from st_llm2vec import TextEncoder, convert, load
-from st_llm2vec.architectures import tiny_config
 from st_llm2vec.losses import MNTPLoss, TokenMasker, add_mask_token
-from st_llm2vec.tiny_tokenizers import tiny_tokenizer
 from st_llm2vec.training.adapters import Adapter, attach_adapter
+from tests.tiny_decoders import tiny_config
+from tests.tiny_tokenizers import tiny_tokenizer
 
 from ..conftest import TEXTS, cosine_distance
 

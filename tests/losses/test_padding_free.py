@@ -14,11 +14,11 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import Tensor
 
 from st_llm2vec import TextEncoder, convert
-from st_llm2vec.architectures import tiny_decoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss, MNTPLoss, SimCSELoss
-from st_llm2vec.modules.padding_free import disable_padding_free, is_padding_free
-from st_llm2vec.tiny_tokenizers import tiny_tokenizer
+from st_llm2vec.packed.enable import disable_padding_free, is_padding_free
 from st_llm2vec.training.adapters import Adapter, attach_adapter
+from tests.tiny_decoders import tiny_decoder
+from tests.tiny_tokenizers import tiny_tokenizer
 
 from ..conftest import TEXTS
 

@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss,
 
 from st_llm2vec import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss, MNTPLoss, SimCSELoss
-from st_llm2vec.modules.padding_free import disable_padding_free, is_padding_free
+from st_llm2vec.packed.enable import disable_padding_free, is_padding_free
 
 from .test_padding_free import assert_equal, backward, make, without_dropout
 

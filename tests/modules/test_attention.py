@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from st_llm2vec.architectures import tiny_decoder
 from st_llm2vec.modules import CausalAttentionError, probe_attention, set_attention
 from st_llm2vec.modules.attention import AttentionProbe, prove_attention, repair_attention
+from tests.tiny_decoders import tiny_decoder
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

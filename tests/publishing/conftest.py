@@ -9,10 +9,11 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import hf_api
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import convert, probe_attention
-from st_llm2vec.publishing.plain_reader import PlainReading
+from st_llm2vec.proof.elsewhere import PlainReading
 
 from ..conftest import INSTRUCTION
 from ..hub_server import Hub, serve_hub
@@ -33,6 +34,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serve_hub(users=USERS) as served:
         template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(hf_api.api, "endpoint", served.url)  # it was read when huggingface_hub was imported
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

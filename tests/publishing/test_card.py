@@ -10,13 +10,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from st_llm2vec import convert
-from st_llm2vec.checkpoints.manifest import Manifest
 from st_llm2vec.modules.attention import AttentionProbe
 from st_llm2vec.publishing.card import model_card
 from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.licence import licence_of, licence_of_card
 from st_llm2vec.publishing.names import is_hub_name, public_name
 from st_llm2vec.publishing.results import results_of, to_results
+from st_llm2vec.recipe.manifest import Manifest
 
 from ..conftest import INSTRUCTION
 

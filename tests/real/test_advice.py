@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from st_llm2vec.conversion import convert
+from st_llm2vec.conversion.convert import convert
 from st_llm2vec.inspection import inspect_model
 
 pytestmark = pytest.mark.real

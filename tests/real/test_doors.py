@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from st_llm2vec import RECIPES, TextEncoder, convert, load
-from st_llm2vec.modules.instruction import UNLIMITED, InstructionFormatter
+from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.pooling import span_weights
 
 from ..conftest import cosine_distance

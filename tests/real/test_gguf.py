@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from st_llm2vec import load
-from st_llm2vec.conversion import convert
+from st_llm2vec.conversion.convert import convert
 from tests.conftest import TEXTS, cosine_distance
 from tests.real.conftest import MODELS, real_model
 

@@ -16,7 +16,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import convert, load
-from st_llm2vec.embedding import read_embeddings
+from st_llm2vec.corpus import read_embeddings
 
 from ..conftest import TEXTS, cosine_distance
 from ..elsewhere import BLOCK_THE_PACKAGE

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from st_llm2vec import TextEncoder, convert, load
-from st_llm2vec.checkpoints import merging
+from st_llm2vec.folder import merging
 from st_llm2vec.training import MNTP, Adapter, RetrievalStage, SimCSE, Stage, TrainingError
 
 from ..conftest import TEXTS, cosine_distance

@@ -16,7 +16,7 @@ import ray._private.state
 import torch
 
 from st_llm2vec import convert, decoder_path
-from st_llm2vec.embedding import EmbeddingSettings, embed_corpus, open_source, read_embeddings
+from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_source, read_embeddings
 from st_llm2vec_ray import embed_corpus_on_ray
 from st_llm2vec_ray.script import main
 

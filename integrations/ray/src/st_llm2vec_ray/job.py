@@ -13,14 +13,14 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
-from st_llm2vec.embedding import EmbeddingSettings, Progress
-from st_llm2vec.embedding.folder import JobFolder
-from st_llm2vec.embedding.progress import Meter
-from st_llm2vec.embedding.rows import Plan, Source, Start
-from st_llm2vec.embedding.run import begin_job, calibration_texts
-from st_llm2vec.embedding.settings import CALIBRATED
-from st_llm2vec.embedding.shard_encoder import ShardEncoder, ShardRows
-from st_llm2vec.embedding.shard_files import ShardReport, read_report
+from st_llm2vec.corpus import EmbeddingSettings, Progress
+from st_llm2vec.corpus.job_folder import JobFolder
+from st_llm2vec.corpus.progress import Meter
+from st_llm2vec.corpus.rows import Plan, Source, Start
+from st_llm2vec.corpus.run import begin_job, calibration_texts
+from st_llm2vec.corpus.settings import CALIBRATED
+from st_llm2vec.corpus.shard_encoder import ShardEncoder, ShardRows
+from st_llm2vec.corpus.shard_files import ShardReport, read_report
 
 MOST_BLOCKS = 20_000
 
@@ -35,7 +35,7 @@ def embed_corpus_on_ray(
     cpus_per_actor: float = 1,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Embed a corpus on a Ray cluster into the folder that ``st_llm2vec.embedding.embed_corpus`` would write.
+    """Embed a corpus on a Ray cluster into the folder that ``st_llm2vec.corpus.embed_corpus`` would write.
 
     Each actor holds the encoder. It reads a shard's rows from the corpus, embeds them, and writes the shard, all or
     nothing; Ray starts an actor that dies again and gives its shard to another one. The same call goes on where
@@ -44,7 +44,7 @@ def embed_corpus_on_ray(
     Corpus, encoder and output are paths that every node sees, such as a shared file system, or names on the Hub.
 
     Args:
-        source: The corpus, from ``st_llm2vec.embedding.open_source``.
+        source: The corpus, from ``st_llm2vec.corpus.open_source``.
         output: The folder: a new one, or that of the same job.
         settings: How texts become vectors.
         actors: How many actors, or the smallest and the largest number of them.

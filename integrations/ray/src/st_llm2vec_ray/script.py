@@ -9,8 +9,8 @@ from dataclasses import fields
 
 import ray
 
-from st_llm2vec.console import quiet
-from st_llm2vec.embedding import EmbeddingSettings, Progress, open_source
+from st_llm2vec.cli.console import quiet
+from st_llm2vec.corpus import EmbeddingSettings, Progress, open_source
 from st_llm2vec_ray.job import embed_corpus_on_ray
 
 NUMBERS = ("batch_size", "truncate_dim", "calibration_rows", "max_chars", "shard_rows")

@@ -1,0 +1,1 @@
+"""From a decoder and a recipe to a text encoder."""

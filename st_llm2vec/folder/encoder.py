@@ -1,0 +1,244 @@
+"""The ``SentenceTransformer`` that ``convert`` and ``load`` return."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import WordWeights
+from torch import nn
+
+from st_llm2vec.encoding.reader import TextReader
+from st_llm2vec.folder.card_data import EncoderCardData
+from st_llm2vec.folder.manifest import read_manifest
+from st_llm2vec.folder.save import CUSTOM_MODULES, save_encoder
+from st_llm2vec.folder.soundness import require_attention, require_sound
+from st_llm2vec.folder.weights import fingerprint, learned_beside_quantized, restore_latents
+from st_llm2vec.host.trainer_uploads import refuse_trainer_uploads
+from st_llm2vec.layouts.choose import compile_prompts
+from st_llm2vec.losses.output_head import restore_head
+from st_llm2vec.modules import LatentAttentionPooling
+from st_llm2vec.modules.adapter import keep_full_precision, refuse_unloadable
+from st_llm2vec.packed.enable import enable_padding_free
+from st_llm2vec.recipe.manifest import Manifest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+
+class TextEncoder(TextReader):
+    """A ``SentenceTransformer`` that saves complete, portable folders and knows its recipe.
+
+    It is made of stock modules wherever they can express the encoder, and everything else is the host's:
+    ``encode``, ``encode_query``, ``encode_document``, ``similarity``, training, ``push_to_hub``.
+
+    Args:
+        model_name_or_path: As for ``SentenceTransformer``. What is loaded of a folder is held against it as
+            :func:`st_llm2vec.load` does; of a repository only the attention is proven, so load that with ``load``.
+        manifest: What the encoder is and how it was made; read from the folder where there is one.
+        base_is_stored: Whether the decoder's weights are those of a folder or repository, so that an adapter can be
+            saved without them.
+        **kwargs: As for ``SentenceTransformer``.
+    """
+
+    trained_head: Path | None = None
+    _warned = False
+    model_card_data_class = EncoderCardData  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        model_name_or_path: str | None = None,
+        *,
+        manifest: Manifest | None = None,
+        base_is_stored: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("backend", "torch") != "torch":
+            raise ValueError(
+                f"The backend {kwargs['backend']!r} does not keep an encoder's attention and vectors (docs/backends.md); "
+                'leave backend out, or set it to "torch".'
+            )
+        super().__init__(model_name_or_path, **kwargs)
+        if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
+            manifest = read_manifest(model_name_or_path)
+        self.manifest = manifest
+        for module in self:
+            if isinstance(module, WordWeights):
+                module.requires_grad_(False)  # they say what is pooled, which no training may change
+        self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
+        if model_name_or_path is not None and Path(model_name_or_path).is_dir():
+            require_sound(self, Path(model_name_or_path), model_name_or_path, kwargs.get("cache_folder"))
+        elif model_name_or_path is not None:
+            require_attention(self, model_name_or_path)
+        padded_because = enable_padding_free(self.transformer)
+        if padded_because is not None:
+            logger.info("Batches stay padded: %s.", padded_because)
+
+    def save(
+        self,
+        path: str,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Save a complete folder, all or nothing: weights, tokenizer, modules, requirements and manifest.
+
+        Prompts that were given since conversion are first said as those of conversion are, so that every door reads them.
+
+        Args:
+            path: The folder. What it holds of an earlier encoder is replaced.
+            model_name: As for ``SentenceTransformer.save``.
+            create_model_card: Whether to write a ``README.md``.
+            train_datasets: As for ``SentenceTransformer.save``.
+            safe_serialization: Must be true; weights are saved as safetensors.
+
+        Raises:
+            ValueError: If ``safe_serialization`` is false, the modules cannot say the prompts, the attention is not what
+                it is meant to be, an adapter's base would be lost, or it is of a kind that could not be loaded again.
+        """
+        if path is None:
+            return
+        if not safe_serialization:
+            raise ValueError("Encoders are saved as safetensors only; leave safe_serialization at True.")
+        refuse_unloadable(self.transformer.model)
+        if self.manifest is not None:
+            config, self.prompts = compile_prompts(list(self), self.manifest.config, self.layout, self.prompts)
+            self.manifest = replace(self.manifest, config=config)
+
+        def write(folder: Path) -> None:
+            SentenceTransformer.save(
+                self,
+                str(folder),
+                model_name=model_name,
+                create_model_card=create_model_card,
+                train_datasets=train_datasets,
+            )
+
+        save_encoder(self, Path(path), write)
+
+    def add_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Attach an adapter as the host does, with what learns in float32: its weights, and those of latent attention.
+
+        Args:
+            *args: As for the host: the PEFT configuration and the adapter's name.
+            **kwargs: The same, by name.
+        """
+        super().add_adapter(*args, **kwargs)
+        keep_full_precision(self.transformer.model)
+        for module in self:
+            if isinstance(module, LatentAttentionPooling):
+                module.float()
+
+    def train(self, mode: bool = True) -> Self:
+        """Go into training mode, as the trainer does before each step, with a warning where steps would be rounded away.
+
+        Args:
+            mode: Whether to train; false is ``eval()``.
+
+        Returns:
+            The encoder.
+        """
+        if mode and not self._warned:
+            rounded = {one.dtype for one in self.parameters() if one.requires_grad} & {torch.bfloat16, torch.float16}
+            self._warned = bool(rounded)
+            for dtype in rounded:
+                logger.warning(
+                    "Weights of this encoder learn in %s, which rounds most of an optimizer's steps away. Load it with "
+                    "dtype=torch.float32 (bf16=True in the trainer's arguments computes in bfloat16 all the same), or "
+                    "attach an adapter, whose weights are in float32: encoder.add_adapter(...).",
+                    dtype,
+                )
+        return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights; a quantised decoder keeps its own and takes the adapter's only, as the trainer's resume needs."""
+        if getattr(self.transformer.model, "is_quantized", False):
+            state_dict = learned_beside_quantized(state_dict, self.transformer.model)
+            strict = False
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = None,
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: list[str] | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Publish the encoder as :func:`st_llm2vec.publish` does: adapters merged, verified, in one commit.
+
+        Args:
+            repo_id: ``org/name``.
+            token: Access token; the one that is logged in if not given.
+            private: Whether a new repository is private.
+            safe_serialization: Must be true; weights are saved as safetensors.
+            commit_message: The commit's first line.
+            local_model_path: A saved encoder's folder, published in the place of this one.
+            exist_ok: Whether the repository may hold something already.
+            replace_model_card: Whether a model card that is there is replaced.
+            train_datasets: Names of data sets on the Hub, for the model card.
+            revision: Branch; it is made if it is not there.
+            create_pr: Whether to open a pull request.
+
+        Returns:
+            The address of the commit or pull request.
+
+        Raises:
+            ValueError: If anything is not as it must be; then nothing is published.
+        """
+        # By its name, since publishing is built on encoders.
+        publish = pkgutil.resolve_name("st_llm2vec.publishing.publication:publish")
+        if not safe_serialization:
+            raise ValueError("Encoders are published as safetensors only; leave safe_serialization at True.")
+        published = publish(
+            local_model_path or self,
+            repo_id,
+            token=token,
+            private=private,
+            commit_message=commit_message,
+            exist_ok=exist_ok,
+            replace_model_card=replace_model_card,
+            train_datasets=train_datasets or (),
+            revision=revision,
+            create_pr=create_pr,
+        )
+        return str(published.url)
+
+    def __repr__(self) -> str:
+        """The modules, a line each, without the vocabulary that ``WordWeights`` would print."""
+        lines = [f"  ({name}): {_describe(module)}" for name, module in self.named_children()]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
+    ) -> TextEncoder:
+        """Let the trainer reload its own checkpoints of encoders with custom modules."""
+        encoder = super()._load_with_module_classes(model_name_or_path, {**module_classes, **CUSTOM_MODULES}, **kwargs)
+        restore_head(encoder, Path(model_name_or_path))
+        restore_latents(encoder, Path(model_name_or_path))
+        return encoder
+
+
+refuse_trainer_uploads(TextEncoder)
+
+
+def _describe(module: nn.Module) -> str:
+    if isinstance(module, WordWeights):
+        return f"WordWeights({len(module.vocab)} tokens, all of weight 1 but {module.word_weights})"
+    return repr(module).replace("\n", "\n  ")

@@ -1,0 +1,204 @@
+"""Save an encoder as a complete folder, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers.base.modules.module import Module
+
+from st_llm2vec.encoding.reader import TextReader
+from st_llm2vec.folder.agreement import disagreements, require_tokenizer_fits
+from st_llm2vec.folder.finite import require_finite
+from st_llm2vec.folder.manifest import MANIFEST_NAME, write_manifest
+from st_llm2vec.folder.module_file import MODULE_NAME, module_file_text
+from st_llm2vec.folder.weights import fingerprint, keeps_fingerprint
+from st_llm2vec.losses.output_head import HEAD_FILE, write_head
+from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, SpanPooling
+from st_llm2vec.modules.adapter import has_adapter
+from st_llm2vec.modules.attention import configured_attention
+
+CUSTOM_MODULES: dict[str, type[Module]] = {
+    f"{MODULE_NAME}.{module.__name__}": module
+    for module in (BidirectionalTransformer, SpanPooling, LatentAttentionPooling)
+}
+REQUIREMENTS = {
+    "transformers": {
+        "specifier": ">=5.17.0",
+        "reason": "older versions run some families of decoders causally, or partly so, whatever config.json says",
+    }
+}
+# Files of an earlier encoder that would change how the new one is read, if the new one does not replace them.
+MISLEADING = re.compile(
+    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_config\.json|"
+    rf"adapter_model\.safetensors|{re.escape(HEAD_FILE)}|chat_template\.jinja|"
+    rf"{re.escape(MODULE_NAME)}\.py|{re.escape(MANIFEST_NAME)}"
+)
+MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]+")
+
+
+def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None]) -> None:
+    """Write into a hidden folder, complete it, then move it into place by renaming; undo everything on failure.
+
+    Args:
+        encoder: The encoder.
+        path: Where its folder goes. Other files there stay.
+        write: Writes what Sentence Transformers writes into the folder it is given.
+
+    Raises:
+        ValueError: If the encoder is not what its manifest says, has a weight that is not finite, or holds an adapter
+            whose base would be lost.
+    """
+    refuse_wrong_attention(encoder)
+    refuse_lost_base(encoder, path)
+    refuse_disagreement(encoder)
+    require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, "the encoder")
+    require_finite(encoder, "The encoder")
+    exists = path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=path if exists else path.parent, prefix=".saving-"))
+    try:
+        fresh = staging / "new"
+        fresh.mkdir()
+        _forget_last_call(encoder)
+        write(fresh)
+        _forget_last_call(encoder)  # the card's example is a call, and a trainer saves the tokenizer once more
+        complete_folder(encoder, fresh)
+        if encoder.manifest is not None:
+            manifest = replace(encoder.manifest, adapter_base=_adapter_base(encoder))
+            write_manifest(manifest, fresh)  # the last file, since it has the checksums of the others
+        for file in fresh.rglob("*.safetensors"):
+            file.chmod(0o644)
+        if exists:
+            _swap(fresh, staging / "old", path)
+        else:
+            os.replace(fresh, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _forget_last_call(encoder: TextReader) -> None:
+    """Let the tokenizer's file not hold how long the last call let texts be, which is set anew by each."""
+    backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+
+
+def refuse_wrong_attention(encoder: TextReader) -> None:
+    """Raise if the configuration that would be saved does not say what the encoder is meant to be."""
+    found = configured_attention(encoder.transformer.model)
+    if encoder.manifest is not None and found != encoder.manifest.config.attention:
+        raise ValueError(
+            f"The encoder is meant to be {encoder.manifest.config.attention}, but its model's configuration says "
+            f"{found}; something changed it since. Set it back with st_llm2vec.set_attention, then save."
+        )
+
+
+def refuse_disagreement(encoder: TextReader) -> None:
+    """Raise if the modules are not those that the manifest would be saved to describe."""
+    found = disagreements(encoder)
+    if found:
+        raise ValueError(
+            f"The encoder is not what its manifest says: {found[0]}. Set it back, or convert the decoder with a recipe that "
+            "says what you want; an encoder of your own making is saved without a manifest (encoder.manifest = None)."
+        )
+
+
+def refuse_lost_base(encoder: TextReader, path: Path) -> None:
+    """Raise if the encoder holds an adapter and a reload would not find the very base that it was attached to."""
+    adapters = getattr(encoder.transformer.model, "peft_config", None)
+    if not adapters:
+        return
+    bases = {str(adapter.base_model_name_or_path or "") for adapter in adapters.values()}
+    if any(base and Path(base).is_dir() and Path(base).resolve() == path.resolve() for base in bases):
+        raise ValueError(
+            f"The adapter's base is {path} itself, which would be overwritten and lost. Save to another folder, or "
+            "merge the adapter first."
+        )
+    if "" in bases or encoder.base_fingerprint != fingerprint(encoder.transformer.model):
+        raise ValueError(
+            "The adapter is attached to weights that are not those of a folder or repository, so a reload would put it "
+            "on others. Save the encoder before the adapter is attached, load it from there and attach it to that; or "
+            "merge the adapter first."
+        )
+
+
+def _adapter_base(encoder: TextReader) -> str | None:
+    """The fingerprint of the weights under an adapter, which are not in the folder, if a reload can be held against it."""
+    model = encoder.transformer.model
+    return encoder.base_fingerprint if has_adapter(model) and keeps_fingerprint(model) else None
+
+
+def complete_folder(encoder: TextReader, folder: Path) -> None:
+    """Add what stock saving never writes, but for the manifest: requirements, head, module file, an adapter's base flag."""
+    _require_bidirectional_reader(encoder, folder)
+    write_head(encoder.transformer, folder)
+    modules_path = folder / "modules.json"
+    modules = json.loads(modules_path.read_text(encoding="utf-8"))
+    if (folder / "adapter_config.json").is_file():
+        _keep_attention_beside_adapter(encoder, folder, modules)
+    for module in modules:
+        name = module["type"].rsplit(".", 1)[-1]
+        if not module["type"].startswith("sentence_transformers.") and f"{MODULE_NAME}.{name}" in CUSTOM_MODULES:
+            module["type"] = f"{MODULE_NAME}.{name}"
+    if any(module["type"] in CUSTOM_MODULES for module in modules):
+        (folder / f"{MODULE_NAME}.py").write_text(module_file_text(), encoding="utf-8")
+    modules_path.write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+
+
+def _require_bidirectional_reader(encoder: TextReader, folder: Path) -> None:
+    if configured_attention(encoder.transformer.model) == "causal":
+        return
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["requirements"] = REQUIREMENTS
+    path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _keep_attention_beside_adapter(encoder: TextReader, folder: Path, modules: list[dict[str, Any]]) -> None:
+    """A folder with only an adapter reloads its base as the base is: name the module that sets the attention."""
+    transformer = encoder.transformer
+    modules[0]["type"] = f"{MODULE_NAME}.{BidirectionalTransformer.__name__}"
+    settings_path = folder / "sentence_bert_config.json"
+    settings = json.loads(settings_path.read_text(encoding="utf-8"))
+    settings["attention"] = configured_attention(transformer.model)
+    settings["formatter"] = getattr(transformer, "formatter", None)
+    settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _swap(fresh: Path, old: Path, path: Path) -> None:
+    """Set aside what the new encoder replaces, move the new one in, ``modules.json`` last; put all back on failure."""
+    old.mkdir()
+    arriving = sorted(fresh.iterdir(), key=lambda entry: entry.name == "modules.json")
+    leaving = {entry.name for entry in arriving} | {
+        entry.name for entry in path.iterdir() if MISLEADING.fullmatch(entry.name)
+    }
+    leaving |= _module_folders(path)
+    moves = [(path / name, old / name) for name in sorted(leaving) if (path / name).exists()]
+    moves += [(entry, path / entry.name) for entry in arriving]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            os.replace(source, target)
+            done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            os.replace(target, source)
+        raise
+
+
+def _module_folders(path: Path) -> set[str]:
+    """The module folders of the encoder that is there already, as its own ``modules.json`` names them."""
+    try:
+        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+        return {str(module["path"]) for module in modules if MODULE_FOLDER.fullmatch(str(module["path"]))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

@@ -1,0 +1,1 @@
+"""Where Sentence Transformers and Transformers offer no public way: what is done instead."""

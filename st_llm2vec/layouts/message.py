@@ -1,0 +1,133 @@
+"""Stock modules with a chat template: the text is the user message, the instruction the system message.
+
+    Transformer (message modality) -> MultiVectorMask -> Pooling -> Normalize
+
+Everything in the template is pooled. Stock preprocessing cuts the rendered string and then puts the template's last
+tokens back, so a long text is cut and the suffix stays, as long as the text stands in the template once.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Sequence
+
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import nn
+
+from st_llm2vec.layouts.reload import reload_reader, with_tokenizer
+from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
+from st_llm2vec.proof.reading import CannotSay, Case, Specification, prove_same_tokens, tokenizer_of
+from st_llm2vec.proof.texts import TEXTS
+from st_llm2vec.recipe.config import STOCK_POOLING
+from st_llm2vec.recipe.template import Template
+
+READS_MESSAGES = (
+    "{%- set turn = namespace(text='', instruction='') -%}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}"
+    "{%- if message['content'] is not string -%}"
+    "{{- raise_exception('The instruction must be one string, for all texts of the call.') -}}"
+    "{%- endif -%}"
+    "{%- set turn.instruction = message['content'] | trim -%}"
+    "{%- else -%}{%- set turn.text = message['content'] -%}{%- endif -%}"
+    "{%- endfor -%}"
+)
+
+
+def with_chat_template(
+    transformer: Transformer, specification: Specification
+) -> tuple[list[nn.Module], dict[str, str]]:
+    """Say the encoder with stock modules and a chat template.
+
+    Args:
+        transformer: A stock ``Transformer``; it is not changed.
+        specification: What the modules are to read and pool.
+
+    Returns:
+        The modules up to the pooling, and the prompts as they are saved.
+
+    Raises:
+        CannotSay: If their folder does not give the specification's tokens.
+    """
+    config, formatter, tokenizer = specification.config, specification.formatter, specification.tokenizer
+    templates = [t for t in (formatter.template, formatter.instruction_template) if t is not None]
+    if any(template.copies > 1 for template in templates):
+        raise CannotSay("a text that stands twice cannot be cut safely")
+    if not all(template.pools_everything for template in templates):
+        raise CannotSay("stock pooling cannot follow a span inside a template")
+    bos = "".join(tokenizer.convert_ids_to_tokens(leading_special_ids(tokenizer)))
+    cases = told_by_messages(specification, TEXTS)
+    refusal = CannotSay("the tokenizer renders no BOS")
+    for opening in (bos, f"{bos} "):
+        try:
+            reader = reload_reader(_as_messages(transformer, chat_template_for(formatter, opening)))
+            prove_same_tokens(reader, specification, cases)
+        except CannotSay as error:
+            refusal = error
+            continue
+        guard = [MultiVectorMask([])] if config.attention == "bidirectional" else []
+        pooling = Pooling(reader.get_embedding_dimension(), STOCK_POOLING[config.pooling])
+        prompts = {name: formatter.bare_instruction(text) for name, text in config.prompts.items()}
+        return [reader, *guard, pooling], prompts
+    raise refusal
+
+
+def told_by_messages(specification: Specification, texts: Sequence[str]) -> list[Case]:
+    """What must give the specification's tokens: every instruction bare, as the system message.
+
+    Args:
+        specification: The encoder.
+        texts: The texts.
+
+    Returns:
+        The cases.
+    """
+    return [Case(text, told, told) for told, text in itertools.product(specification.instructions, texts)]
+
+
+def _as_messages(transformer: Transformer, chat_template: str) -> Transformer:
+    """A copy of the module that reads texts as messages, through the chat template."""
+    tokenizer = copy.copy(tokenizer_of(transformer))
+    tokenizer.chat_template = chat_template
+    reader, output = with_tokenizer(transformer, tokenizer), transformer.modality_config["text"]
+    reader.modality_config = {"text": output, "message": {**output, "format": "flat"}}
+    reader.input_formatter.message_format = "flat"
+    reader.input_formatter.supported_modalities = ["text", "message"]
+    return reader
+
+
+def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
+    """The templates as one chat template: the user message is the text, the system message the instruction."""
+    parts = [READS_MESSAGES]
+    if formatter.instruction_template is None:
+        refusal = "This encoder takes no instruction, but a prompt was given. Encode without a prompt."
+        parts.append(f"{{%- if turn.instruction -%}}{{{{- raise_exception({_quote(refusal)}) -}}}}{{%- endif -%}}")
+        return "".join(parts) + _jinja(formatter.template, opening)
+    before, after = formatter.wrapping()
+    if before:
+        parts.append(
+            f"{{%- if turn.instruction.startswith({_quote(before)}) and turn.instruction.endswith({_quote(after)}) "
+            f"and turn.instruction | length >= {len(before + after)} -%}}"
+            f"{{%- set turn.instruction = turn.instruction[{len(before)}:-{len(after)}] | trim -%}}"
+            "{%- endif -%}"
+        )
+    instructed = _jinja(formatter.instruction_template, opening)
+    plain = _jinja(formatter.template, opening)
+    return "".join(parts) + f"{{%- if turn.instruction -%}}{instructed}{{%- else -%}}{plain}{{%- endif -%}}"
+
+
+def _jinja(template: Template, opening: str) -> str:
+    slots = {"{text}": "turn.text", "{instruction}": "turn.instruction"}
+    expressions = [_quote(opening)] if template.bos and opening.strip() else []
+    expressions += [slots.get(piece) or _quote(piece) for piece in template.pieces]
+    if template.eos:
+        expressions.append("eos_token")
+    return "".join(f"{{{{- {expression} -}}}}" for expression in expressions)
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

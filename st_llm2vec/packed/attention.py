@@ -1,0 +1,224 @@
+"""Attention among the tokens of each text, in one row of texts without padding: which kernel runs, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from st_llm2vec.packed.dense import dense_attention
+from st_llm2vec.packed.fused import fused_attention, has_fused_kernel
+from st_llm2vec.packed.prefix import has_mergeable_kernel, prefix_attention
+from st_llm2vec.packed.row import EVERYTHING, NO_BAND, Row, current_row, is_layout
+from st_llm2vec.packed.varlen import has_varlen_kernel, varlen_attention
+
+PACKED = "st_llm2vec_packed"
+HAS_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+
+
+@torch.compiler.disable
+def packed_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """What Transformers calls where a model makes its masks: the current row's layout, as far as this mask sees.
+
+    Without a current row, the mask that SDPA would get. Models make masks that no layer reads, so one that a row cannot
+    have is refused only where it is read.
+    """
+    row = current_row.get()
+    if row is None:
+        mask: Tensor | None = sdpa_mask(*args, **kwargs)
+        return mask
+    left, right = _band(kwargs["mask_function"], row.prefix + max(row.lengths))
+    return Row(row.lengths, row.prefix, left, right).to_tensor()
+
+
+def _band(mask_function: Callable[..., Tensor], size: int) -> tuple[int, int]:
+    """How far to the left and right a mask of this size lets a token see."""
+    zero, positions = torch.zeros((), dtype=torch.long), torch.arange(size)
+
+    def seen(query: Tensor, key: Tensor) -> Tensor:
+        return mask_function(zero, zero, query, key).expand(torch.broadcast_shapes(query.shape, key.shape))
+
+    left = int(seen(positions, zero).sum()) - 1
+    right = int(seen(zero, positions).sum()) - 1
+    if min(left, right) < 0:
+        return NO_BAND, NO_BAND
+    inside = [seen(positions[left:], positions[: size - left]), seen(positions[: size - right], positions[right:])]
+    outside = [seen(positions[left + 1 :], positions[: size - left - 1])]
+    outside.append(seen(positions[: size - right - 1], positions[right + 1 :]))
+    if not all(part.all() for part in inside) or any(part.any() for part in outside):
+        return NO_BAND, NO_BAND
+    return (EVERYTHING if left == size - 1 else left), (EVERYTHING if right == size - 1 > 0 else right)
+
+
+def packed_attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function that Transformers calls: among each text's tokens where there is a row, else SDPA.
+
+    Args:
+        module: The attention module.
+        query: Of shape ``(1, heads, tokens, width)``.
+        key: Of shape ``(1, key heads, tokens, width)``; fewer heads where queries are grouped.
+        value: As ``key``.
+        attention_mask: The row's layout, or an ordinary mask.
+        dropout: Rate of the attention weights.
+        scaling: Of the scores; one over the root of the width if not given.
+        softcap: The scores' bound by a hyperbolic tangent (Gemma 2).
+        **kwargs: For SDPA, where there is no row.
+
+    Returns:
+        The attended values, of shape ``(1, tokens, heads, width)``, and no weights.
+
+    Raises:
+        ValueError: If a row cannot have this model's attention: a mask that is no band around the diagonal, a prefix
+            shared by other than causal texts, a bias of positions, or sinks.
+    """
+    if attention_mask is None or not is_layout(attention_mask):
+        options: dict[str, Any] = {**kwargs, "softcap": softcap, "dropout": dropout, "scaling": scaling}
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return attended
+    if kwargs.get("position_bias") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError(f"{type(module).__name__} adds to its scores what rows without padding do not know.")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attend = packed_attention
+    if torch.compiler.is_compiling():
+        attend = _attend_between_graphs if torch.is_grad_enabled() else torch.ops.st_llm2vec.packed_attention
+    return attend(query, key, value, attention_mask, scale, dropout, softcap or 0.0), None
+
+
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    """Attend among each text's tokens; shapes as for :func:`packed_attention_forward`."""
+    row = Row.from_tensor(layout)
+    if row.left == NO_BAND:
+        raise ValueError("A mask is no band around the diagonal, and rows without padding know no others.")
+    if row.prefix and (row.left, row.right) != (EVERYTHING, 0):
+        raise ValueError("Texts can share a prefix under causal attention without a window only.")
+    plain = not dropout and not softcap
+    if plain and has_varlen_kernel(query):
+        return varlen_attention(query, key, value, row, scale)
+    dtype = query.dtype
+    computed = torch.float32 if _is_faster_in_float32(query) else dtype
+    if plain and has_fused_kernel(query, key, value) and not row.prefix and not row.has_window(max(row.lengths)):
+        return fused_attention(query, key, value, row, scale, computed)
+    query, key, value = (one.to(computed) for one in (query, key, value))
+    if plain and row.prefix and has_mergeable_kernel(query, value):
+        return prefix_attention(query, key, value, row, scale).to(dtype)
+    pieces = []
+    if row.prefix:
+        start = slice(0, row.prefix)
+        pieces.append(_attend(query[:, :, start], key[:, :, start], value[:, :, start], row, scale, dropout, softcap))
+    if query.device.type != "cpu" and len(row.runs()) > 1:
+        under = partial(_attend_under, causal=False, scale=scale, dropout=dropout, softcap=softcap)
+        own = dense_attention(query, key, value, row, under)
+        return torch.cat([*(row.join([piece]) for piece in pieces), own]).unsqueeze(0).to(dtype)
+    for queries, keys, values in row.batches(query, key, value):
+        if row.prefix:
+            keys, values = _with_prefix(key, keys, row), _with_prefix(value, values, row)
+        pieces.append(_attend(queries, keys, values, row, scale, dropout, softcap))
+    return row.join(pieces).unsqueeze(0).to(dtype)
+
+
+def _is_faster_in_float32(query: Tensor) -> bool:
+    """Half precision's fused kernel of CPUs is slower on short texts, and no faster on long ones, but with AMX."""
+    halved = query.dtype in (torch.float16, torch.bfloat16)
+    return halved and query.device.type == "cpu" and not HAS_AMX
+
+
+def _with_prefix(states: Tensor, part: Tensor, row: Row) -> Tensor:
+    return torch.cat([states[:, :, : row.prefix].expand(len(part), -1, -1, -1), part], dim=2)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    mask = _mask(query.shape[2], key.shape[2], row, query.device)
+    causal = mask is None and row.right == 0 and query.shape[2] > 1
+    return _attend_under(query, key, value, mask, causal, scale, dropout, softcap)
+
+
+def _attend_under(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    dropout: float,
+    softcap: float,
+) -> Tensor:
+    if softcap:
+        return _attend_capped(query, key, value, mask, causal, scale, dropout, softcap)
+    grouped = query.shape[1] != key.shape[1]
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+    )
+
+
+def _mask(queries: int, keys: int, row: Row, device: torch.device) -> Tensor | None:
+    """Which keys the last ``queries`` tokens of a text see; ``None`` for all of them, or all that is causal."""
+    if not row.has_window(keys) and (row.right != 0 or queries == keys):
+        return None
+    return row.seen(queries, keys).to(device)
+
+
+def _attend_capped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    dropout: float,
+    softcap: float,
+) -> Tensor:
+    """Attention with capped scores, which no fused kernel has on a CPU; as Transformers' eager attention of Gemma 2."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = torch.tanh(query @ key.transpose(2, 3) * scale / softcap) * softcap
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.nn.functional.dropout(weights, dropout) @ value
+
+
+# Where gradients are wanted a compiled graph ends before the attention and another begins after it: the kernels that attend
+# here, and their dropout, differ by row and device, and each brings its own gradients.
+_attend_between_graphs = torch.compiler.disable(packed_attention)
+
+
+@torch.library.custom_op("st_llm2vec::packed_attention", mutates_args=())
+def _packed_attention_op(
+    query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    """One step of a compiled graph, whatever the row's layout, so that no layout compiles it anew."""
+    return packed_attention(query, key, value, layout, scale, dropout, softcap)
+
+
+@_packed_attention_op.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
+) -> Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+
+
+AttentionInterface.register(PACKED, packed_attention_forward)
+AttentionMaskInterface.register(PACKED, packed_mask)

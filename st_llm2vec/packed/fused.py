@@ -1,0 +1,78 @@
+"""Attention of a row on a CPU, where gradients are wanted: the fused kernel, run by run, keeping nothing but the row.
+
+Autograd would keep each run's states and result for the kernel, in the type that it computes in. Those are many tensors of
+as many sizes, which leave holes in the memory between the others; here the row's own states are kept, in their own type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from st_llm2vec.packed.row import Row
+
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether gradients are wanted, and the fused kernel of CPUs takes states of these types and widths."""
+    states = (query, key, value)
+    return (
+        query.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and any(one.requires_grad for one in states)
+        and len({one.dtype for one in states}) == len({one.shape[-1] for one in states}) == 1
+        and all(one.stride(-1) == 1 for one in states)
+    )
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float, dtype: torch.dtype) -> Tensor:
+    """Attend among each text's tokens, to those before it only or to all of them.
+
+    Args:
+        query: Of shape ``(1, heads, tokens, width)``.
+        key: Of shape ``(1, key heads, tokens, width)``.
+        value: As ``key``.
+        row: The row's layout, without a prefix or a window.
+        scale: Of the scores.
+        dtype: The type to compute in.
+
+    Returns:
+        The attended values, of shape ``(1, tokens, heads, width)``, in the type of ``query``.
+    """
+    attended: Tensor = _FusedAttention.apply(query, key, value, row, scale, dtype)
+    return attended
+
+
+class _FusedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float, dtype: torch.dtype
+    ) -> Tensor:
+        states = [one.to(dtype) for one in (query, key, value)]
+        runs = [flash(*parts, 0.0, row.right == 0, scale=scale) for parts in row.batches(*states)]
+        results, sums = (row.join(each) for each in zip(*runs, strict=True))
+        attended = results.unsqueeze(0).to(query.dtype)
+        ctx.save_for_backward(query, key, value, attended, sums)
+        ctx.row, ctx.scale, ctx.dtype = row, scale, dtype
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, attended, sums = ctx.saved_tensors
+        row: Row = ctx.row
+        states = [query, key, value, attended.transpose(1, 2), gradient.contiguous().transpose(1, 2)]
+        parts = row.batches(*(one.to(ctx.dtype) for one in states))
+        part_sums = row.batches(sums.t()[None, :, :, None])
+        gradients = [
+            flash_backward(grad, *inputs, out, logsumexp.squeeze(-1), 0.0, row.right == 0, scale=ctx.scale)
+            for (*inputs, out, grad), (logsumexp,) in zip(parts, part_sums, strict=True)
+        ]
+        rows = (row.join(each) for each in zip(*gradients, strict=True))
+        of_states = [one.transpose(0, 1).unsqueeze(0).to(query.dtype) for one in rows]
+        return (*of_states, None, None, None)

@@ -1,0 +1,109 @@
+"""Padding-free batches: what goes into the model as a padded batch passes it as one row of tokens.
+
+Everything around the model stays as it is: features come in padded and token embeddings go out padded, so that every
+pooling, span mask, loss and hook sees what it always saw. Nothing of it is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from contextvars import Token
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from st_llm2vec.packed.row import Row
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of a padded batch stand in its row.
+
+    Args:
+        row: The row's layout.
+        tokens: For each token of the row, its place in the flattened batch, of shape ``(row tokens,)``.
+        places: For each place of the batch, its token in the row, of shape ``(batch, tokens)``; the row's length, one
+            past its end, where the batch is padded.
+        positions: For each token of the row, its position in its text.
+    """
+
+    row: Row
+    tokens: Tensor
+    places: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of(cls, attention_mask: Tensor, prefix: int = 0) -> Packing:
+        """Lay out a batch, texts of equal length side by side.
+
+        Args:
+            attention_mask: Of shape ``(batch, tokens)``, padded on either side.
+            prefix: How many tokens at the start of all the texts are the same, to stand in the row once.
+
+        Returns:
+            The packing.
+        """
+        mask = attention_mask.bool()
+        batch, width = mask.shape
+        lengths = mask.sum(dim=1)
+        order = torch.argsort(lengths, stable=True)
+        all_positions = mask.long().cumsum(dim=1) - 1
+        position = all_positions[order]
+        place = order[:, None] * width + torch.arange(width, device=mask.device)
+        own = mask[order] & (position >= prefix)
+        tokens = place[own]
+        if prefix:
+            tokens = torch.cat([place[-1][mask[order[-1]]][:prefix], tokens])
+        places = torch.full((batch * width,), len(tokens), device=mask.device)
+        places[tokens] = torch.arange(len(tokens), device=mask.device)
+        if prefix:
+            shared = mask[order] & (position < prefix)
+            places[place[shared]] = position[shared]
+        counts = (lengths[order] - prefix).tolist()
+        row = Row(tuple(count for count in counts if count > 0), prefix)
+        return cls(row, tokens, places.view(batch, width), all_positions.flatten()[tokens])
+
+    def pack(self, values: Tensor) -> Tensor:
+        """``(batch, tokens, ...)`` to ``(1, row tokens, ...)``."""
+        return values.flatten(0, 1)[self.tokens].unsqueeze(0)
+
+    def unpack(self, values: Tensor) -> Tensor:
+        """``(1, row tokens, ...)`` to ``(batch, tokens, ...)``, zero where the batch is padded."""
+        ended = torch.cat([values[0], values.new_zeros(1, *values.shape[2:])])
+        return ended[self.places]
+
+
+class PackedFeatures(dict[str, Any]):
+    """The features of a row, with what turns them back.
+
+    Args:
+        padded: The features of the batch.
+        packing: Where its tokens stand in the row.
+        extra: What the model is to be told beside them.
+    """
+
+    outer_row: Token[Row | None]
+
+    def __init__(self, padded: MutableMapping[str, Any], packing: Packing, **extra: Any) -> None:
+        self.padded = padded
+        self.packing = packing
+        row = {name: _mapped(packing.pack, value, tuple(packing.places.shape)) for name, value in padded.items()}
+        super().__init__({**row, **extra})
+        self["attention_mask"] = torch.ones_like(self["input_ids"])
+        self.given = dict(self)
+
+    def unpacked(self, output: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        """The padded features with what the model added or changed; written into them, as the host's losses rely on."""
+        shape = tuple(self.given["input_ids"].shape)
+        added = {name: value for name, value in output.items() if value is not self.given.get(name)}
+        self.padded.update({name: _mapped(self.packing.unpack, value, shape) for name, value in added.items()})
+        return self.padded
+
+
+def _mapped(change: Callable[[Tensor], Tensor], value: Any, shape: tuple[int, ...]) -> Any:
+    """A value with its tensors whose first dimensions are these changed, those in lists too."""
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(change, one, shape) for one in value)
+    return change(value) if isinstance(value, Tensor) and value.shape[:2] == shape else value

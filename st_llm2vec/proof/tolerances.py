@@ -1,0 +1,61 @@
+"""How exactly things that are meant to be the same must be so, by the type of the weights, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+FULL_PRECISION = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The largest difference that rounding explains.
+
+    Args:
+        full: In float32 and float64.
+        half: In bfloat16 and float16.
+        reason: Where the numbers come from.
+    """
+
+    full: float
+    half: float
+    reason: str
+
+    def of(self, dtype: torch.dtype) -> float:
+        """The one for a type of weights.
+
+        Args:
+            dtype: The type.
+
+        Example:
+            >>> VECTORS.of(torch.float32), VECTORS.of(torch.bfloat16)
+            (1e-06, 0.001)
+        """
+        return self.full if dtype in FULL_PRECISION else self.half
+
+
+VECTORS = Tolerance(
+    1e-6,
+    1e-3,
+    "Cosine distance of a text's vectors by two doors or in two batches. Two orders of summation in float32 are 1e-12 to 1e-9 "
+    "apart, a token that is read or pooled otherwise 1e-3 and more. In bfloat16 each product has 8 bits.",
+)
+MERGED_VECTORS = Tolerance(
+    1e-5,
+    1e-5,
+    "Cosine distance before and after a merge, which is computed in float32 whatever the weights are stored in. The sum of "
+    "weights and update rounds once more than either.",
+)
+ROW_STATES = Tolerance(
+    1e-4,
+    0.02,
+    "Norm of the difference between hidden states of a row of texts and of a padded batch, over the states' norm. States are not "
+    "averaged as vectors are. Deep models in bfloat16 may round further; then they are held against their own rounding.",
+)
+STEPS = Tolerance(
+    1e-5,
+    5e-2,
+    "Cosine distance of one training step's gradients by two ways of batching, which sum over texts in another order.",
+)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+
+from st_llm2vec.corpus import line_files, open_source
+from st_llm2vec.corpus.rows import Source, Start, judge
+
+TEXTS = ["plain", "with, a comma", 'with "quotes"', "über\tall", "", "last"]
+
+
+def write(folder: Path, kind: str, texts: list[str] = TEXTS, name: str = "corpus") -> Path:
+    """The same texts in a file of a kind."""
+    path = folder / f"{name}.{kind}"
+    if kind == "txt":
+        path.write_text("".join(f"{one}\n" for one in texts), encoding="utf-8")
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": one}) + "\n" for one in texts), encoding="utf-8")
+    elif kind in ("csv", "tsv"):
+        import csv
+
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="," if kind == "csv" else "\t")
+            writer.writerows([["n", "text"], *([str(n), one] for n, one in enumerate(texts))])
+    else:
+        parquet.write_table(arrow.table({"text": texts}), path, row_group_size=4)
+    return path
+
+
+def values(source: Source, start: Start | None = None) -> list[Any]:
+    return [row.value for row in source.rows(start or Start())]
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "tsv", "parquet"])
+def test_every_kind_gives_the_same_rows_from_any_start(kind: str, tmp_path: Path) -> None:
+    many = [f"{text} {number}" for number in range(7) for text in TEXTS]
+    files = [write(tmp_path, kind, many, "a"), write(tmp_path, kind, [], "b"), write(tmp_path, kind, TEXTS, "c")]
+    source = open_source(files)
+    expected = many + TEXTS
+    assert values(source) == expected
+    plan = source.plan(5)
+    assert plan.rows == len(expected) and len(plan.starts) == -(-len(expected) // 5)
+    for shard, start in enumerate(plan.starts):
+        assert start.row == shard * 5
+        rows = list(itertools.islice(source.rows(start), 5))
+        assert [row.value for row in rows] == expected[shard * 5 : shard * 5 + 5]
+        assert [row.number for row in rows] == [row.id for row in rows] == list(range(start.row, start.row + len(rows)))
+
+
+@pytest.mark.parametrize(("ending", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+def test_compressed_files(ending: str, compress: Any, tmp_path: Path) -> None:
+    plain = write(tmp_path, "jsonl")
+    packed = tmp_path / f"corpus.jsonl{ending}"
+    packed.write_bytes(compress(plain.read_bytes()))
+    source = open_source([packed])
+    assert values(source) == TEXTS
+    assert values(source, source.plan(2).starts[2]) == TEXTS[4:]
+    packed.write_bytes(packed.read_bytes()[:40])
+    with pytest.raises(ValueError, match="could not be decompressed"):
+        values(open_source([packed]))
+
+
+def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "parquet", ["b"], "b")
+    write(tmp_path / "sub", "parquet", ["c"], "c")
+    write(tmp_path, "parquet", ["a"], "a")
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / ".part.parquet").touch()
+    assert values(open_source([tmp_path])) == ["a", "b", "c"]
+
+
+def test_csv_rows_may_span_lines_and_a_mark_may_stand_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('\ufefftext,id\r\n"two\r\nlines",1\r\n\r\nüber,2\r\nthree,3\r\n'.encode())
+    source = open_source([path], id_column="id")
+    assert [(row.id, row.value) for row in source.rows(Start())] == [
+        ("1", "two\r\nlines"),
+        ("2", "über"),
+        ("3", "three"),
+    ]
+    assert [values(source, start)[0] for start in source.plan(1).starts] == ["two\r\nlines", "über", "three"]
+
+
+def test_bad_rows_are_rows_with_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_files, "LONGEST_LINE", 100)
+    path = tmp_path / "a.jsonl"
+    lines = ['{"text": null}', '{"text": 5}', "{", "", "[1]", '{"id": 1}', r'{"text": "\ud800"}']
+    lines += ['{"text": "%s"}' % ("x" * 300), '{"text": "good"}']
+    path.write_bytes("\n".join(lines).encode() + b'\n{"text": "\xff"}\n')
+    found = [judge(row, 50) for row in open_source([path]).rows(Start())]
+    expected = [
+        "null",
+        "not text: int",
+        "not JSON",
+        "an empty line",
+        "not an object: list",
+        "null",
+        "not valid Unicode",
+    ]
+    expected += ["too long: a line of more than 100 bytes", None, "not valid Unicode"]
+    assert [one if one is None else want in one for one, want in zip(found, expected, strict=True)] == [
+        None if want is None else True for want in expected
+    ]
+
+
+def test_bad_csv_rows_do_not_stop_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_files, "LONGEST_LINE", 100)
+    path = tmp_path / "a.csv"
+    path.write_text(f'id,text\n1,good\n2\n3,"{"never closed " * 5}\n{"x" * 80}\n4,{"y" * 300}\n5,good\n')
+    rows = list(open_source([path], id_column="id").rows(Start()))
+    problems = [judge(row, 1000) for row in rows]
+    assert [row.value for row, problem in zip(rows, problems, strict=True) if problem is None][0] == "good"
+    assert problems[1] == "null"
+    assert any("not CSV" in problem for problem in problems if problem)
+
+
+def test_ids_come_from_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(arrow.table({"text": ["a", "b", "c"], "key": [7, None, 9]}), path)
+    rows = list(open_source([path], id_column="key").rows(Start()))
+    assert [row.id for row in rows] == ["7", "", "9"]
+    assert [judge(row, 10) for row in rows] == [None, "it has no id", None]
+
+
+def test_datasets_on_disk_and_in_a_folder(tmp_path: Path) -> None:
+    data = datasets.Dataset.from_dict({"text": TEXTS, "key": list("abcdef"), "other": [0] * 6})
+    data.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": data, "test": data.select(range(2))}).save_to_disk(tmp_path / "splits")
+    (tmp_path / "folder").mkdir()
+    data.to_parquet(tmp_path / "folder" / "train.parquet")
+    for name in ("saved", "splits", "folder"):
+        source = open_source(dataset=str(tmp_path / name), id_column="key")
+        assert [(row.id, row.value) for row in source.rows(Start())] == list(zip("abcdef", TEXTS, strict=True))
+        assert values(source, source.plan(2).start(2, 2)) == TEXTS[4:]
+        assert source.identity() == open_source(dataset=str(tmp_path / name), id_column="key").identity()
+    assert values(open_source(dataset=str(tmp_path / "splits"), split="test")) == TEXTS[:2]
+    assert open_source(dataset=str(tmp_path / "saved")).plan(2).rows == 6
+
+
+def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["a"]})}).save_to_disk(tmp_path / "splits")
+    numbers = tmp_path / "numbers.parquet"
+    parquet.write_table(arrow.table({"text": [1, 2]}), numbers)
+    torn = tmp_path / "torn.parquet"
+    torn.write_bytes(numbers.read_bytes()[:50])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.xlsx").touch()
+    txt, jsonl = write(tmp_path, "txt"), write(tmp_path, "jsonl")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "neither was given"),
+        ({"inputs": [txt], "dataset": "a"}, "both were given"),
+        ({"inputs": [tmp_path / "no"]}, "There is no file"),
+        ({"inputs": [tmp_path / "empty"]}, "holds no files that are read here"),
+        ({"inputs": [tmp_path / "a.xlsx"]}, "of a kind that is not read here"),
+        ({"inputs": [txt, jsonl]}, "give files of one kind"),
+        ({"inputs": [jsonl], "column": "body"}, "has no column 'body'; it has text"),
+        ({"inputs": [jsonl], "id_column": "key"}, "--id-column"),
+        ({"inputs": [txt], "column": "body"}, "have no columns"),
+        ({"inputs": [txt], "split": "train"}, "are for --dataset"),
+        ({"inputs": [numbers]}, "holds int64; a column of texts is expected"),
+        ({"inputs": [torn]}, "could not be read as Parquet"),
+        ({"dataset": str(tmp_path / "splits"), "split": "dev"}, "has no split 'dev'; it has train"),
+        ({"dataset": str(tmp_path / "splits"), "column": "body"}, "has no column 'body'"),
+        ({"dataset": str(tmp_path / "empty")}, "could not be opened"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
+            open_source(**arguments)
+
+
+def test_another_corpus_has_another_identity(tmp_path: Path) -> None:
+    path = write(tmp_path, "jsonl")
+    before = open_source([path]).identity()
+    path.write_bytes(path.read_bytes().replace(b"plain", b"Plain"))
+    assert open_source([path]).identity() != before

@@ -1,0 +1,1 @@
+from ..publishing.conftest import folder, hub  # noqa: F401
