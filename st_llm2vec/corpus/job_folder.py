@@ -1,7 +1,6 @@
 """The folder of a job: what it is, which shards are done, and what was left out.
 
 embeddings.json          what the job is; it is complete when "summary" is in it
-plan.json                where in the corpus every shard begins
 calibration.safetensors  the ranges of int8 and uint8 vectors
 shards/00000.parquet     ids and vectors; a shard that is there is whole
 rejected/00000.jsonl     the rows of that shard that were left out or truncated, and why
@@ -20,7 +19,6 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 
-from st_llm2vec.corpus.rows import Plan, Source, Start
 from st_llm2vec.corpus.shard_files import ShardReport, read_report, write_atomically, write_shard
 
 FORMAT_VERSION = 1
@@ -105,20 +103,6 @@ class JobFolder:
         except (OSError, json.JSONDecodeError) as error:
             raise ValueError(f"{self.job_file} cannot be read ({error}), so {self.path} is no job's folder.") from error
 
-    def plan(self, source: Source, size: int) -> Plan:
-        """Where the shards begin: read from the folder, or found in the corpus, once."""
-        file = self.path / "plan.json"
-        if file.is_file():
-            data = json.loads(file.read_text(encoding="utf-8"))
-            starts = data["starts"]
-            return Plan(data["rows"], None if starts is None else [Start(*one) for one in starts])
-        plan = source.plan(size)
-        if plan.rows == 0:
-            raise ValueError(f"{source.name} holds no rows.")
-        starts = None if plan.starts is None else [[one.row, one.file, one.place] for one in plan.starts]
-        self._write_json(file, {"rows": plan.rows, "starts": starts}, indent=None)
-        return plan
-
     def finished(self) -> dict[int, ShardReport]:
         """The shards that are there."""
         files = sorted((self.path / "shards").glob(f"*.{self.file_format}"))
@@ -165,8 +149,8 @@ class JobFolder:
         return summary
 
     @staticmethod
-    def _write_json(path: Path, data: Any, indent: int | None = 2) -> None:
-        text = json.dumps(data, ensure_ascii=False, indent=indent) + "\n"
+    def _write_json(path: Path, data: Any) -> None:
+        text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
         write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
+from st_llm2vec.data.read import read_dataset
 from st_llm2vec.data.rows import FLAG_EMBEDDING, Columns, RowReader, find_columns
-from st_llm2vec.data.sources import read_dataset
 from st_llm2vec.recipe.config import closest
 
 PROMPT = "prompt"

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from st_llm2vec.data.sources import require_columns
+from st_llm2vec.data.read import require_columns
 
 ROLES = ("query", "positive", "negative")
 FLAG_EMBEDDING = {"query": "query", "positive": "pos", "negative": "neg"}

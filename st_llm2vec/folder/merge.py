@@ -9,7 +9,7 @@ learned in float32, since every reader casts those to the decoder's type.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -91,14 +91,11 @@ def merge(
     _refuse_unmergeable(encoder.transformer.model)
     device, stored = encoder.device, _plain(encoder).dtype
     one_type = {weight.dtype for module in list(encoder)[1:] for weight in module.parameters()} <= {stored}
-    start = {name: weight.detach().to("cpu", copy=True) for name, weight in _base_weights(_plain(encoder))}
+    start = _weights_before(_plain(encoder))
     _cast(encoder.cpu(), torch.float32)  # where there is room, and products are not rounded
     with _any_attention(_plain(encoder)):
         before = _vectors(encoder, probes)
-        try:
-            model = encoder.transformer.model = _merge_layers(_plain(encoder))
-        except ValueError as error:
-            raise ValueError(f"The adapter cannot be merged: {error}") from error
+        model = encoder.transformer.model = _merge_layers(_plain(encoder))
         _use_stock_transformer(encoder)
         distance = largest_cosine_distance(before, _vectors(encoder, probes))
     if not distance <= MERGED_VECTORS.full:
@@ -110,13 +107,38 @@ def merge(
     encoder.base_fingerprint = None
     if share < 1:
         mix(model, start, share)
-    in_stored = _share_kept(model, start, stored)
-    kept_type = dtype or (stored if in_stored >= ENOUGH and one_type else torch.float32)
-    kept = in_stored if kept_type == stored else _share_kept(model, start, kept_type)
-    _say(kept_type, kept, stored, in_stored, one_type)
-    _cast(encoder, kept_type)
+    done = _choose_type(model, start, stored, dtype, distance, one_type)
+    _cast(encoder, done.dtype)
     _move(encoder, device)
-    return Merge(distance, kept_type, kept, stored, in_stored)
+    return done
+
+
+def merge_published(
+    model: PreTrainedModel,
+    adapters: Iterable[Callable[[PreTrainedModel], nn.Module]],
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """Add adapters to a decoder that is no encoder yet, one after the other, as :func:`merge` does.
+
+    Args:
+        model: The decoder's body, in the CPU's memory; it is changed in place.
+        adapters: What attaches each of them.
+        dtype: As for :func:`merge`.
+
+    Returns:
+        The decoder with the adapters in its weights.
+
+    Raises:
+        ValueError: If one cannot be merged.
+    """
+    stored, start = model.dtype, _weights_before(model)
+    _cast(model, torch.float32)
+    for attach in adapters:
+        attached: Any = attach(model)
+        _refuse_unmergeable(attached)
+        model = _merge_layers(attached.get_base_model())
+    _cast(model, _choose_type(model, start, stored, dtype).dtype)
+    return model
 
 
 def mix(model: nn.Module, start: dict[str, Tensor], share: float) -> None:
@@ -162,6 +184,10 @@ def _wrapped(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
+def _weights_before(model: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in _base_weights(model)}
+
+
 def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The weights of the model as it was before PEFT came, by the names that they had."""
     wrapped = dict(_wrapped(model))
@@ -175,13 +201,16 @@ def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _merge_layers(model: PreTrainedModel) -> PreTrainedModel:
     """Merge layer by layer, as PEFT does, whether it or Transformers' own ``add_adapter`` attached the adapters."""
-    for name, module in list(_wrapped(model)):
-        if hasattr(module, "unload_and_optionally_merge_module"):
-            merged = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
-        else:
-            module.merge(safe_merge=True)
-            merged = module.get_base_layer()
-        model.set_submodule(name, merged)
+    try:
+        for name, module in list(_wrapped(model)):
+            if hasattr(module, "unload_and_optionally_merge_module"):
+                merged = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+            else:
+                module.merge(safe_merge=True)
+                merged = module.get_base_layer()
+            model.set_submodule(name, merged)
+    except ValueError as error:
+        raise ValueError(f"The adapter cannot be merged: {error}") from error
     if hasattr(model, "peft_config"):
         del model.peft_config
     model._hf_peft_config_loaded = False
@@ -201,27 +230,39 @@ def _share_kept(model: nn.Module, start: dict[str, Tensor], dtype: torch.dtype) 
     return max(0.0, 1 - (lost / moved) ** 0.5) if moved else 1.0
 
 
-def _say(dtype: torch.dtype, kept: float, stored: torch.dtype, in_stored: float, one_type: bool) -> None:
+def _choose_type(
+    model: nn.Module,
+    start: dict[str, Tensor],
+    stored: torch.dtype,
+    dtype: torch.dtype | None,
+    distance: float = 0.0,
+    one_type: bool = True,
+) -> Merge:
+    """Choose the type that keeps what was learned, unless one is asked for, and say so where it is another one."""
+    in_stored = _share_kept(model, start, stored)
+    chosen = dtype or (stored if in_stored >= ENOUGH and one_type else torch.float32)
+    kept = in_stored if chosen == stored else _share_kept(model, start, chosen)
     if kept < ENOUGH:
         logger.warning(
             "The weights are kept in %s as you asked, and %.0f %% of what the adapter learned arrives in them; in float32 "
             "all of it does.",
-            type_name(dtype),
+            type_name(chosen),
             100 * kept,
         )
-    elif dtype != stored:
+    elif chosen != stored:
         logger.warning(
             "The merged weights are in %s: in %s, the type that they had, %.0f %% of what the adapter learned would arrive%s.",
-            type_name(dtype),
+            type_name(chosen),
             type_name(stored),
             100 * in_stored,
             "" if one_type else ", and what the pooling learned would be rounded",
         )
+    return Merge(distance, chosen, kept, stored, in_stored)
 
 
-def _cast(encoder: TextReader, dtype: torch.dtype) -> None:
+def _cast(owner: nn.Module, dtype: torch.dtype) -> None:
     """Cast the weights alone, as loading does: the frequencies of rotary positions, say, stay in float32."""
-    for weight in encoder.parameters():
+    for weight in owner.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)
 

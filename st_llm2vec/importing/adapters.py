@@ -1,4 +1,4 @@
-"""LoRA adapters: read, checked against the model they are for, and merged into it in place."""
+"""LoRA adapters: read, and checked against the model they are for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -80,16 +80,16 @@ class Adapter:
         return {name.replace(f"{PREFIX}model.", PREFIX, 1) if headed else name: one for name, one in tensors.items()}
 
 
-def merge_adapter(model: PreTrainedModel, adapter: Adapter, base: str) -> PreTrainedModel:
-    """Merge an adapter into a model, layer by layer, in the model's own memory.
+def attach_published(adapter: Adapter, base: str, model: PreTrainedModel) -> PeftModel:
+    """Attach an adapter to a model.
 
     Args:
-        model: The body of a decoder; it is changed.
         adapter: The adapter.
         base: The model's name, for messages.
+        model: The body of a decoder; it is changed.
 
     Returns:
-        The model, with the adapter in its weights.
+        The model with the adapter.
 
     Raises:
         ValueError: If the adapter is for another model.
@@ -97,17 +97,14 @@ def merge_adapter(model: PreTrainedModel, adapter: Adapter, base: str) -> PreTra
     config, weights = copy.deepcopy(adapter.config), adapter.weights()
     config.base_model_name_or_path = None  # PEFT would put the model's own name here, and warn that it is another one.
     try:
-        attached = get_peft_model(model, config)
+        attached = cast("PeftModel", get_peft_model(model, config))
     except ValueError as error:
         raise _other_base(adapter, base, f"{error}") from error
     expected = {name: tuple(one.shape) for name, one in get_peft_model_state_dict(attached).items()}
     _compare(expected, weights, adapter, base)
     require_finite(weights, f"The adapter {adapter.source.name}")
     set_peft_model_state_dict(attached, weights)
-    merged: Any = attached.merge_and_unload()
-    if hasattr(merged, "peft_config"):
-        del merged.peft_config
-    return merged
+    return attached
 
 
 def _compare(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.merge import merge_published
 from st_llm2vec.importing import nv_embed
-from st_llm2vec.importing.adapters import CONFIG, Adapter, merge_adapter
+from st_llm2vec.importing.adapters import CONFIG, Adapter, attach_published
 from st_llm2vec.importing.llm2vec import SETTINGS, from_llm2vec
 from st_llm2vec.importing.source import Source, fetch, load_tokenizer
 from st_llm2vec.recipe.config import EncoderConfig, get_recipe
@@ -144,7 +146,8 @@ def _with_recipe(
     device, attention = options.get("device"), options.get("attn_implementation")
     model = load_model(str(decoder.folder), options.get("dtype"), attention, {}, device=device)
     if adapter is not None:
-        model = merge_adapter(model, adapter, decoder.name)
+        asked = None if options.get("dtype") is None else model.dtype
+        model = merge_published(model, [partial(attach_published, adapter, decoder.name)], asked)
     tokenizer = load_tokenizer(checkpoint if checkpoint.has_tokenizer else decoder)
     prompts = bare_prompts(checkpoint) if config.name == "e5-mistral" else {}
     if prompts and "prompts" not in fields:

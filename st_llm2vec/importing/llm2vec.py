@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ from transformers import PreTrainedModel
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.importing.adapters import CONFIG, Adapter, merge_adapter
+from st_llm2vec.folder.merge import merge_published
+from st_llm2vec.importing.adapters import CONFIG, Adapter, attach_published
 from st_llm2vec.importing.source import Source, fetch, load_tokenizer
 
 SETTINGS = "llm2vec_config.json"
@@ -55,7 +57,7 @@ def from_llm2vec(
 ) -> TextEncoder:
     """Import a published LLM2Vec checkpoint: base, MNTP adapter, then the unsupervised or supervised adapter.
 
-    Each adapter is merged once, in that order and in the model's own memory. The MNTP adapter of
+    Each adapter is merged once, in that order, in float32 and in the CPU's memory. The MNTP adapter of
     ``org/name-mntp-supervised`` is looked for in ``org/name-mntp``, where LLM2Vec publishes it, and the base where that
     adapter says. Instructions are passed bare; the blank between instruction and text is added here.
 
@@ -65,7 +67,8 @@ def from_llm2vec(
         mntp: Another folder or name for the MNTP adapter; ``False`` if the adapter was trained without one.
         base: Another folder or name for the decoder.
         device: Where to put the encoder; chosen by Sentence Transformers if not given.
-        dtype: Weights' type, e.g. ``torch.bfloat16``, or ``"auto"`` as in ``convert``; the base's stored one if not given.
+        dtype: Weights' type, e.g. ``torch.bfloat16``, or ``"auto"`` as in ``convert``. If not given the base's stored one, and
+            float32 where that would lose more than a tenth of the adapters' update.
         attn_implementation: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; Transformers' choice if not given.
         revision: Branch, tag or commit of ``source``.
         token: Access token for the Hub.
@@ -89,8 +92,9 @@ def from_llm2vec(
     _refuse_merged(decoder, adapters)
     decoder.weight_files()
     model = load_model(str(decoder.folder), dtype, attn_implementation, {}, device=device)
-    for adapter in adapters:
-        model = merge_adapter(model, adapter, decoder.name)
+    if adapters:
+        attachments = [partial(attach_published, adapter, decoder.name) for adapter in adapters]
+        model = merge_published(model, attachments, None if dtype is None else model.dtype)
     owner = next((one for one in (*(a.source for a in adapters), decoder) if one.has_tokenizer), decoder)
     tokenizer = load_tokenizer(owner)
     tokenizer.pad_token = tokenizer.eos_token

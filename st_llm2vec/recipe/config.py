@@ -15,6 +15,7 @@ from st_llm2vec.recipe.template import SLOT, parse_templates
 
 Attention = Literal["bidirectional", "causal"]
 PoolingName = Literal["mean", "weighted_mean", "last_token", "latent_attention"]
+LATENT_SETTINGS = ("num_latents", "num_heads", "head_dimension", "feed_forward_multiple")
 STOCK_POOLING = {"mean": "mean", "weighted_mean": "weightedmean", "last_token": "lasttoken"}  # stock Pooling's names
 
 
@@ -144,6 +145,11 @@ class EncoderConfig:
             raise ValueError(f"max_length={self.max_length} must be a positive number of tokens, or None.")
         if self.layer >= 0:
             raise ValueError(f"layer={self.layer} must be negative: -1 is the model's output, -2 the states before it.")
+        for name, value in self.latent_attention.items():
+            if name not in LATENT_SETTINGS or type(value) is not int or value < 1:
+                raise ValueError(
+                    f"latent_attention has {name}={value!r}; it may hold {', '.join(LATENT_SETTINGS)}, each a positive number."
+                )
         if self.demonstrations and self.demonstration_template is None:
             raise ValueError(
                 f"The recipe {self.name!r} has demonstrations but no demonstration_template to write them with."

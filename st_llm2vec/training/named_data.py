@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, Value
 
 from st_llm2vec.data import read_dataset
-from st_llm2vec.data.sources import local_files
+from st_llm2vec.data.read import local_files
 from st_llm2vec.folder.checksums import sha256
 from st_llm2vec.training.settings import check_names
 

@@ -13,6 +13,7 @@ from sentence_transformers.util.quantization import quantize_embeddings
 from st_llm2vec import convert, load
 from st_llm2vec.corpus import EmbeddingSettings, Progress, embed_corpus, open_source
 from st_llm2vec.corpus.job_folder import JobFolder
+from st_llm2vec.corpus.source import Source
 from tests.conftest import cosine_distance
 from tests.corpus.conftest import ROWS, gathered, run
 
@@ -111,13 +112,13 @@ def test_memory_holds_one_shard(encoder: str, source: Path, tmp_path: Path, monk
     read = 0
     rows = opened.rows
 
-    def counted(start: Any) -> Any:
+    def counted(source: Source, start: int, stop: int) -> Any:
         nonlocal read
-        for row in rows(start):
+        for row in rows(start, stop):
             read += 1
             yield row
 
-    monkeypatch.setattr(opened, "rows", counted)
+    monkeypatch.setattr(Source, "rows", counted)
     ahead: list[int] = []
     settings = EmbeddingSettings(encoder, shard_rows=32, batch_size=8)
     embed_corpus(opened, tmp_path / "o", settings, on_progress=lambda progress: ahead.append(read - progress.rows))

@@ -50,6 +50,8 @@ def test_demonstrations_are_written_out() -> None:
         ({"prompts": {"query": 5}}, "must map names to instructions"),
         ({"max_length": "abc"}, "max_length='abc' must be of type"),
         ({"latent_attention": None}, "latent_attention=None must be"),
+        ({"latent_attention": {"heads": 2}}, "latent_attention has heads=2; it may hold num_latents, num_heads"),
+        ({"latent_attention": {"num_heads": 0}}, "latent_attention has num_heads=0"),
         ({"demonstrations": [{"bad": 1}]}, "A demonstration needs text and response"),
         ({"poling": "mean"}, "no field 'poling'; did you mean 'pooling'"),
         ({"default_prompt_name": "query"}, "not among the prompts"),

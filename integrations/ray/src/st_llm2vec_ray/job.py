@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from ray.exceptions import RayError
 from st_llm2vec.corpus import EmbeddingSettings, Progress
 from st_llm2vec.corpus.job_folder import JobFolder
 from st_llm2vec.corpus.progress import Meter
-from st_llm2vec.corpus.rows import Plan, Source, Start
 from st_llm2vec.corpus.run import begin_job, calibration_texts
 from st_llm2vec.corpus.settings import CALIBRATED
 from st_llm2vec.corpus.shard_encoder import ShardEncoder, ShardRows
 from st_llm2vec.corpus.shard_files import ShardReport, read_report
+from st_llm2vec.corpus.source import Source
 
 MOST_BLOCKS = 20_000
 
@@ -68,18 +67,12 @@ def embed_corpus_on_ray(
     resources = {"num_gpus": gpus_per_actor, "num_cpus": cpus_per_actor}
     with folder.locked():
         _ask(resources, _begin, path, source, settings)
-        plan = folder.plan(source, settings.shard_rows)
-        if plan.rows is None or (plan.starts is None and not hasattr(getattr(source, "data", None), "__len__")):
-            raise ValueError(
-                f"{source.name} can be read from its beginning only, so its shards cannot be shared out. Write it to "
-                "Parquet files first, or embed it on one machine."
-            )
         if settings.precision in CALIBRATED and folder.ranges() is None:
-            folder.write_ranges(_ask(resources, _calibrate, path, source, plan, settings))
+            folder.write_ranges(_ask(resources, _calibrate, path, source, settings))
         reports = folder.finished()
-        meter = Meter(plan.rows, sum(report.rows for report in reports.values()), on_progress)
-        missing = [shard for shard in range(-(-plan.rows // settings.shard_rows)) if shard not in reports]
-        for report in _shared_out(missing, plan, path, source, settings, actors, resources):
+        meter = Meter(len(source), sum(report.rows for report in reports.values()), on_progress)
+        missing = [shard for shard in range(-(-len(source) // settings.shard_rows)) if shard not in reports]
+        for report in _shared_out(missing, path, source, settings, actors, resources):
             reports[report.shard] = report
             meter.advance(report.rows, report.tokens)
         return folder.complete(reports)
@@ -103,22 +96,19 @@ class EmbedShards:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Embed the shards of a batch; one that an actor finished before it died is not made again."""
         reports = []
-        for shard, row, file, place in zip(*(batch[name].tolist() for name in COLUMNS), strict=True):
+        size = self.settings.shard_rows
+        for shard in batch["shard"].tolist():
             written = self.folder.shard_file(shard)
             if written.is_file():
                 reports.append(read_report(written))
                 continue
-            rows = list(itertools.islice(self.source.rows(Start(row, file, place)), self.settings.shard_rows))
+            rows = list(self.source.rows(shard * size, (shard + 1) * size))
             reports.append(self.encoder.process(ShardRows(shard, rows, self.source.named_ids)))
         return {name: [getattr(report, name) for report in reports] for name in ShardReport.__dataclass_fields__}
 
 
-COLUMNS = ("shard", "row", "file", "place")
-
-
 def _shared_out(
     missing: list[int],
-    plan: Plan,
     output: Path,
     source: Source,
     settings: EmbeddingSettings,
@@ -128,8 +118,8 @@ def _shared_out(
     """Let the actors embed the shards that are missing; yield what became of each."""
     if not missing:
         return
-    starts = [{"shard": shard, **asdict(plan.start(shard, settings.shard_rows))} for shard in missing]
-    shards = ray.data.from_items(starts, override_num_blocks=min(len(starts), MOST_BLOCKS))
+    numbers = [{"shard": shard} for shard in missing]
+    shards = ray.data.from_items(numbers, override_num_blocks=min(len(numbers), MOST_BLOCKS))
     done = shards.map_batches(
         EmbedShards,
         fn_constructor_args=(source, output, settings),
@@ -152,8 +142,8 @@ def _begin(output: Path, source: Source, settings: EmbeddingSettings) -> None:
     begin_job(folder, source, settings, ShardEncoder(settings, output).describe())
 
 
-def _calibrate(output: Path, source: Source, plan: Plan, settings: EmbeddingSettings) -> np.ndarray:
-    return ShardEncoder(settings, output).calibrate(calibration_texts(source, plan, settings))
+def _calibrate(output: Path, source: Source, settings: EmbeddingSettings) -> np.ndarray:
+    return ShardEncoder(settings, output).calibrate(calibration_texts(source, settings))
 
 
 def _ask(resources: dict[str, float], function: Callable[..., Any], *arguments: Any) -> Any:

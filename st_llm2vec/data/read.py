@@ -1,4 +1,8 @@
-"""Read a dataset from local files, a saved dataset's folder or the Hub, always through ``datasets``."""
+"""The one reader of files: local files, saved datasets' folders and the Hub, always through ``datasets``.
+
+Every table is memory-mapped: ``datasets`` keeps a copy in its cache (``HF_DATASETS_CACHE``), rows are read from there, and the
+same files are not read again. ``encode``, ``embed`` and ``train`` read through here; docs/data.md has the table of formats.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,13 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", SEPARATED),
     ".tsv": ("csv", {**SEPARATED, "sep": "\t"}),
     ".parquet": ("parquet", {}),
-    ".txt": ("text", {"encoding": "utf-8-sig"}),
+    **dict.fromkeys((".txt", ".text", ".md"), ("text", {"encoding": "utf-8-sig"})),
 }
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+LINES = (".jsonl", ".ndjson", ".txt", ".text", ".md")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+SAVED_TO_DISK = ("state.json", "dataset_dict.json")
+BYTES = "latin-1"
+"""The encoding in which each byte is one character, and so no line is broken."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 LEFT_OVER = "__index_level_0__"
 FAILURES = (DatasetsError, OSError, RuntimeError, StopIteration, TypeError, ValueError)
@@ -32,18 +40,22 @@ def read_dataset(
     *,
     split: str = "train",
     columns: Sequence[str] | None = None,
+    only_texts: Sequence[str] = (),
     **options: Any,
 ) -> Dataset:
     """Read a dataset.
 
     Args:
-        source: A file (``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.txt``; compressed with
-            gzip, bzip2, xz or zstandard too), a pattern such as ``"data/*.jsonl"``, a list of files of one format, a
-            folder that ``datasets`` saved with ``save_to_disk``, or a dataset on the Hub: ``"org/name"``, or
-            ``"org/name:config"``, or one of its files: ``"hf://datasets/org/name/texts.txt"``. A ``.txt`` file has a text in each line, in the column ``text``.
+        source: A file (``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.txt``, ``.md``; compressed
+            with gzip, bzip2, xz, zstandard or lz4 too), a pattern such as ``"data/*.jsonl"``, a list of files of one format, a
+            folder of such files or one that ``datasets`` saved with ``save_to_disk``, or a dataset on the Hub: ``"org/name"``,
+            or ``"org/name:config"``, or one of its files: ``"hf://datasets/org/name/texts.txt"``. A ``.txt`` file has a text
+            in each line, in the column ``text``.
         split: The split of a saved dataset or of one on the Hub. Files have the split ``train`` only. Slices such as
             ``"train[:1000]"`` work for files and the Hub.
         columns: Names for the columns of a ``.csv`` or ``.tsv`` file whose first line is data, not names.
+        only_texts: Columns of texts, where no others are needed: those of Parquet are not read, and these are texts in
+            CSV even where they look like numbers.
         **options: As for ``datasets.load_dataset``, such as ``revision`` for the Hub, or ``quoting=3`` for a ``.tsv``
             file in which a quotation mark means nothing.
 
@@ -69,12 +81,33 @@ def read_dataset(
         _refuse_columns(columns, where)
         dataset = _from_folder(files[0], split)
     else:
-        suffix = _one_suffix(files, where)
-        dataset = _from_files([str(file) for file in files], suffix, where, split, columns, options)
+        suffix = one_suffix(files)
+        if only_texts and FORMATS[suffix][0] == "csv":
+            options = {"converters": dict.fromkeys(only_texts, str), **options}
+        elif only_texts and suffix == ".parquet":
+            options = {"columns": list(dict.fromkeys(only_texts)), **options}
+        dataset = _from_files(_filled(files), suffix, where, split, columns, options)
     if not isinstance(dataset, Dataset):
         raise ValueError(f"{where} gave a {type(dataset).__name__}; name one split, and leave streaming out.")
     if not len(dataset):
-        raise ValueError(f"{where} has no rows, so there is nothing to learn from.")
+        raise ValueError(f"{where} holds no rows.")
+    return dataset
+
+
+def read_lines(files: Sequence[Path]) -> Dataset:
+    """Read files of lines so that no line can break the reading.
+
+    Args:
+        files: Files, compressed or not.
+
+    Returns:
+        A dataset with the column ``text``: each line, its bytes as :data:`BYTES` reads them.
+
+    Raises:
+        ValueError: If a file is empty or cannot be decompressed.
+    """
+    where = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    dataset: Dataset = _from_files(_filled(files), ".txt", where, "train", None, {"encoding": BYTES})
     return dataset
 
 
@@ -101,7 +134,7 @@ def _is_hub_file(source: Any) -> bool:
 
 
 def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files or the one folder that a source names; none for a dataset on the Hub.
+    """The files, or the one folder of a saved dataset, that a source names; none for a dataset on the Hub.
 
     Args:
         source: As for :func:`read_dataset`.
@@ -122,6 +155,8 @@ def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
             raise ValueError("The list of files is empty; name at least one.")
         return found
     path = Path(source).expanduser()
+    if path.is_dir() and not any((path / name).is_file() for name in SAVED_TO_DISK):
+        return _files_of(path)
     if path.exists():
         return [path]
     matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
@@ -130,6 +165,15 @@ def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     if isinstance(source, str) and HUB_ID.fullmatch(source) and _suffix(path) not in FORMATS:
         return []
     return [_missing(source)]
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it, by name; what is hidden or a mark of another program is left out."""
+    found = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith((".", "_"))]
+    readable = [file for file in found if _suffix(file) in FORMATS]
+    if not readable:
+        raise ValueError(f"The folder {folder} holds no files that are read here: {', '.join(FORMATS)}.")
+    return readable
 
 
 def _missing(source: str | Path) -> NoReturn:
@@ -160,10 +204,7 @@ def _from_folder(folder: Path, split: str) -> Dataset:
     try:
         saved = load_from_disk(str(folder))
     except FAILURES as error:
-        raise ValueError(
-            f"{folder} is a folder, and not one that datasets saved with save_to_disk. Name its files by a pattern, such "
-            f"as {folder / '*.jsonl'}."
-        ) from error
+        raise ValueError(f"The saved dataset {folder} could not be read: {_reason(error)}") from error
     if not isinstance(saved, DatasetDict):
         return saved
     if split not in saved:
@@ -190,16 +231,30 @@ def _from_files(
     return dataset if columns is None else _named(dataset, list(columns), where)
 
 
-def _one_suffix(files: list[Path], where: str) -> str:
+def one_suffix(files: Sequence[Path]) -> str:
+    """The ending that says the format of all the files, without that of a compression; a file without one holds lines.
+
+    Args:
+        files: The files.
+
+    Raises:
+        ValueError: If one is not read here, or they are of several formats.
+    """
     for file in files:
-        if not file.is_file() or _suffix(file) not in FORMATS:
+        if not file.is_file() or (_suffix(file) or ".txt") not in FORMATS:
             raise ValueError(f"{file} is not read here. Give files that end in {', '.join(FORMATS)}.")
-        if not file.stat().st_size:
-            raise ValueError(f"{file} is empty.")
-    suffixes = sorted({_suffix(file) for file in files})
+    suffixes = sorted({_suffix(file) or ".txt" for file in files})
     if len(suffixes) > 1:
-        raise ValueError(f"{where} are of several formats ({', '.join(suffixes)}); read them one by one.")
+        raise ValueError(f"{files[0]} and others are of several formats ({', '.join(suffixes)}); read them one by one.")
     return suffixes[0]
+
+
+def _filled(files: Sequence[Path]) -> list[str]:
+    """The files that hold anything, by their absolute names."""
+    filled = [str(file.absolute()) for file in files if file.stat().st_size]
+    if not filled:
+        raise ValueError(f"{files[0]} is empty: it holds no rows.")
+    return filled
 
 
 def _refuse_columns(columns: Sequence[str] | None, where: str) -> None:

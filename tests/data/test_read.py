@@ -105,7 +105,7 @@ FILES = {
         ([], {}, "list of files is empty"),
         ("notes.docx", {}, "notes.docx is not read here. Give files that end in .jsonl, "),
         (["texts.txt", "names.csv"], {}, r"several formats \(.csv, .txt\)"),
-        ("", {}, "not one that datasets saved with save_to_disk. Name its files by a pattern"),
+        ("", {}, "are of several formats"),
         ("empty.jsonl", {}, "empty.jsonl is empty"),
         ("header.csv", {}, "header.csv could not be read as csv: it has no rows"),
         ("broken.jsonl", {}, "broken.jsonl could not be read as json: .*in row 1"),
@@ -141,7 +141,7 @@ def test_the_hub_is_asked_for_names_and_configs(monkeypatch: pytest.MonkeyPatch)
             raise ConnectionError("Couldn't reach it")
         return Dataset.from_dict(ROWS)
 
-    monkeypatch.setattr("st_llm2vec.data.sources.load_dataset", load)
+    monkeypatch.setattr("st_llm2vec.data.read.load_dataset", load)
     assert read_dataset("org/name:config", split="dev", revision="main")[:] == ROWS
     assert read_dataset("org/name")[:] == ROWS
     assert read_dataset("hf://datasets/org/name/texts.txt")[:] == ROWS
