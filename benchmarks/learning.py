@@ -25,7 +25,7 @@ from datasets import Dataset
 from benchmarks.tasks import DATA, TASKS, evaluate, read_sts
 from st_llm2vec import convert, decoder_path, load
 from st_llm2vec.data import pairs_from_labels
-from st_llm2vec.training import MNTP, BlendedStage, SimCSE, Stage, Supervised
+from st_llm2vec.training import MNTP, SimCSE, Stage, Supervised, build_stage
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHORT = range(4, 19)  # words in a training sentence
@@ -140,8 +140,8 @@ def stages(work: Path, quick: bool) -> dict[str, Stage]:
         "+ SimCSE": SimCSE(**simcse, **settings("simcse", decoder, "simcse")),
         "+ MNTP + SimCSE": SimCSE(**simcse, **settings("simcse", mntp, "mntp-simcse")),
         "+ MNTP + supervised": Supervised(data=sources, scale=20.0, **settings("supervised", mntp, "supervised")),
-        "+ MNTP + two-stage": BlendedStage(
-            data=own, scale=20.0, blended=False, **settings("blended", supervised, "two-stage")
+        "+ MNTP + two-stage": build_stage(
+            "blended", data=own, scale=20.0, blended=False, **settings("blended", supervised, "two-stage")
         ),
     }
 

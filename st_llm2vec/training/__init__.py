@@ -3,27 +3,25 @@
 from st_llm2vec.training.adapters import Adapter, attach_adapter, interpolate, merge_adapter
 from st_llm2vec.training.callbacks import StopAtNonFinite
 from st_llm2vec.training.mntp import MNTP
-from st_llm2vec.training.pipeline import STAGES, build_stages, read_plan, run_stages
-from st_llm2vec.training.prompteol_cse import PromptEOLCSE
+from st_llm2vec.training.pipeline import build_stages, read_plan, run_stages
+from st_llm2vec.training.presets import PRESETS, STAGES, build_stage
 from st_llm2vec.training.simcse import SimCSE
 from st_llm2vec.training.stage import Stage
 from st_llm2vec.training.supervised import Supervised
 from st_llm2vec.training.trainer_run import TrainingError
-from st_llm2vec.training.two_stage import BlendedStage, RetrievalStage
 
 __all__ = [
     "MNTP",
+    "PRESETS",
     "STAGES",
     "Adapter",
-    "BlendedStage",
-    "PromptEOLCSE",
-    "RetrievalStage",
     "SimCSE",
     "Stage",
     "StopAtNonFinite",
     "Supervised",
     "TrainingError",
     "attach_adapter",
+    "build_stage",
     "build_stages",
     "interpolate",
     "merge_adapter",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Mapping
@@ -17,16 +16,10 @@ from st_llm2vec.folder.gguf_file import is_gguf, unpack_gguf
 from st_llm2vec.folder.load import load
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.mntp import MNTP
-from st_llm2vec.training.prompteol_cse import PromptEOLCSE
+from st_llm2vec.training.presets import STAGES, build_stage, paper_arguments
 from st_llm2vec.training.settings import check_names
-from st_llm2vec.training.simcse import SimCSE
 from st_llm2vec.training.stage import Stage
-from st_llm2vec.training.supervised import Supervised
-from st_llm2vec.training.two_stage import BlendedStage, RetrievalStage
 
-STAGES: dict[str, type[Stage]] = {
-    stage.name: stage for stage in (MNTP, SimCSE, Supervised, RetrievalStage, BlendedStage, PromptEOLCSE)
-}
 SHARED_FIELDS = ("recipe", "changes", "dtype", "attn_implementation", "adapter", "training")
 
 
@@ -123,7 +116,7 @@ def run_stages(stages: list[Stage], announce: Callable[[str], None] = lambda mes
     for stage in stages:
         stage.check()
     for number, stage in enumerate(stages, start=1):
-        announce(f"Stage {number} of {len(stages)}: {stage.name}, from {stage.model} to {stage.output}")
+        announce(f"Stage {number} of {len(stages)}: {stage.called}, from {stage.model} to {stage.output}")
         stage.run()
     return load(stages[-1].output)
 
@@ -211,9 +204,7 @@ def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
         raise ValueError(f"No stage of the plan makes vectors to evaluate on {pairs}; leave it out.")
     for stage in stages:
         training = {**changed.get("training", {}), **stage.get("training", {})}
-        steps = stage.get("stop_after") or training.get(
-            "max_steps", STAGES[stage["stage"]].arguments_of_paper.get("max_steps")
-        )
+        steps = stage.get("stop_after") or {**paper_arguments(stage["stage"]), **training}["max_steps"]
         every = max(1, steps // 10) if isinstance(steps, int) and steps > 0 else 0.1
         stage["evaluation"] = pairs
         stage["training"] = {"eval_steps": every, "eval_on_start": True, **training}
@@ -271,7 +262,4 @@ def _stage(entry: Mapping[str, Any], plan: Mapping[str, Any], model: str, output
     fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
     if not first:
         fields.pop("changes", None)
-    kind = STAGES[entry["stage"]]
-    known = [one.name for one in dataclasses.fields(kind)]
-    check_names(fields, known, f"The stage {entry['stage']} does not have these settings")
-    return kind(**{"data": None, **fields, "model": model, "output": output})
+    return build_stage(entry["stage"], **{**fields, "model": model, "output": output})

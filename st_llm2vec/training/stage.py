@@ -62,6 +62,7 @@ class Stage:
             float32 where not; without an adapter all is in float32.
         attn_implementation: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``; Transformers' choice if not given.
         training: Fields of ``SentenceTransformerTrainingArguments`` that differ from :attr:`arguments_of_paper`.
+        preset: The name of the preset that the settings come from (:mod:`st_llm2vec.training.presets`).
     """
 
     name: ClassVar[str]
@@ -82,6 +83,7 @@ class Stage:
     dtype: str | None = None
     attn_implementation: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         self.model, self.output = str(self.model), str(self.output)
@@ -95,7 +97,7 @@ class Stage:
                 f"adapter is {self.adapter!r}; it must be a mapping of its settings, such as {{r: 16}}, or nothing (null)."
             )
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        check_fields(type(self), fields, f"The stage {self.name} does not have these settings")
+        check_fields(type(self), fields, f"The stage {self.called} does not have these settings")
         if not 0 <= self.interpolation <= 1:
             raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
         if self.patience is not None and self.evaluation is None:
@@ -406,7 +408,7 @@ class Stage:
         rows = {"train": data.dataset} if isinstance(data.dataset, Dataset) else dict(data.dataset)
         kept = self.to_dict()
         return {
-            "name": self.name,
+            "name": self.called,
             "method": type(self).__name__,
             "from": self.model,
             "data": kept.pop("data"),
@@ -419,9 +421,16 @@ class Stage:
             "merged": False,
         }
 
+    @property
+    def called(self) -> str:
+        """The name of its preset, if it has one, or else its own."""
+        return self.preset or self.name
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""
-        return {"stage": self.name, **dataclasses.asdict(self)}
+        settings = dataclasses.asdict(self)
+        del settings["preset"]
+        return {"stage": self.called, **settings}
 
 
 def _is_encoder(model: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from st_llm2vec.training import MNTP, PromptEOLCSE, SimCSE, Stage, Supervised, build_stages
+from st_llm2vec.training import MNTP, SimCSE, Stage, Supervised, build_stage, build_stages
 from st_llm2vec.training.named_data import open_scored_pairs
 from st_llm2vec.training.pipeline import default_plan, evaluate_on, override
 
@@ -272,5 +272,5 @@ def test_flag_embedding_rows(tmp_path: Path) -> None:
 
 
 def test_an_adapters_other_settings_are_those_of_the_stages_paper() -> None:
-    stage = PromptEOLCSE(model="m", output="o", data="d", adapter={"alpha": 32})
+    stage = build_stage("prompteol_cse", model="m", output="o", data="d", adapter={"alpha": 32})
     assert (stage.adapter.r, stage.adapter.alpha) == (64, 32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,12 @@ from st_llm2vec import convert, load
 from st_llm2vec.training import (
     MNTP,
     Adapter,
-    BlendedStage,
-    PromptEOLCSE,
-    RetrievalStage,
     SimCSE,
     Stage,
     Supervised,
     TrainingError,
     attach_adapter,
+    build_stage,
     build_stages,
     run_stages,
 )
@@ -43,9 +42,10 @@ TRAINING = {
 LATENT = {"latent_attention": {"num_latents": 8, "num_heads": 2, "head_dimension": 16}}
 
 
-def stage(kind: type[Stage], decoder: str, output: Path, data: Any, **more: Any) -> Stage:
+def stage(kind: type[Stage] | str, decoder: str, output: Path, data: Any, **more: Any) -> Stage:
     training = {**TRAINING, **more.pop("training", {})}
-    return kind(model=decoder, output=str(output), data=data, max_length=64, training=training, **more)
+    made = partial(build_stage, kind) if isinstance(kind, str) else kind
+    return made(model=decoder, output=str(output), data=data, max_length=64, training=training, **more)
 
 
 def assert_trained(before: Any, folder: Path, name: str, portable: bool = True) -> None:
@@ -112,12 +112,12 @@ def test_in_batch_negatives_are_chosen_per_dataset(decoder: str, tmp_path: Path,
 
 
 def test_two_stages_of_nv_embed(decoder: str, tmp_path: Path, pairs_file: str) -> None:
-    stage(RetrievalStage, decoder, tmp_path / "one", {"path": pairs_file}, changes=LATENT).run()
+    stage("retrieval", decoder, tmp_path / "one", {"path": pairs_file}, changes=LATENT).run()
     sources = [
         {"path": pairs_file, "name": "a", "query_instruction": "Find the passage:", "in_batch_negatives": True},
         {"path": pairs_file, "name": "b", "query_instruction": "Name the topic:", "symmetric": True},
     ]
-    made = stage(BlendedStage, str(tmp_path / "one"), tmp_path / "two", sources)
+    made = stage("blended", str(tmp_path / "one"), tmp_path / "two", sources)
     made.run()
     encoder = load(tmp_path / "two")
     assert [record["name"] for record in encoder.manifest.stages] == ["retrieval", "blended"]
@@ -125,7 +125,7 @@ def test_two_stages_of_nv_embed(decoder: str, tmp_path: Path, pairs_file: str) -
 
 
 def test_prompteol(decoder: str, tmp_path: Path, pairs_file: str) -> None:
-    stage(PromptEOLCSE, decoder, tmp_path / "out", pairs_file, training={"max_steps": 2}).run()
+    stage("prompteol_cse", decoder, tmp_path / "out", pairs_file, training={"max_steps": 2}).run()
     assert_trained(convert(decoder, "prompteol"), tmp_path / "out", "prompteol_cse")
 
 

@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.folder import merging
-from st_llm2vec.training import MNTP, Adapter, RetrievalStage, SimCSE, Stage, TrainingError
+from st_llm2vec.training import MNTP, Adapter, SimCSE, Stage, TrainingError, build_stage
 
 from ..conftest import TEXTS, cosine_distance
 from ..stand_ins import stand_in
@@ -142,10 +142,10 @@ def test_all_weights_learn_in_float32(half_decoder: str, tmp_path: Path, texts_f
     assert sum((after[name] != before[name]).float().mean() for name in layers) / len(layers) > 0.9
 
 
-def retrieval(decoder: str, output: Path, pairs: str, **more: Any) -> RetrievalStage:
+def retrieval(decoder: str, output: Path, pairs: str, **more: Any) -> Stage:
     latent = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
     more = {"changes": {"latent_attention": latent}, "adapter": Adapter(r=4), "training": TRAINING, **more}
-    return RetrievalStage(model=decoder, output=str(output), data={"path": pairs}, max_length=24, **more)
+    return build_stage("retrieval", model=decoder, output=str(output), data={"path": pairs}, max_length=24, **more)
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
