@@ -113,7 +113,7 @@ def embed(
     Rows are streamed, so memory stays the same. The same command goes on where it was stopped, even by a power cut, and
     gives the same folder. Rows without a text, and texts that are too long, are recorded in the folder rejected/.
     """  # fmt: skip
-    from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_source
+    from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus
 
     settings = EmbeddingSettings(
         encoder=encoder,
@@ -134,7 +134,7 @@ def embed(
         file_format=file_format,
     )
     quiet()
-    source = open_source(
+    source = open_corpus(
         inputs,
         dataset=dataset,
         config=config,

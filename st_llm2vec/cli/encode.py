@@ -16,7 +16,7 @@ from st_llm2vec.cli.options import AsJson, Dtype, check_dtype, print_json, say_d
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from st_llm2vec.corpus.source import Source
+    from st_llm2vec.corpus.corpus import Corpus
     from st_llm2vec.folder.encoder import TextEncoder
 
 PREVIEW = 20
@@ -75,19 +75,19 @@ def encode(
         _encode_to_screen(loaded, corpus, options, as_json)
 
 
-def _corpus(texts: list[str], inputs: list[str], column: str | None) -> Source:
+def _corpus(texts: list[str], inputs: list[str], column: str | None) -> Corpus:
     """Where the texts are: arguments, standard input, or files."""
-    from st_llm2vec.corpus.source import open_source, texts_source
+    from st_llm2vec.corpus.corpus import corpus_of_texts, open_corpus
 
     if bool(texts) == bool(inputs):
         what = "both texts and --input were" if texts else "neither texts nor --input was"
         raise ValueError(f"Give texts as arguments, or --input FILE, or --input - for standard input; {what} given.")
     if inputs and inputs != ["-"]:
-        return open_source(inputs, column=column)
+        return open_corpus(inputs, column=column)
     name = "standard input" if inputs else "the arguments"
     if column is not None:
         raise ValueError(f"--column {column} is for files with columns; {name} has none. Leave it out.")
-    found = texts_source([*_standard_input()] if inputs else texts, name)
+    found = corpus_of_texts([*_standard_input()] if inputs else texts, name)
     if not len(found):
         raise ValueError(f"{name} holds no rows.")
     return found
@@ -101,16 +101,16 @@ def _standard_input() -> Iterator[str]:
             raise ValueError(f"Line {number} of standard input is not UTF-8 text.") from error
 
 
-def _columns(inputs: list[str], corpus: Source) -> Dataset:
+def _columns(inputs: list[str], corpus: Corpus) -> Dataset:
     """All columns of the corpus, which Parquet holds beside the vectors."""
     from st_llm2vec.data.read import read_dataset
 
     return read_dataset(inputs) if inputs and inputs != ["-"] else corpus.data
 
 
-def _texts(corpus: Source, start: int, stop: int) -> list[str]:
+def _texts(corpus: Corpus, start: int, stop: int) -> list[str]:
     """The texts of some rows; one that is none is refused by its row."""
-    from st_llm2vec.corpus.source import judge
+    from st_llm2vec.corpus.corpus import judge
 
     rows = list(corpus.rows(start, stop))
     for row in rows:
@@ -125,7 +125,7 @@ def _texts(corpus: Source, start: int, stop: int) -> list[str]:
 
 def _encode_to_file(
     encoder: TextEncoder,
-    corpus: Source,
+    corpus: Corpus,
     columns: Dataset | None,
     target: Path,
     options: dict[str, Any],
@@ -148,7 +148,7 @@ def _encode_to_file(
         output.print(f"{len(corpus):,} vectors of {dimension} dimensions in {target}", soft_wrap=True, markup=False)
 
 
-def _encode_to_screen(encoder: TextEncoder, corpus: Source, options: dict[str, Any], as_json: bool) -> None:
+def _encode_to_screen(encoder: TextEncoder, corpus: Corpus, options: dict[str, Any], as_json: bool) -> None:
     texts = _texts(corpus, 0, len(corpus) if as_json else PREVIEW)
     vectors = encoder.encode(texts, **options)
     if as_json:

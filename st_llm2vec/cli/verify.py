@@ -14,8 +14,8 @@ from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, print_j
 
 if TYPE_CHECKING:
     from st_llm2vec.folder.encoder import TextEncoder
+    from st_llm2vec.importing.checkpoint import Checkpoint
     from st_llm2vec.importing.references import Reference, Verification
-    from st_llm2vec.importing.source import Source
 
 
 @app.command()
@@ -73,13 +73,13 @@ def verify(
         raise typer.Exit(1)
 
 
-def _fetch(model: str, revision: str | None) -> Source:
-    from st_llm2vec.importing.source import fetch
+def _fetch(model: str, revision: str | None) -> Checkpoint:
+    from st_llm2vec.importing.checkpoint import fetch
 
     return fetch(model, {"revision": revision} if revision else {})
 
 
-def _wanted(checkpoint: Source, reference: str | None) -> Reference | None:
+def _wanted(checkpoint: Checkpoint, reference: str | None) -> Reference | None:
     """The published values to compare with; none for an encoder's folder that is to be held against itself."""
     from st_llm2vec.importing.references import find_reference
 
@@ -91,7 +91,7 @@ def _wanted(checkpoint: Source, reference: str | None) -> Reference | None:
         raise
 
 
-def _open(checkpoint: Source, recipe: str | None, parts: dict[str, Any], **options: Any) -> TextEncoder:
+def _open(checkpoint: Checkpoint, recipe: str | None, parts: dict[str, Any], **options: Any) -> TextEncoder:
     """An encoder is loaded, and held against what was saved; a published checkpoint is imported."""
     from st_llm2vec.folder.load import load
     from st_llm2vec.folder.manifest import MANIFEST_NAME

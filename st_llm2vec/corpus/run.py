@@ -8,16 +8,16 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from st_llm2vec.corpus.corpus import Corpus, judge
 from st_llm2vec.corpus.devices import open_encoders
 from st_llm2vec.corpus.job_folder import JobFolder
 from st_llm2vec.corpus.progress import Meter, Progress
 from st_llm2vec.corpus.settings import CALIBRATED, EmbeddingSettings
 from st_llm2vec.corpus.shard_encoder import ShardRows
-from st_llm2vec.corpus.source import Source, judge
 
 
 def embed_corpus(
-    source: Source,
+    source: Corpus,
     output: str | os.PathLike[str],
     settings: EmbeddingSettings,
     *,
@@ -30,7 +30,7 @@ def embed_corpus(
     the same call goes on where another one was stopped, however it was stopped; the result is the same.
 
     Args:
-        source: The corpus, from ``open_source``.
+        source: The corpus, from ``open_corpus``.
         output: The folder: a new one, or that of the same job.
         settings: How texts become vectors.
         devices: Where to encode, one process for each; all GPUs if not given.
@@ -56,7 +56,7 @@ def embed_corpus(
         return folder.complete(reports)
 
 
-def begin_job(folder: JobFolder, source: Source, settings: EmbeddingSettings, encoder: dict[str, Any]) -> None:
+def begin_job(folder: JobFolder, source: Corpus, settings: EmbeddingSettings, encoder: dict[str, Any]) -> None:
     """Write what the job is into its folder, or make sure that the folder is of the same one.
 
     Args:
@@ -69,7 +69,7 @@ def begin_job(folder: JobFolder, source: Source, settings: EmbeddingSettings, en
     folder.adopt({"encoder": settings.encoder, "revision": settings.revision, "job": job})
 
 
-def calibration_texts(source: Source, settings: EmbeddingSettings) -> list[str]:
+def calibration_texts(source: Corpus, settings: EmbeddingSettings) -> list[str]:
     """The first good texts."""
     size = settings.shard_rows
     rows = (row for start in range(0, len(source), size) for row in source.rows(start, start + size))
@@ -77,7 +77,7 @@ def calibration_texts(source: Source, settings: EmbeddingSettings) -> list[str]:
     return list(itertools.islice(good, settings.calibration_rows))
 
 
-def pending_shards(source: Source, done: Container[int], size: int) -> Iterator[ShardRows]:
+def pending_shards(source: Corpus, done: Container[int], size: int) -> Iterator[ShardRows]:
     """The shards that are not there yet, in order, each with its rows.
 
     Args:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from sentence_transformers.util.quantization import quantize_embeddings
 
+from st_llm2vec.corpus.corpus import Row, judge
 from st_llm2vec.corpus.job_folder import JobFolder
 from st_llm2vec.corpus.settings import CALIBRATED, PACKED, EmbeddingSettings
 from st_llm2vec.corpus.shard_files import ShardReport
-from st_llm2vec.corpus.source import Row, judge
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.weights import fingerprint
 from st_llm2vec.modules.formatter import UNLIMITED

@@ -36,7 +36,7 @@ class TextReader(SentenceTransformer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._roomy: set[tuple[str | None, int]] = set()
+        self._fitting_prompts: set[tuple[str | None, int]] = set()
         self._rendering = Rendering()
 
     @property
@@ -173,7 +173,7 @@ class TextReader(SentenceTransformer):
             self.manifest is None
             or self.layout == "custom"
             or not isinstance(prompt, str | None)
-            or known in self._roomy
+            or known in self._fitting_prompts
         ):
             return
         formatter = InstructionFormatter(**self.manifest.config.formatter_config())
@@ -185,9 +185,9 @@ class TextReader(SentenceTransformer):
                 f"The template and the instruction take {needed} tokens and leave no room for the text within "
                 f"max_seq_length={limit}. Shorten the instruction or the demonstrations, or raise the limit."
             )
-        if len(self._roomy) >= KEPT_INSTRUCTIONS:
-            self._roomy.clear()
-        self._roomy.add(known)
+        if len(self._fitting_prompts) >= KEPT_INSTRUCTIONS:
+            self._fitting_prompts.clear()
+        self._fitting_prompts.add(known)
 
     def _readable(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read."""

@@ -18,7 +18,7 @@ from st_llm2vec.encoding.reader import TextReader
 from st_llm2vec.folder.card_data import EncoderCardData
 from st_llm2vec.folder.manifest import read_manifest
 from st_llm2vec.folder.save import CUSTOM_MODULES, save_encoder
-from st_llm2vec.folder.soundness import require_attention, require_sound
+from st_llm2vec.folder.soundness import prove_meant_attention, require_sound
 from st_llm2vec.folder.weights import fingerprint, learned_beside_quantized, restore_latents
 from st_llm2vec.host.trainer_uploads import refuse_trainer_uploads
 from st_llm2vec.layouts.choose import compile_prompts
@@ -77,7 +77,7 @@ class TextEncoder(TextReader):
         if model_name_or_path is not None and Path(model_name_or_path).is_dir():
             require_sound(self, Path(model_name_or_path), model_name_or_path, kwargs.get("cache_folder"))
         elif model_name_or_path is not None:
-            require_attention(self, model_name_or_path)
+            prove_meant_attention(self, model_name_or_path)
         padded_because = enable_padding_free(self.transformer)
         if padded_because is not None:
             logger.info("Batches stay padded: %s.", padded_because)

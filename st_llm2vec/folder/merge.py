@@ -25,7 +25,6 @@ from transformers import PreTrainedModel
 from st_llm2vec.encoding.reader import TextReader
 from st_llm2vec.folder.weights import forget_loaded_names
 from st_llm2vec.modules import BidirectionalTransformer
-from st_llm2vec.modules import adapter as adapters
 from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.proof.texts import FEW_TEXTS
 from st_llm2vec.proof.tolerances import FULL_PRECISION, MERGED_VECTORS
@@ -60,11 +59,6 @@ class Merge:
         if self.stored not in FULL_PRECISION:
             found["update_kept"] = {type_name(self.stored): round(self.kept_in_stored, 4)}
         return found
-
-
-def has_adapter(encoder: TextReader) -> bool:
-    """Whether an adapter is attached to the encoder's model."""
-    return adapters.has_adapter(encoder.transformer.model)
 
 
 def merge(

@@ -42,13 +42,13 @@ def require_sound(encoder: TextReader, folder: Path, source: str | Path, cache_f
     require_finite(encoder, str(source))
     require_tokenizer_fits(transformer.model, encoder.tokenizer, source)
     if not ours:
-        require_attention(encoder, str(source))
+        prove_meant_attention(encoder, str(source))
     if encoder.manifest is not None:
         _require_agreement(encoder, source)
         prove_reading(list(encoder), encoder.manifest.config, encoder.layout, str(source))
 
 
-def require_attention(encoder: TextReader, name: str) -> None:
+def prove_meant_attention(encoder: TextReader, name: str) -> None:
     """Raise if an encoder is meant to attend in both directions and does not.
 
     Args:

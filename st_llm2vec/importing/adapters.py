@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from st_llm2vec.folder.finite import require_finite
-from st_llm2vec.importing.source import Source, readable
+from st_llm2vec.importing.checkpoint import Checkpoint, readable
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
-class Adapter:
+class PublishedAdapter:
     """A published LoRA adapter.
 
     Args:
@@ -29,11 +29,11 @@ class Adapter:
         config: What its ``adapter_config.json`` says.
     """
 
-    source: Source
+    source: Checkpoint
     config: LoraConfig
 
     @classmethod
-    def read(cls, source: Source) -> Adapter:
+    def read(cls, source: Checkpoint) -> PublishedAdapter:
         """Read an adapter's settings.
 
         Raises:
@@ -80,7 +80,7 @@ class Adapter:
         return {name.replace(f"{PREFIX}model.", PREFIX, 1) if headed else name: one for name, one in tensors.items()}
 
 
-def attach_published(adapter: Adapter, base: str, model: PreTrainedModel) -> PeftModel:
+def attach_published(adapter: PublishedAdapter, base: str, model: PreTrainedModel) -> PeftModel:
     """Attach an adapter to a model.
 
     Args:
@@ -108,7 +108,7 @@ def attach_published(adapter: Adapter, base: str, model: PreTrainedModel) -> Pef
 
 
 def _compare(
-    expected: dict[str, tuple[int, ...]], weights: dict[str, torch.Tensor], adapter: Adapter, base: str
+    expected: dict[str, tuple[int, ...]], weights: dict[str, torch.Tensor], adapter: PublishedAdapter, base: str
 ) -> None:
     unknown, missing = sorted(set(weights) - set(expected)), sorted(set(expected) - set(weights))
     if unknown:
@@ -121,6 +121,6 @@ def _compare(
             raise _other_base(adapter, base, f"{name} has the shape {found}, where {shape} is needed")
 
 
-def _other_base(adapter: Adapter, base: str, reason: str) -> ValueError:
+def _other_base(adapter: PublishedAdapter, base: str, reason: str) -> ValueError:
     named = f" It says that it is for {adapter.base!r}." if adapter.base else ""
     return ValueError(f"The adapter {adapter.source.name} does not fit {base}: {reason}.{named} Give its own base.")

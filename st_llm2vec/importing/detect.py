@@ -13,9 +13,9 @@ from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.merge import merge_published
 from st_llm2vec.importing import nv_embed
-from st_llm2vec.importing.adapters import CONFIG, Adapter, attach_published
+from st_llm2vec.importing.adapters import CONFIG, PublishedAdapter, attach_published
+from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer
 from st_llm2vec.importing.llm2vec import SETTINGS, from_llm2vec
-from st_llm2vec.importing.source import Source, fetch, load_tokenizer
 from st_llm2vec.recipe.config import EncoderConfig, get_recipe
 
 NAMED = {
@@ -69,7 +69,7 @@ def from_published(
     return _with_recipe(checkpoint, config, base, options)
 
 
-def detect_recipe(checkpoint: Source) -> str:
+def detect_recipe(checkpoint: Checkpoint) -> str:
     """See from a checkpoint's files, then from its name, which recipe it was made with.
 
     Args:
@@ -109,30 +109,30 @@ def detect_recipe(checkpoint: Source) -> str:
     )
 
 
-def bare_prompts(checkpoint: Source) -> dict[str, str]:
+def bare_prompts(checkpoint: Checkpoint) -> dict[str, str]:
     """The instructions that a Sentence Transformers repository saves in E5-Mistral's words, without these words."""
     saved = checkpoint.read_json("config_sentence_transformers.json").get("prompts") or {}
     found = {name: re.fullmatch(r"Instruct: (.+)\nQuery: ?", str(text), re.DOTALL) for name, text in saved.items()}
     return {name: match.group(1) for name, match in found.items() if match}
 
 
-def _named_llm2vec(checkpoint: Source, adapter: dict[str, Any]) -> bool:
+def _named_llm2vec(checkpoint: Checkpoint, adapter: dict[str, Any]) -> bool:
     return "llm2vec" in f"{checkpoint.name} {adapter.get('base_model_name_or_path')}".lower()
 
 
-def _added_tokens(checkpoint: Source) -> set[str]:
+def _added_tokens(checkpoint: Checkpoint) -> set[str]:
     listed = checkpoint.read_json("tokenizer.json").get("added_tokens") or []
     return {str(one.get("content")) for one in listed} | set(checkpoint.read_json("added_tokens.json"))
 
 
 def _with_recipe(
-    checkpoint: Source, config: EncoderConfig, base: str | Path | None, options: dict[str, Any]
+    checkpoint: Checkpoint, config: EncoderConfig, base: str | Path | None, options: dict[str, Any]
 ) -> TextEncoder:
     """A checkpoint that needs only the right recipe: a whole decoder, or one adapter over its base."""
     loading = ("device", "dtype", "attn_implementation", "revision", "token", "local_files_only", "allow_pickles")
     fields = {name: value for name, value in options.items() if name not in loading}
     hub = {key: options[key] for key in ("token", "local_files_only") if options.get(key)}
-    adapter = Adapter.read(checkpoint) if checkpoint.has(CONFIG) else None
+    adapter = PublishedAdapter.read(checkpoint) if checkpoint.has(CONFIG) else None
     if adapter is None and base is not None:
         raise ValueError(f"{checkpoint.name} is a whole checkpoint, not an adapter; leave base out (--base).")
     decoder = checkpoint

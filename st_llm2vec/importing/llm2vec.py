@@ -19,8 +19,8 @@ from st_llm2vec.conversion.convert import convert
 from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.merge import merge_published
-from st_llm2vec.importing.adapters import CONFIG, Adapter, attach_published
-from st_llm2vec.importing.source import Source, fetch, load_tokenizer
+from st_llm2vec.importing.adapters import CONFIG, PublishedAdapter, attach_published
+from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer
 
 SETTINGS = "llm2vec_config.json"
 DEFAULTS = {"pooling_mode": "mean", "max_length": 512, "doc_max_length": 400, "skip_instruction": True}
@@ -152,7 +152,9 @@ def _family(model: PreTrainedModel) -> str:
     return family
 
 
-def _adapters(last: Source, mntp: str | Path | Literal[False] | None, hub: dict[str, Any]) -> list[Adapter]:
+def _adapters(
+    last: Checkpoint, mntp: str | Path | Literal[False] | None, hub: dict[str, Any]
+) -> list[PublishedAdapter]:
     """The adapters in the order in which they are merged; none for a checkpoint that is merged already."""
     if not last.has(CONFIG) and not last.has(SETTINGS):
         raise ValueError(
@@ -163,12 +165,12 @@ def _adapters(last: Source, mntp: str | Path | Literal[False] | None, hub: dict[
         if mntp:
             raise ValueError(f"{last.name} is no adapter, so it is merged already; leave mntp out (--mntp).")
         return []
-    final = Adapter.read(last)
+    final = PublishedAdapter.read(last)
     if mntp is False or (mntp is None and _is_mntp(last)):
         return [final]
     name = str(mntp) if mntp else _mntp_name(last, final)
     try:
-        first = Adapter.read(fetch(name, hub, last.allow_pickles))
+        first = PublishedAdapter.read(fetch(name, hub, last.allow_pickles))
     except ValueError as error:
         raise ValueError(
             f"The MNTP adapter that {last.name} stands on is not at hand: {error} Name it (mntp=..., --mntp), or say that "
@@ -184,12 +186,12 @@ def _adapters(last: Source, mntp: str | Path | Literal[False] | None, hub: dict[
     return [first, final]
 
 
-def _is_mntp(source: Source) -> bool:
+def _is_mntp(source: Checkpoint) -> bool:
     """LLM2Vec's MNTP repositories hold a model's ``config.json``, and no settings of an encoder."""
     return not source.has(SETTINGS) and (source.has("config.json") or source.name.rstrip("/").endswith("mntp"))
 
 
-def _mntp_name(last: Source, final: Adapter) -> str:
+def _mntp_name(last: Checkpoint, final: PublishedAdapter) -> str:
     """``org/name-mntp`` for ``org/name-mntp-supervised``, or what the adapter itself names as its base."""
     path = last.name.rstrip("/")
     found = re.match(r"^(.*mntp)-[^/]+$", path)
@@ -203,7 +205,7 @@ def _mntp_name(last: Source, final: Adapter) -> str:
     )
 
 
-def _published_base(last: Source, adapters: list[Adapter]) -> str | None:
+def _published_base(last: Checkpoint, adapters: list[PublishedAdapter]) -> str | None:
     """The decoder's published name, wherever a copy of it may lie."""
     if adapters:
         return adapters[0].base or adapters[0].source.read_json("config.json").get("_name_or_path")
@@ -211,8 +213,12 @@ def _published_base(last: Source, adapters: list[Adapter]) -> str | None:
 
 
 def _base(
-    base: str | Path | None, named: str | None, adapters: list[Adapter], hub: dict[str, Any], allow_pickles: bool
-) -> Source:
+    base: str | Path | None,
+    named: str | None,
+    adapters: list[PublishedAdapter],
+    hub: dict[str, Any],
+    allow_pickles: bool,
+) -> Checkpoint:
     first = adapters[0]
     if base is None and not named:
         raise ValueError(f"{first.source.name} does not say which base it is for; name it (base=..., --base).")
@@ -228,7 +234,7 @@ def _base(
         ) from error
 
 
-def _refuse_merged(decoder: Source, adapters: list[Adapter]) -> None:
+def _refuse_merged(decoder: Checkpoint, adapters: list[PublishedAdapter]) -> None:
     """Raise where the base has an adapter in it, or beside it, already: it would be applied twice."""
     if adapters and decoder.has(CONFIG):
         raise ValueError(
@@ -243,9 +249,9 @@ def _refuse_merged(decoder: Source, adapters: list[Adapter]) -> None:
 
 def _record(
     encoder: TextEncoder,
-    last: Source,
-    adapters: list[Adapter],
-    decoder: Source,
+    last: Checkpoint,
+    adapters: list[PublishedAdapter],
+    decoder: Checkpoint,
     named: str | None,
     revision: str | None,
 ) -> None:

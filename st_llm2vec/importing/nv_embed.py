@@ -19,7 +19,7 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.finite import require_finite
 from st_llm2vec.folder.weights import forget_loaded_names
 from st_llm2vec.host.loading import without_reports
-from st_llm2vec.importing.source import Source, fetch, load_tokenizer
+from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer
 from st_llm2vec.recipe.config import RECIPES
 
 DECODER, LATENT = "embedding_model.", "latent_attention_model."
@@ -134,7 +134,7 @@ def encoder_fields(settings: dict[str, Any], model: PreTrainedModel) -> dict[str
     }
 
 
-def _tensor_files(checkpoint: Source) -> dict[str, Path]:
+def _tensor_files(checkpoint: Checkpoint) -> dict[str, Path]:
     """Every tensor's file; a name that belongs to neither part is refused, and so is a checkpoint without one part."""
     files = checkpoint.tensor_names()
     unknown = sorted(name for name in files if not name.startswith((DECODER, LATENT)))
@@ -150,7 +150,7 @@ def _tensor_files(checkpoint: Source) -> dict[str, Path]:
 
 
 def _decoder(
-    checkpoint: Source, settings: dict[str, Any], dtype: Any, attn_implementation: str | None
+    checkpoint: Checkpoint, settings: dict[str, Any], dtype: Any, attn_implementation: str | None
 ) -> PreTrainedModel:
     """The Mistral inside; NV-Embed's own code has no sliding window, whatever the settings say."""
     text = settings.get("text_config") or {}

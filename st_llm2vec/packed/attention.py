@@ -16,7 +16,7 @@ from transformers.masking_utils import sdpa_mask
 from st_llm2vec.packed.dense import dense_attention
 from st_llm2vec.packed.fused import fused_attention, has_fused_kernel
 from st_llm2vec.packed.prefix import has_mergeable_kernel, prefix_attention
-from st_llm2vec.packed.row import EVERYTHING, NO_BAND, Row, current_row, is_layout
+from st_llm2vec.packed.segments import EVERYTHING, NO_WINDOW, Segments, current_segments, is_layout
 from st_llm2vec.packed.varlen import has_varlen_kernel, varlen_attention
 
 PACKED = "st_llm2vec_packed"
@@ -30,15 +30,15 @@ def packed_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     Without a current row, the mask that SDPA would get. Models make masks that no layer reads, so one that a row cannot
     have is refused only where it is read.
     """
-    row = current_row.get()
-    if row is None:
+    segments = current_segments.get()
+    if segments is None:
         mask: Tensor | None = sdpa_mask(*args, **kwargs)
         return mask
-    left, right = _band(kwargs["mask_function"], row.prefix + max(row.lengths))
-    return Row(row.lengths, row.prefix, left, right).to_tensor()
+    left, right = _window(kwargs["mask_function"], segments.prefix + max(segments.lengths))
+    return Segments(segments.lengths, segments.prefix, left, right).to_tensor()
 
 
-def _band(mask_function: Callable[..., Tensor], size: int) -> tuple[int, int]:
+def _window(mask_function: Callable[..., Tensor], size: int) -> tuple[int, int]:
     """How far to the left and right a mask of this size lets a token see."""
     zero, positions = torch.zeros((), dtype=torch.long), torch.arange(size)
 
@@ -48,12 +48,12 @@ def _band(mask_function: Callable[..., Tensor], size: int) -> tuple[int, int]:
     left = int(seen(positions, zero).sum()) - 1
     right = int(seen(zero, positions).sum()) - 1
     if min(left, right) < 0:
-        return NO_BAND, NO_BAND
+        return NO_WINDOW, NO_WINDOW
     inside = [seen(positions[left:], positions[: size - left]), seen(positions[: size - right], positions[right:])]
     outside = [seen(positions[left + 1 :], positions[: size - left - 1])]
     outside.append(seen(positions[: size - right - 1], positions[right + 1 :]))
     if not all(part.all() for part in inside) or any(part.any() for part in outside):
-        return NO_BAND, NO_BAND
+        return NO_WINDOW, NO_WINDOW
     return (EVERYTHING if left == size - 1 else left), (EVERYTHING if right == size - 1 > 0 else right)
 
 
@@ -85,7 +85,7 @@ def packed_attention_forward(
         The attended values, of shape ``(1, tokens, heads, width)``, and no weights.
 
     Raises:
-        ValueError: If a row cannot have this model's attention: a mask that is no band around the diagonal, a prefix
+        ValueError: If a row cannot have this model's attention: a mask that is no window around the diagonal, a prefix
             shared by other than causal texts, a bias of positions, or sinks.
     """
     if attention_mask is None or not is_layout(attention_mask):
@@ -105,34 +105,41 @@ def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
 ) -> Tensor:
     """Attend among each text's tokens; shapes as for :func:`packed_attention_forward`."""
-    row = Row.from_tensor(layout)
-    if row.left == NO_BAND:
-        raise ValueError("A mask is no band around the diagonal, and rows without padding know no others.")
-    if row.prefix and (row.left, row.right) != (EVERYTHING, 0):
+    segments = Segments.from_tensor(layout)
+    if segments.left == NO_WINDOW:
+        raise ValueError("A mask is no window around the diagonal, and rows without padding know no others.")
+    if segments.prefix and (segments.left, segments.right) != (EVERYTHING, 0):
         raise ValueError("Texts can share a prefix under causal attention without a window only.")
     plain = not dropout and not softcap
     if plain and has_varlen_kernel(query):
-        return varlen_attention(query, key, value, row, scale)
+        return varlen_attention(query, key, value, segments, scale)
     dtype = query.dtype
     computed = torch.float32 if _is_faster_in_float32(query) else dtype
-    if plain and has_fused_kernel(query, key, value) and not row.prefix and not row.has_window(max(row.lengths)):
-        return fused_attention(query, key, value, row, scale, computed)
+    if (
+        plain
+        and has_fused_kernel(query, key, value)
+        and not segments.prefix
+        and not segments.has_window(max(segments.lengths))
+    ):
+        return fused_attention(query, key, value, segments, scale, computed)
     query, key, value = (one.to(computed) for one in (query, key, value))
-    if plain and row.prefix and has_mergeable_kernel(query, value):
-        return prefix_attention(query, key, value, row, scale).to(dtype)
+    if plain and segments.prefix and has_mergeable_kernel(query, value):
+        return prefix_attention(query, key, value, segments, scale).to(dtype)
     pieces = []
-    if row.prefix:
-        start = slice(0, row.prefix)
-        pieces.append(_attend(query[:, :, start], key[:, :, start], value[:, :, start], row, scale, dropout, softcap))
-    if query.device.type != "cpu" and len(row.runs()) > 1:
+    if segments.prefix:
+        start = slice(0, segments.prefix)
+        pieces.append(
+            _attend(query[:, :, start], key[:, :, start], value[:, :, start], segments, scale, dropout, softcap)
+        )
+    if query.device.type != "cpu" and len(segments.runs()) > 1:
         under = partial(_attend_under, causal=False, scale=scale, dropout=dropout, softcap=softcap)
-        own = dense_attention(query, key, value, row, under)
-        return torch.cat([*(row.join([piece]) for piece in pieces), own]).unsqueeze(0).to(dtype)
-    for queries, keys, values in row.batches(query, key, value):
-        if row.prefix:
-            keys, values = _with_prefix(key, keys, row), _with_prefix(value, values, row)
-        pieces.append(_attend(queries, keys, values, row, scale, dropout, softcap))
-    return row.join(pieces).unsqueeze(0).to(dtype)
+        own = dense_attention(query, key, value, segments, under)
+        return torch.cat([*(segments.join([piece]) for piece in pieces), own]).unsqueeze(0).to(dtype)
+    for queries, keys, values in segments.batches(query, key, value):
+        if segments.prefix:
+            keys, values = _with_prefix(key, keys, segments), _with_prefix(value, values, segments)
+        pieces.append(_attend(queries, keys, values, segments, scale, dropout, softcap))
+    return segments.join(pieces).unsqueeze(0).to(dtype)
 
 
 def _is_faster_in_float32(query: Tensor) -> bool:
@@ -141,15 +148,15 @@ def _is_faster_in_float32(query: Tensor) -> bool:
     return halved and query.device.type == "cpu" and not HAS_AMX
 
 
-def _with_prefix(states: Tensor, part: Tensor, row: Row) -> Tensor:
-    return torch.cat([states[:, :, : row.prefix].expand(len(part), -1, -1, -1), part], dim=2)
+def _with_prefix(states: Tensor, part: Tensor, segments: Segments) -> Tensor:
+    return torch.cat([states[:, :, : segments.prefix].expand(len(part), -1, -1, -1), part], dim=2)
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float, dropout: float, softcap: float
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, dropout: float, softcap: float
 ) -> Tensor:
-    mask = _mask(query.shape[2], key.shape[2], row, query.device)
-    causal = mask is None and row.right == 0 and query.shape[2] > 1
+    mask = _mask(query.shape[2], key.shape[2], segments, query.device)
+    causal = mask is None and segments.right == 0 and query.shape[2] > 1
     return _attend_under(query, key, value, mask, causal, scale, dropout, softcap)
 
 
@@ -171,11 +178,11 @@ def _attend_under(
     )
 
 
-def _mask(queries: int, keys: int, row: Row, device: torch.device) -> Tensor | None:
+def _mask(queries: int, keys: int, segments: Segments, device: torch.device) -> Tensor | None:
     """Which keys the last ``queries`` tokens of a text see; ``None`` for all of them, or all that is causal."""
-    if not row.has_window(keys) and (row.right != 0 or queries == keys):
+    if not segments.has_window(keys) and (segments.right != 0 or queries == keys):
         return None
-    return row.seen(queries, keys).to(device)
+    return segments.seen(queries, keys).to(device)
 
 
 def _attend_capped(

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from st_llm2vec.modules.attention import tokens_differ
 from st_llm2vec.packed.attention import PACKED
 from st_llm2vec.packed.packing import PackedFeatures, Packing
-from st_llm2vec.packed.row import current_row
+from st_llm2vec.packed.segments import current_segments
 from st_llm2vec.proof.tolerances import ROW_STATES
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class PaddingFree:
         if self.takes_cache:
             extra["use_cache"] = False
         packed = PackedFeatures(features, packing, **extra)
-        packed.outer_row = current_row.set(packing.row)
+        packed.outer_segments = current_segments.set(packing.segments)
         return (packed, *args[1:]), kwargs
 
     @torch.compiler.disable
@@ -62,7 +62,7 @@ class PaddingFree:
         packed = args[0] if args else None
         if not isinstance(packed, PackedFeatures):
             return None
-        current_row.reset(packed.outer_row)
+        current_segments.reset(packed.outer_segments)
         return packed.unpacked(output) if isinstance(output, Mapping) else None
 
     def _can_pack(self, module: Any, features: Mapping[str, Any], kwargs: dict[str, Any]) -> bool:

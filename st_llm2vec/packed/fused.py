@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from st_llm2vec.packed.row import Row
+from st_llm2vec.packed.segments import Segments
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -30,49 +30,51 @@ def has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
     )
 
 
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float, dtype: torch.dtype) -> Tensor:
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, dtype: torch.dtype
+) -> Tensor:
     """Attend among each text's tokens, to those before it only or to all of them.
 
     Args:
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``.
         value: As ``key``.
-        row: The row's layout, without a prefix or a window.
+        segments: The row's segments, without a prefix or a window.
         scale: Of the scores.
         dtype: The type to compute in.
 
     Returns:
         The attended values, of shape ``(1, tokens, heads, width)``, in the type of ``query``.
     """
-    attended: Tensor = _FusedAttention.apply(query, key, value, row, scale, dtype)
+    attended: Tensor = _FusedAttention.apply(query, key, value, segments, scale, dtype)
     return attended
 
 
 class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float, dtype: torch.dtype
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, dtype: torch.dtype
     ) -> Tensor:
         states = [one.to(dtype) for one in (query, key, value)]
-        runs = [flash(*parts, 0.0, row.right == 0, scale=scale) for parts in row.batches(*states)]
-        results, sums = (row.join(each) for each in zip(*runs, strict=True))
+        runs = [flash(*parts, 0.0, segments.right == 0, scale=scale) for parts in segments.batches(*states)]
+        results, sums = (segments.join(each) for each in zip(*runs, strict=True))
         attended = results.unsqueeze(0).to(query.dtype)
         ctx.save_for_backward(query, key, value, attended, sums)
-        ctx.row, ctx.scale, ctx.dtype = row, scale, dtype
+        ctx.segments, ctx.scale, ctx.dtype = segments, scale, dtype
         return attended
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, attended, sums = ctx.saved_tensors
-        row: Row = ctx.row
+        segments: Segments = ctx.segments
         states = [query, key, value, attended.transpose(1, 2), gradient.contiguous().transpose(1, 2)]
-        parts = row.batches(*(one.to(ctx.dtype) for one in states))
-        part_sums = row.batches(sums.t()[None, :, :, None])
+        parts = segments.batches(*(one.to(ctx.dtype) for one in states))
+        part_sums = segments.batches(sums.t()[None, :, :, None])
         gradients = [
-            flash_backward(grad, *inputs, out, logsumexp.squeeze(-1), 0.0, row.right == 0, scale=ctx.scale)
+            flash_backward(grad, *inputs, out, logsumexp.squeeze(-1), 0.0, segments.right == 0, scale=ctx.scale)
             for (*inputs, out, grad), (logsumexp,) in zip(parts, part_sums, strict=True)
         ]
-        rows = (row.join(each) for each in zip(*gradients, strict=True))
+        rows = (segments.join(each) for each in zip(*gradients, strict=True))
         of_states = [one.transpose(0, 1).unsqueeze(0).to(query.dtype) for one in rows]
         return (*of_states, None, None, None)

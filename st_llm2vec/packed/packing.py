@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from st_llm2vec.packed.row import Row
+from st_llm2vec.packed.segments import Segments
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Packing:
     """Where the tokens of a padded batch stand in its row.
 
     Args:
-        row: The row's layout.
+        segments: The row's segments.
         tokens: For each token of the row, its place in the flattened batch, of shape ``(row tokens,)``.
         places: For each place of the batch, its token in the row, of shape ``(batch, tokens)``; the row's length, one
             past its end, where the batch is padded.
         positions: For each token of the row, its position in its text.
     """
 
-    row: Row
+    segments: Segments
     tokens: Tensor
     places: Tensor
     positions: Tensor
@@ -62,8 +62,8 @@ class Packing:
             shared = mask[order] & (position < prefix)
             places[place[shared]] = position[shared]
         counts = (lengths[order] - prefix).tolist()
-        row = Row(tuple(count for count in counts if count > 0), prefix)
-        return cls(row, tokens, places.view(batch, width), all_positions.flatten()[tokens])
+        segments = Segments(tuple(count for count in counts if count > 0), prefix)
+        return cls(segments, tokens, places.view(batch, width), all_positions.flatten()[tokens])
 
     def pack(self, values: Tensor) -> Tensor:
         """``(batch, tokens, ...)`` to ``(1, row tokens, ...)``."""
@@ -84,13 +84,13 @@ class PackedFeatures(dict[str, Any]):
         extra: What the model is to be told beside them.
     """
 
-    outer_row: Token[Row | None]
+    outer_segments: Token[Segments | None]
 
     def __init__(self, padded: MutableMapping[str, Any], packing: Packing, **extra: Any) -> None:
         self.padded = padded
         self.packing = packing
-        row = {name: _mapped(packing.pack, value, tuple(packing.places.shape)) for name, value in padded.items()}
-        super().__init__({**row, **extra})
+        segments = {name: _mapped(packing.pack, value, tuple(packing.places.shape)) for name, value in padded.items()}
+        super().__init__({**segments, **extra})
         self["attention_mask"] = torch.ones_like(self["input_ids"])
         self.given = dict(self)
 

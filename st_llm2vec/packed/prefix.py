@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from st_llm2vec.packed.fused import flash
-from st_llm2vec.packed.row import Row
+from st_llm2vec.packed.segments import Segments
 
 
 def has_mergeable_kernel(query: Tensor, value: Tensor) -> bool:
@@ -14,7 +14,7 @@ def has_mergeable_kernel(query: Tensor, value: Tensor) -> bool:
     return query.device.type == "cpu" and not torch.is_grad_enabled() and query.shape[-1] == value.shape[-1]
 
 
-def prefix_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float) -> Tensor:
+def prefix_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
     """Attend from the prefix to itself, and from each text to the prefix and itself, causally.
 
     A softmax over two sets of keys is the mean of the softmaxes over each, weighted by their sums of exponentials
@@ -24,17 +24,17 @@ def prefix_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``.
         value: As ``key``.
-        row: The row's layout, with a prefix.
+        segments: The row's segments, with a prefix.
         scale: Of the scores.
 
     Returns:
         The attended values, of shape ``(1, tokens, heads, width)``.
     """
-    first_keys, first_values = key[:, :, : row.prefix], value[:, :, : row.prefix]
-    prefix, _ = flash(query[:, :, : row.prefix], first_keys, first_values, 0.0, True, scale=scale)
-    to_prefix, prefix_sums = flash(query[:, :, row.prefix :], first_keys, first_values, 0.0, False, scale=scale)
-    runs = [flash(*parts, 0.0, True, scale=scale) for parts in row.batches(query, key, value)]
-    attended, sums = (row.join(each) for each in zip(*runs, strict=True))
+    first_keys, first_values = key[:, :, : segments.prefix], value[:, :, : segments.prefix]
+    prefix, _ = flash(query[:, :, : segments.prefix], first_keys, first_values, 0.0, True, scale=scale)
+    to_prefix, prefix_sums = flash(query[:, :, segments.prefix :], first_keys, first_values, 0.0, False, scale=scale)
+    runs = [flash(*parts, 0.0, True, scale=scale) for parts in segments.batches(query, key, value)]
+    attended, sums = (segments.join(each) for each in zip(*runs, strict=True))
     share = torch.sigmoid(prefix_sums[0].transpose(0, 1) - sums).unsqueeze(-1)
     merged = torch.lerp(attended.float(), to_prefix[0].transpose(0, 1).float(), share)
     return torch.cat([prefix[0].transpose(0, 1), merged.to(query.dtype)]).unsqueeze(0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from st_llm2vec.packed.row import Row
+from st_llm2vec.packed.segments import Segments
 
 try:
     from torch.nn.attention import varlen
@@ -34,7 +34,7 @@ def has_varlen_kernel(query: Tensor) -> bool:
     )
 
 
-def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float) -> Tensor:
+def varlen_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
     """Attend among each text's tokens in one kernel.
 
     A prefix that the texts share is a text of its own among the queries, and stands before each text's own keys.
@@ -43,17 +43,17 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``.
         value: As ``key``.
-        row: The row's layout.
+        segments: The row's segments.
         scale: Of the scores.
 
     Returns:
         The attended values, of shape ``(1, tokens, heads, width)``.
     """
-    queries = [row.prefix] * (row.prefix > 0) + list(row.lengths)
-    keys = [row.prefix] * (row.prefix > 0) + [row.prefix + length for length in row.lengths]
+    queries = [segments.prefix] * (segments.prefix > 0) + list(segments.lengths)
+    keys = [segments.prefix] * (segments.prefix > 0) + [segments.prefix + length for length in segments.lengths]
     own_queries, own_keys, own_values = (part[0].transpose(0, 1) for part in (query, key, value))
-    if row.prefix:
-        order = _keys_of_each_text(row).to(query.device, non_blocking=True)
+    if segments.prefix:
+        order = _keys_of_each_text(segments).to(query.device, non_blocking=True)
         own_keys, own_values = own_keys[order], own_values[order]
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and not KNOWS_GROUPS:
@@ -67,16 +67,16 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scale:
         max(queries),
         max(keys),
         scale=scale,
-        window_size=(row.left, row.right),
+        window_size=(segments.left, segments.right),
         **({"enable_gqa": groups > 1} if KNOWS_GROUPS else {}),
     )
     return attended.unsqueeze(0)
 
 
-def _keys_of_each_text(row: Row) -> Tensor:
+def _keys_of_each_text(segments: Segments) -> Tensor:
     """Where each text's keys stand in the row: the prefix's own, then the prefix and its own for each text."""
-    prefix, start, places = torch.arange(row.prefix), row.prefix, [torch.arange(row.prefix)]
-    for length in row.lengths:
+    prefix, start, places = torch.arange(segments.prefix), segments.prefix, [torch.arange(segments.prefix)]
+    for length in segments.lengths:
         places += [prefix, torch.arange(start, start + length)]
         start += length
     return torch.cat(places)

@@ -17,9 +17,10 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.finite import require_finite
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.manifest import read_manifest
-from st_llm2vec.folder.merge import has_adapter, merge
+from st_llm2vec.folder.merge import merge
 from st_llm2vec.folder.module_file import MODULE_NAME
-from st_llm2vec.folder.soundness import require_attention
+from st_llm2vec.folder.soundness import prove_meant_attention
+from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.card import model_card
 from st_llm2vec.publishing.check import Check, check_folder
@@ -200,8 +201,8 @@ def _whole_encoder(
         encoder = load(model_or_folder, verify=None)
     require_finite(encoder, "The encoder")
     _refuse_unknown_attention(encoder)
-    require_attention(encoder, "The encoder")
-    if not has_adapter(encoder):
+    prove_meant_attention(encoder, "The encoder")
+    if not has_adapter(encoder.transformer.model):
         return encoder, None
     progress("Merging the adapters …")
     whole = encoder if loaded else copy.deepcopy(encoder)

@@ -11,7 +11,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.folder.merge import has_adapter, merge, mix
+from st_llm2vec.folder.merge import merge, mix
+from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.proof.texts import FEW_TEXTS
 
 
@@ -77,7 +78,7 @@ def attach_adapter(encoder: TextEncoder, adapter: Adapter) -> None:
     Raises:
         ValueError: If the encoder has an adapter already, or no layer has a target's name.
     """
-    if has_adapter(encoder):
+    if has_adapter(encoder.transformer.model):
         raise ValueError("The encoder has an adapter already; merge it first: merge_adapter(encoder).")
     config = LoraConfig(
         r=adapter.r,

@@ -22,8 +22,10 @@ from st_llm2vec.data import TrainingData
 from st_llm2vec.encoding.dtype import AUTO
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
-from st_llm2vec.folder.merge import FULL_PRECISION, Merge, has_adapter, merge, type_name
+from st_llm2vec.folder.merge import Merge, merge, type_name
 from st_llm2vec.folder.weights import learned_beside_quantized
+from st_llm2vec.modules.adapter import has_adapter
+from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate
 from st_llm2vec.training.callbacks import ProgressLines, StopAfter, StopAtNonFinite, Throughput
@@ -225,7 +227,7 @@ class Stage:
                 f"{self.model} has no st_llm2vec.json, which says what the encoder is; plain Sentence Transformers does not "
                 "keep it. Start from the folder that this package saved."
             )
-        if has_adapter(encoder):
+        if has_adapter(encoder.transformer.model):
             raise ValueError(
                 f"{self.model} holds an adapter beside its base. Merge it first: encoder = st_llm2vec.load(folder); "
                 "st_llm2vec.training.merge_adapter(encoder); encoder.save(another folder)."

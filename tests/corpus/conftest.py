@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import convert
-from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_source, read_embeddings
+from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus, read_embeddings
 
 ROWS = 130
 
@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run(encoder: str, source: Path, output: Path, **options: Any) -> dict[str, Any]:
     devices, id_column, show = (options.pop(name, None) for name in ("devices", "id_column", "on_progress"))
     settings = EmbeddingSettings(encoder, **{"shard_rows": 32, "batch_size": 8, **options})
-    return embed_corpus(open_source([source], id_column=id_column), output, settings, devices=devices, on_progress=show)
+    return embed_corpus(open_corpus([source], id_column=id_column), output, settings, devices=devices, on_progress=show)
 
 
 def gathered(output: Path) -> tuple[list[Any], torch.Tensor]:

@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.quantization import quantize_embeddings
 
 from st_llm2vec import convert, load
-from st_llm2vec.corpus import EmbeddingSettings, Progress, embed_corpus, open_source
+from st_llm2vec.corpus import EmbeddingSettings, Progress, embed_corpus, open_corpus
+from st_llm2vec.corpus.corpus import Corpus
 from st_llm2vec.corpus.job_folder import JobFolder
-from st_llm2vec.corpus.source import Source
 from tests.conftest import cosine_distance
 from tests.corpus.conftest import ROWS, gathered, run
 
@@ -108,17 +108,17 @@ def test_custom_encoders(decoder: str, source: Path, texts: dict[int, str], tmp_
 
 def test_memory_holds_one_shard(encoder: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The source is never read further than the shard that is worked on."""
-    opened = open_source([source])
+    opened = open_corpus([source])
     read = 0
     rows = opened.rows
 
-    def counted(source: Source, start: int, stop: int) -> Any:
+    def counted(source: Corpus, start: int, stop: int) -> Any:
         nonlocal read
         for row in rows(start, stop):
             read += 1
             yield row
 
-    monkeypatch.setattr(Source, "rows", counted)
+    monkeypatch.setattr(Corpus, "rows", counted)
     ahead: list[int] = []
     settings = EmbeddingSettings(encoder, shard_rows=32, batch_size=8)
     embed_corpus(opened, tmp_path / "o", settings, on_progress=lambda progress: ahead.append(read - progress.rows))

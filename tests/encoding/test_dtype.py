@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from st_llm2vec import convert, load, precision
 from st_llm2vec.cli import app
-from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_source
+from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus
 from st_llm2vec.encoding.dtype import choose_dtype, cpu_speed, measure_speed, memory_file, native_dtype, resolve_dtype
 
 Fixed = Callable[[float], list[float]]
@@ -159,13 +159,13 @@ def test_a_corpus_is_not_finished_in_another_type(fixed: Fixed, decoder: str, tm
     texts.write_text("One text.\nAnother text.\n")
     fixed(0.3)
     settings = EmbeddingSettings(encoder=str(encoder), dtype="auto")
-    embed_corpus(open_source([texts]), output, settings, devices=["cpu"])
-    embed_corpus(open_source([texts]), output, settings, devices=["cpu"])
+    embed_corpus(open_corpus([texts]), output, settings, devices=["cpu"])
+    embed_corpus(open_corpus([texts]), output, settings, devices=["cpu"])
     precision._choose.cache_clear()
     memory_file().unlink()
     fixed(2.4)
     with pytest.raises(ValueError, match="another job"):
-        embed_corpus(open_source([texts]), output, settings, devices=["cpu"])
+        embed_corpus(open_corpus([texts]), output, settings, devices=["cpu"])
 
 
 def test_the_command_line_says_what_auto_is(fixed: Fixed, decoder: str, tmp_path: Path):

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.folder.gguf_file import unpack_gguf
 from st_llm2vec.folder.load import load
-from st_llm2vec.importing.source import fetch
+from st_llm2vec.importing.checkpoint import fetch
 from st_llm2vec.inspection import inspect_model
 from tests.conftest import TEXTS, cosine_distance
 from tests.stand_ins import stand_in

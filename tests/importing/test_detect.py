@@ -14,20 +14,20 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from st_llm2vec import convert, from_published
+from st_llm2vec.importing.checkpoint import Checkpoint
 from st_llm2vec.importing.detect import bare_prompts, detect_recipe
-from st_llm2vec.importing.source import Source
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
 from .conftest import write_adapter
 
 
-def write(folder: Path, **files: object) -> Source:
+def write(folder: Path, **files: object) -> Checkpoint:
     folder.mkdir(parents=True)
     for name, content in files.items():
         path = folder / name.replace("__", "/").replace("_json", ".json")
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content))
-    return Source(str(folder), folder)
+    return Checkpoint(str(folder), folder)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def write(folder: Path, **files: object) -> Source:
 )
 def test_what_tells(tmp_path: Path, name: str, files: dict, recipe: str) -> None:
     source = write(tmp_path / name, **files)
-    assert detect_recipe(Source(name, source.folder)) == recipe
+    assert detect_recipe(Checkpoint(name, source.folder)) == recipe
 
 
 def test_what_does_not_tell(decoder: str, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_e5_mistrals_prompts_come_along(decoder: str, tmp_path: Path) -> None:
     AutoTokenizer.from_pretrained(decoder).save_pretrained(folder)
     saved = {"web": f"Instruct: {INSTRUCTION}\nQuery: ", "odd": "something else"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": saved}))
-    assert bare_prompts(Source("x", folder)) == {"web": INSTRUCTION}
+    assert bare_prompts(Checkpoint("x", folder)) == {"web": INSTRUCTION}
     imported = from_published(folder)
     expected = convert(decoder, "e5-mistral", prompts={"web": INSTRUCTION})
     assert cosine_distance(imported.encode(TEXTS, prompt_name="web"), expected.encode(TEXTS, prompt_name="web")) < 1e-6

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from st_llm2vec.losses import HardNegativesRankingLoss
-from st_llm2vec.packed.attention import Row, packed_attention_forward
+from st_llm2vec.packed.attention import Segments, packed_attention_forward
 from st_llm2vec.packed.enable import is_padding_free
 
 from ..losses.test_padding_free import assert_equal, backward, make
@@ -15,7 +15,7 @@ from ..losses.test_padding_free import assert_equal, backward, make
 def test_gradients_of_compiled_attention() -> None:
     torch.manual_seed(0)
     states = [torch.randn(1, 2, 7, 8, requires_grad=True) for _ in range(3)]
-    layout = Row((3, 4)).to_tensor()
+    layout = Segments((3, 4)).to_tensor()
 
     def attend(*parts: torch.Tensor) -> torch.Tensor:
         return packed_attention_forward(torch.nn.Module(), *(2 * one for one in parts), layout)[0].square().sum()

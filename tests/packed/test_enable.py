@@ -16,7 +16,7 @@ from transformers import AutoModel, BertConfig, MPNetConfig, RobertaConfig
 from st_llm2vec import convert
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.modules import padding_free
-from st_llm2vec.packed.attention import PACKED, current_row
+from st_llm2vec.packed.attention import PACKED, current_segments
 from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free, is_padding_free, shares_prefix
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -88,7 +88,7 @@ def test_texts_that_begin_alike_share_what_they_share(family: str) -> None:
     assert shares_prefix(encoder.transformer)
     seen: list[int] = []
     embeddings = encoder.transformer.model.get_input_embeddings()
-    embeddings.register_forward_pre_hook(lambda *_: seen.append(getattr(current_row.get(), "prefix", 0)))
+    embeddings.register_forward_pre_hook(lambda *_: seen.append(getattr(current_segments.get(), "prefix", 0)))
     features = batch(
         encoder, "left", [f"The old clock in the hall struck {hour}" for hour in ("one", "seven", "two o")]
     )
@@ -149,7 +149,7 @@ def test_an_encoder_with_positions_in_its_scores_stays_padded(tmp_path: Path) ->
 def test_a_leak_between_texts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make("llama", "causal")
     disable_padding_free(encoder.transformer)
-    monkeypatch.setattr("st_llm2vec.packed.attention.Row.runs", lambda row: [(1, sum(row.lengths))])
+    monkeypatch.setattr("st_llm2vec.packed.attention.Segments.runs", lambda segments: [(1, sum(segments.lengths))])
     reason = enable_padding_free(encoder.transformer)
     assert reason is not None
     assert "see each other" in reason
@@ -159,7 +159,7 @@ def test_wrong_states_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make("llama", "causal")
     disable_padding_free(encoder.transformer)
     monkeypatch.setattr(padding_free, "_position_offset", lambda model: 0)
-    monkeypatch.setattr("st_llm2vec.packed.attention._band", lambda function, size: (-1, -1))
+    monkeypatch.setattr("st_llm2vec.packed.attention._window", lambda function, size: (-1, -1))
     reason = enable_padding_free(encoder.transformer)
     assert reason is not None
     assert "differ by" in reason
@@ -216,7 +216,7 @@ def test_an_error_leaves_no_row_behind() -> None:
     handle = embeddings.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         encoder[0](batch(encoder, "right"))
-    assert current_row.get() is None
+    assert current_segments.get() is None
     handle.remove()
     assert states(encoder, batch(encoder, "right")).isfinite().all()
 
@@ -269,7 +269,7 @@ def test_what_rounding_does_to_a_deep_model_is_no_reason_to_pad(
 
 
 def test_wrong_states_are_found_in_bfloat16(deep_in_bfloat16: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("st_llm2vec.packed.attention._band", lambda function, size: (-1, 0))
+    monkeypatch.setattr("st_llm2vec.packed.attention._window", lambda function, size: (-1, 0))
     reason = enable_padding_free(Transformer(deep_in_bfloat16, model_kwargs={"dtype": torch.bfloat16}))
     assert reason is not None
     assert "differ by" in reason

@@ -16,7 +16,7 @@ import ray._private.state
 import torch
 
 from st_llm2vec import convert, decoder_path
-from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_source, read_embeddings
+from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus, read_embeddings
 from st_llm2vec_ray import embed_corpus_on_ray
 from st_llm2vec_ray.script import main
 
@@ -61,7 +61,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(encoder: str, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one machine writes."""
     output = tmp_path_factory.mktemp("alone") / "output"
-    embed_corpus(open_source([corpus], id_column="name"), output, settings(encoder))
+    embed_corpus(open_corpus([corpus], id_column="name"), output, settings(encoder))
     return output
 
 
@@ -85,7 +85,7 @@ def actor_processes() -> list[int]:
 
 
 def test_vectors_and_folder_are_those_of_one_machine(encoder: str, corpus: Path, alone: Path, tmp_path: Path) -> None:
-    source = open_source([corpus], id_column="name")
+    source = open_corpus([corpus], id_column="name")
     summary = embed_corpus_on_ray(source, tmp_path / "o", settings(encoder), actors=2)
     ids, vectors = gathered(tmp_path / "o")
     expected_ids, expected = gathered(alone)
@@ -109,7 +109,7 @@ def test_an_actor_killed_in_the_middle_loses_nothing(encoder: str, corpus: Path,
 
     killer = threading.Thread(target=kill)
     killer.start()
-    source = open_source([corpus], id_column="name")
+    source = open_corpus([corpus], id_column="name")
     summary = embed_corpus_on_ray(source, output, settings(encoder, shard_rows=7, batch_size=1), actors=2)
     made = len(list(output.glob("shards/*.parquet")))
     killer.join()
@@ -124,7 +124,7 @@ def test_one_machine_goes_on_with_what_ray_began_and_the_other_way_round(
     encoder: str, corpus: Path, alone: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "o"
-    source = open_source([corpus], id_column="name")
+    source = open_corpus([corpus], id_column="name")
     embed_corpus_on_ray(source, output, settings(encoder, precision="int8", calibration_rows=50))
     for shard in (1, 5):
         (output / "shards" / f"{shard:05d}.parquet").unlink()
@@ -154,7 +154,7 @@ def test_errors_are_sentences(
     assert main([encoder, "--input", str(tmp_path / "no"), "--output", str(tmp_path / "o")]) == 1
     assert "There is no file" in capsys.readouterr().err
     with pytest.raises(ValueError, match="holds the embeddings of another job"):
-        embed_corpus_on_ray(open_source([corpus], id_column="name"), alone, settings(encoder, truncate_dim=8))
+        embed_corpus_on_ray(open_corpus([corpus], id_column="name"), alone, settings(encoder, truncate_dim=8))
 
 
 def test_the_readmes_snippet(

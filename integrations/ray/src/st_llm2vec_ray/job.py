@@ -13,19 +13,19 @@ import ray
 from ray.exceptions import RayError
 
 from st_llm2vec.corpus import EmbeddingSettings, Progress
+from st_llm2vec.corpus.corpus import Corpus
 from st_llm2vec.corpus.job_folder import JobFolder
 from st_llm2vec.corpus.progress import Meter
 from st_llm2vec.corpus.run import begin_job, calibration_texts
 from st_llm2vec.corpus.settings import CALIBRATED
 from st_llm2vec.corpus.shard_encoder import ShardEncoder, ShardRows
 from st_llm2vec.corpus.shard_files import ShardReport, read_report
-from st_llm2vec.corpus.source import Source
 
 MOST_BLOCKS = 20_000
 
 
 def embed_corpus_on_ray(
-    source: Source,
+    source: Corpus,
     output: str | os.PathLike[str],
     settings: EmbeddingSettings,
     *,
@@ -43,7 +43,7 @@ def embed_corpus_on_ray(
     Corpus, encoder and output are paths that every node sees, such as a shared file system, or names on the Hub.
 
     Args:
-        source: The corpus, from ``st_llm2vec.corpus.open_source``.
+        source: The corpus, from ``st_llm2vec.corpus.open_corpus``.
         output: The folder: a new one, or that of the same job.
         settings: How texts become vectors.
         actors: How many actors, or the smallest and the largest number of them.
@@ -87,7 +87,7 @@ class EmbedShards:
         settings: How texts become vectors.
     """
 
-    def __init__(self, source: Source, output: Path, settings: EmbeddingSettings) -> None:
+    def __init__(self, source: Corpus, output: Path, settings: EmbeddingSettings) -> None:
         self.source = source
         self.settings = settings
         self.folder = JobFolder(output, settings.file_format)
@@ -110,7 +110,7 @@ class EmbedShards:
 def _shared_out(
     missing: list[int],
     output: Path,
-    source: Source,
+    source: Corpus,
     settings: EmbeddingSettings,
     actors: int | tuple[int, int],
     resources: dict[str, float],
@@ -137,12 +137,12 @@ def _shared_out(
 # On the cluster -----------------------------------------------------------------------------------------
 
 
-def _begin(output: Path, source: Source, settings: EmbeddingSettings) -> None:
+def _begin(output: Path, source: Corpus, settings: EmbeddingSettings) -> None:
     folder = JobFolder(output, settings.file_format)
     begin_job(folder, source, settings, ShardEncoder(settings, output).describe())
 
 
-def _calibrate(output: Path, source: Source, settings: EmbeddingSettings) -> np.ndarray:
+def _calibrate(output: Path, source: Corpus, settings: EmbeddingSettings) -> np.ndarray:
     return ShardEncoder(settings, output).calibrate(calibration_texts(source, settings))
 
 

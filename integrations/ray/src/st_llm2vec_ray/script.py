@@ -10,7 +10,7 @@ from dataclasses import fields
 import ray
 
 from st_llm2vec.cli.console import quiet
-from st_llm2vec.corpus import EmbeddingSettings, Progress, open_source
+from st_llm2vec.corpus import EmbeddingSettings, Progress, open_corpus
 from st_llm2vec_ray.job import embed_corpus_on_ray
 
 NUMBERS = ("batch_size", "truncate_dim", "calibration_rows", "max_chars", "shard_rows")
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     quiet()
     try:
         settings = EmbeddingSettings(**{name: value for name, value in given.items() if value is not None})
-        source = open_source(inputs, **described)
+        source = open_corpus(inputs, **described)
         if not ray.is_initialized():
             ray.init(address=address, logging_level="warning")
         summary = embed_corpus_on_ray(source, output, settings, on_progress=_show, **about_ray)

@@ -60,7 +60,7 @@ def judge(row: Row, max_chars: int) -> str | None:
 
 
 @dataclass(frozen=True)
-class Source:
+class Corpus:
     """A corpus.
 
     Args:
@@ -79,7 +79,7 @@ class Source:
     column: str
     id_column: str | None
     kind: str
-    reopen: Callable[[], Source] | None = None
+    reopen: Callable[[], Corpus] | None = None
 
     @property
     def named_ids(self) -> bool:
@@ -124,7 +124,7 @@ class Source:
         return Row(number, "" if identifier is None else str(identifier), value, problem or missing)
 
 
-def open_source(
+def open_corpus(
     inputs: Sequence[str | os.PathLike[str]] | None = None,
     *,
     dataset: str | None = None,
@@ -133,7 +133,7 @@ def open_source(
     revision: str | None = None,
     column: str | None = None,
     id_column: str | None = None,
-) -> Source:
+) -> Corpus:
     """Open a corpus and check that it has what is asked for, before anything slow begins.
 
     Args:
@@ -163,7 +163,7 @@ def open_source(
         data = read_dataset(f"{dataset}:{config}" if config else dataset, split=split, **hub)
         name, identity = f"{dataset} ({split})", _dataset_identity(dataset, config, split, revision)
         reopen = partial(
-            open_source,
+            open_corpus,
             dataset=dataset,
             config=config,
             split=split,
@@ -180,7 +180,7 @@ def open_source(
             data = read_dataset(files, only_texts=[text, *([id_column] if id_column else [])])
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         identity = {"kind": suffix, "files": [_file_identity(file) for file in files]}
-        reopen = partial(open_source, files, column=column, id_column=id_column)
+        reopen = partial(open_corpus, files, column=column, id_column=id_column)
     if kind == "text" and (column or id_column):
         raise ValueError(f"{name} has no columns, only a text in each line; leave --column and --id-column out.")
     if kind == "json":
@@ -191,10 +191,10 @@ def open_source(
         _require_texts(name, data, text)
         data = data.select_columns(list(dict.fromkeys([text, *([id_column] if id_column else [])])))
     columns = {} if kind == "text" else {"column": text, "id_column": id_column}
-    return Source(name, data, {**identity, **columns, "rows": len(data)}, text, id_column, kind, reopen)
+    return Corpus(name, data, {**identity, **columns, "rows": len(data)}, text, id_column, kind, reopen)
 
 
-def texts_source(texts: Sequence[str], name: str) -> Source:
+def corpus_of_texts(texts: Sequence[str], name: str) -> Corpus:
     """A corpus of texts in memory.
 
     Args:
@@ -204,7 +204,7 @@ def texts_source(texts: Sequence[str], name: str) -> Source:
     Returns:
         The corpus.
     """
-    return Source(name, Dataset.from_dict({"text": list(texts)}), {}, "text", None, "table")
+    return Corpus(name, Dataset.from_dict({"text": list(texts)}), {}, "text", None, "table")
 
 
 def _require_columns(name: str, found: Sequence[str], column: str, id_column: str | None) -> None:

@@ -31,7 +31,7 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class Checkpoint:
     """A checkpoint on this machine.
 
     Args:
@@ -126,7 +126,7 @@ class Source:
         return readable(file, self.name)
 
 
-def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: Checkpoint) -> PreTrainedTokenizerBase:
     """A checkpoint's tokenizer, with the BOS that its settings ask for.
 
     Since Transformers 5 ``tokenizer.json`` alone decides what is put around a text, and some checkpoints ask for BOS only
@@ -173,7 +173,7 @@ def readable(file: Path, source: str) -> Path:
         ) from error
 
 
-def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False) -> Source:
+def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False) -> Checkpoint:
     """Find a checkpoint on this machine, or download what is needed of it: no code, and pickles only if allowed.
 
     Args:
@@ -188,7 +188,7 @@ def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False)
         ValueError: If there is no such folder and it cannot be downloaded.
     """
     if Path(name).is_dir():
-        return Source(str(name), Path(name), allow_pickles)
+        return Checkpoint(str(name), Path(name), allow_pickles)
     if is_gguf(name):
         raise ValueError(
             f"{name} is a GGUF file, and published checkpoints are imported from their folders. A decoder in a GGUF file "
@@ -208,4 +208,4 @@ def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False)
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(f"{name} is no folder here and could not be downloaded: {error}") from error
-    return Source(str(name), folder, allow_pickles)
+    return Checkpoint(str(name), folder, allow_pickles)

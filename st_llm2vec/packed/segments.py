@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 EVERYTHING = -1
-NO_BAND = -2
+NO_WINDOW = -2
 
-current_row: ContextVar[Row | None] = ContextVar("current_row", default=None)
+current_segments: ContextVar[Segments | None] = ContextVar("current_segments", default=None)
 
 
 @dataclass(frozen=True)
-class Row:
+class Segments:
     """The layout of a row: one shared prefix (or none), then each text's own tokens, in order.
 
     Args:
@@ -57,7 +57,7 @@ class Row:
         return torch.tensor([self.prefix, self.left, self.right, *self.lengths])[None, None, None]
 
     @classmethod
-    def from_tensor(cls, layout: Tensor) -> Row:
+    def from_tensor(cls, layout: Tensor) -> Segments:
         """Read what :meth:`to_tensor` wrote."""
         prefix, left, right, *lengths = layout.flatten().tolist()
         return cls(tuple(lengths), prefix, left, right)

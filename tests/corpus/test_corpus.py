@@ -12,8 +12,8 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
-from st_llm2vec.corpus import open_source
-from st_llm2vec.corpus.source import Row, Source, judge
+from st_llm2vec.corpus import open_corpus
+from st_llm2vec.corpus.corpus import Corpus, Row, judge
 
 TEXTS = ["plain", "with, a comma", 'with "quotes"', "über\tall", "", "last"]
 
@@ -36,11 +36,11 @@ def write(folder: Path, kind: str, texts: list[str] = TEXTS, name: str = "corpus
     return path
 
 
-def every_row(source: Source) -> list[Row]:
+def every_row(source: Corpus) -> list[Row]:
     return list(source.rows(0, len(source)))
 
 
-def values(source: Source, start: int = 0) -> list[Any]:
+def values(source: Corpus, start: int = 0) -> list[Any]:
     return [row.value for row in source.rows(start, len(source))]
 
 
@@ -48,7 +48,7 @@ def values(source: Source, start: int = 0) -> list[Any]:
 def test_every_kind_gives_the_same_rows_from_any_start(kind: str, tmp_path: Path) -> None:
     many = [f"{text} {number}" for number in range(7) for text in TEXTS]
     files = [write(tmp_path, kind, many, "a"), write(tmp_path, kind, [], "b"), write(tmp_path, kind, TEXTS, "c")]
-    source = open_source(files)
+    source = open_corpus(files)
     expected = many + TEXTS
     assert values(source) == expected
     assert len(source) == len(expected)
@@ -60,7 +60,7 @@ def test_every_kind_gives_the_same_rows_from_any_start(kind: str, tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "parquet"])
 def test_another_process_reads_it_from_where_it_is(kind: str, tmp_path: Path) -> None:
-    source = open_source([write(tmp_path, kind)])
+    source = open_corpus([write(tmp_path, kind)])
     opened = pickle.loads(pickle.dumps(source))
     assert values(opened) == TEXTS and opened.identity == source.identity
     assert len(pickle.dumps(source)) < 1000
@@ -71,12 +71,12 @@ def test_compressed_files(ending: str, compress: Any, tmp_path: Path) -> None:
     plain = write(tmp_path, "jsonl")
     packed = tmp_path / f"corpus.jsonl{ending}"
     packed.write_bytes(compress(plain.read_bytes()))
-    source = open_source([packed])
+    source = open_corpus([packed])
     assert values(source) == TEXTS
     assert values(source, 4) == TEXTS[4:]
     packed.write_bytes(packed.read_bytes()[:40])
     with pytest.raises(ValueError, match="could not be read as text: "):
-        values(open_source([packed]))
+        values(open_corpus([packed]))
 
 
 def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
@@ -86,13 +86,13 @@ def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
     write(tmp_path, "parquet", ["a"], "a")
     (tmp_path / "_SUCCESS").touch()
     (tmp_path / ".part.parquet").touch()
-    assert values(open_source([tmp_path])) == ["a", "b", "c"]
+    assert values(open_corpus([tmp_path])) == ["a", "b", "c"]
 
 
 def test_csv_rows_may_span_lines_and_a_mark_may_stand_first(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes('\ufefftext,id\r\n"two\r\nlines",1\r\n\r\nüber,2\r\nthree,3\r\n'.encode())
-    source = open_source([path], id_column="id")
+    source = open_corpus([path], id_column="id")
     expected = [("1", "two\r\nlines"), ("2", "über"), ("3", "three")]
     assert [(row.id, row.value) for row in every_row(source)] == expected
     assert [values(source, start)[0] for start in range(3)] == ["two\r\nlines", "über", "three"]
@@ -103,7 +103,7 @@ def test_bad_rows_are_rows_with_a_problem_and_blank_lines_are_none(tmp_path: Pat
     lines = ['{"text": null}', '{"text": 5}', "{", "", "[1]", '{"id": 1}', r'{"text": "\ud800"}']
     lines += ['{"text": "%s"}' % ("x" * 300), '{"text": "good"}']
     path.write_bytes("\n".join(lines).encode() + b'\n{"text": "\xff"}\n')
-    found = [judge(row, 50) for row in every_row(open_source([path]))]
+    found = [judge(row, 50) for row in every_row(open_corpus([path]))]
     expected = [
         "null",
         "not text: int",
@@ -121,20 +121,20 @@ def test_bad_rows_are_rows_with_a_problem_and_blank_lines_are_none(tmp_path: Pat
 def test_csv_holds_texts_even_where_they_look_like_numbers_and_broken_csv_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,text,n\n007,NA,1\n8,5,2\n9\n")
-    rows = every_row(open_source([path], id_column="id"))
+    rows = every_row(open_corpus([path], id_column="id"))
     assert [(row.id, row.value) for row in rows] == [("007", "NA"), ("8", "5"), ("9", "")]
     path.write_text('id,text\n1,good\n2,"never closed\n3,good\n')
     with pytest.raises(ValueError, match="a.csv could not be read as csv: .* EOF inside string"):
-        open_source([path])
+        open_corpus([path])
     path.write_text("id,text\n1,good\n2,Hello, world\n")
     with pytest.raises(ValueError, match="Expected 2 fields in line 3, saw 3"):
-        open_source([path])
+        open_corpus([path])
 
 
 def test_ids_come_from_a_column(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(arrow.table({"text": ["a", "b", "c"], "key": [7, None, 9]}), path)
-    rows = every_row(open_source([path], id_column="key"))
+    rows = every_row(open_corpus([path], id_column="key"))
     assert [row.id for row in rows] == ["7", "", "9"]
     assert [judge(row, 10) for row in rows] == [None, "it has no id", None]
 
@@ -146,12 +146,12 @@ def test_datasets_on_disk_and_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     data.to_parquet(tmp_path / "folder" / "all.parquet")
     for name in ("saved", "splits", "folder"):
-        source = open_source(dataset=str(tmp_path / name), id_column="key")
+        source = open_corpus(dataset=str(tmp_path / name), id_column="key")
         assert [(row.id, row.value) for row in every_row(source)] == list(zip("abcdef", TEXTS, strict=True))
         assert values(source, 4) == TEXTS[4:]
-        assert source.identity == open_source(dataset=str(tmp_path / name), id_column="key").identity
-    assert values(open_source(dataset=str(tmp_path / "splits"), split="test")) == TEXTS[:2]
-    assert len(open_source(dataset=str(tmp_path / "saved"))) == 6
+        assert source.identity == open_corpus(dataset=str(tmp_path / name), id_column="key").identity
+    assert values(open_corpus(dataset=str(tmp_path / "splits"), split="test")) == TEXTS[:2]
+    assert len(open_corpus(dataset=str(tmp_path / "saved"))) == 6
 
 
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
@@ -182,11 +182,11 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     ]
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message):
-            open_source(**arguments)
+            open_corpus(**arguments)
 
 
 def test_another_corpus_has_another_identity(tmp_path: Path) -> None:
     path = write(tmp_path, "jsonl")
-    before = open_source([path]).identity
+    before = open_corpus([path]).identity
     path.write_bytes(path.read_bytes().replace(b"plain", b"Plain"))
-    assert open_source([path]).identity != before
+    assert open_corpus([path]).identity != before
