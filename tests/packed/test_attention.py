@@ -149,7 +149,7 @@ def test_the_band_is_read_off_the_models_own_mask() -> None:
 
 def test_a_mask_that_is_no_band_is_refused_where_it_is_read() -> None:
     tokens = states(sum(LENGTHS))
-    with pytest.raises(ValueError, match="no band"):
+    with pytest.raises(ValueError, match="no window"):
         packed_attention(
             tokens, tokens, tokens, Segments(LENGTHS, 0, NO_WINDOW, NO_WINDOW).to_tensor(), SCALE, 0.0, 0.0
         )
