@@ -29,6 +29,9 @@ def train(
         str | None, typer.Option(help="Query, positive and negatives for supervised training, instead of SimCSE.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="A YAML file with stages; see training_scripts/configs.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="The stage to stop after; the same command without it goes on from there.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each stage.", show_default="the paper's")] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", help="Learning rate of each stage.", show_default="the paper's")
@@ -65,6 +68,7 @@ def train(
         read_value,
         run_stages,
     )
+    from st_llm2vec.training.settings import check_names
 
     if plan is not None and (texts is not None or pairs is not None):
         raise ValueError("A plan names its own data; leave --texts and --pairs out, or change it with --set.")
@@ -76,15 +80,17 @@ def train(
         "training.per_device_train_batch_size": batch_size,
         "dtype": dtype,
     }
-    for key, value in given.items():
-        if value is not None:
-            settings = override(settings, key, value)
-    for one in changes or []:
-        key, text = pair("--set", one)
-        settings = override(settings, key, read_value(text))
+    typed = {key: read_value(text) for key, text in (pair("--set", one) for one in changes or [])}
+    for key, value in [*((key, value) for key, value in given.items() if value is not None), *typed.items()]:
+        settings = override(settings, key, value)
     if evaluation is not None:
         settings = evaluate_on(settings, evaluation)
     stages = build_stages(settings, target, model)
+    if until is not None:
+        names = [stage.called for stage in stages]
+        check_names([until], names, f"--until {until} cannot be done")
+        stages = stages[: names.index(until) + 1]
+        target = Path(stages[-1].output)
     quiet()
     if not sys.stderr.isatty():
         disable_progress_bars()  # which a file would hold redrawn, one after the other
@@ -96,6 +102,10 @@ def train(
     if as_json:
         print_json({"output": str(target), "dimension": encoder.get_embedding_dimension(), "stages": records})
         return
+    _show(records, target)
+
+
+def _show(records: list[dict[str, Any]], target: Path) -> None:
     for record in records:
         loss = "" if record["last_loss"] is None else f", last loss {record['last_loss']:.3f}"
         output.print(f"{record['name']}: {record['steps']} steps{loss}", soft_wrap=True, markup=False)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from st_llm2vec import load
 from st_llm2vec.cli import app
-from st_llm2vec.folder import merging
+from st_llm2vec.folder import merge as merging
 from st_llm2vec.training.pipeline import WIKI1M, WIKITEXT, change, default_plan
 
 SMALL = ["--set", "training.per_device_train_batch_size=2", "--set", "training.use_cpu=true"]
@@ -39,7 +39,12 @@ def pairs(tmp_path: Path) -> str:
 
 def test_convert_mntp_simcse(decoder: str, tmp_path: Path, texts: str) -> None:
     command = ["train", "--model", decoder, "--output", str(tmp_path / "out"), "--texts", texts, "--json", *SMALL]
-    found = CliRunner().invoke(app, [*command, "--set", "stages.0.block_size=16"])
+    command += ["--set", "stages.0.block_size=16"]
+    first = CliRunner().invoke(app, [*command, "--until", "mntp"])
+    assert json.loads(first.stdout[first.stdout.index("{") :])["output"] == str(tmp_path / "out-stages" / "1-mntp")
+    refused = CliRunner().invoke(app, [*command, "--until", "mnpt"])
+    assert "there is no 'mnpt'; did you mean 'mntp'?" in str(refused.exception)
+    found = CliRunner().invoke(app, command)
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout[found.stdout.index("{") :])
     assert [record["name"] for record in report["stages"]] == ["mntp", "simcse"]
@@ -107,7 +112,7 @@ def test_a_run_that_cannot_be_finished_ends_with_a_sentence(
     plan: dict[str, Any] = {"stages": [{"stage": "simcse", "data": texts, "training": {"save_steps": 1}}]}
     if lost == "merge":
         message = r"more than rounding explains.*The trained encoder is in \S+checkpoint-2, its adapter apart"
-        monkeypatch.setattr(merging, "_distance", lambda *vectors: 1.0)
+        monkeypatch.setattr(merging, "largest_cosine_distance", lambda *vectors: 1.0)
     else:
         message = "and there is no checkpoint of it: evaluate and save at the same steps"
         plan["stages"][0] |= {"evaluation": str(scores), "patience": 1}

@@ -13,8 +13,8 @@ from st_llm2vec import RECIPES, CausalAttentionError, EncoderConfig, convert
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
 
-from .conftest import INSTRUCTION, TEXTS, cosine_distance
-from .stand_ins import stand_in_tokenizer
+from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..stand_ins import stand_in_tokenizer
 
 
 def test_convert_gives_a_sentence_transformer(decoder: str) -> None:

@@ -16,11 +16,12 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from transformers import AutoModel, BertConfig
 
-from st_llm2vec import TextEncoder, accelerate, acceleration, convert
+from st_llm2vec import TextEncoder, accelerate, convert
+from st_llm2vec.encoding import accelerate as acceleration
 from st_llm2vec.packed.enable import is_padding_free
 from tests.tiny_tokenizers import tiny_tokenizer
 
-from .conftest import TEXTS, cosine_distance
+from ..conftest import TEXTS, cosine_distance
 
 POOLINGS = ("mean", "max", "cls", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
 

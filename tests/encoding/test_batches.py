@@ -13,7 +13,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from st_llm2vec import RECIPES, TextEncoder, convert, encoding
+from st_llm2vec import RECIPES, TextEncoder, convert
+from st_llm2vec.encoding import batches
 from st_llm2vec.encoding.batches import (
     collate,
     even_batches,
@@ -24,7 +25,7 @@ from st_llm2vec.encoding.batches import (
 )
 from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free, is_padding_free
 
-from .conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
+from ..conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
 
 FAMILIES = ("llama", "mistral", "qwen3", "gemma", "opt", "gpt2", "phi", "gpt_neox")
 LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
@@ -67,9 +68,9 @@ def test_order_and_vectors_do_not_depend_on_windows_and_budgets(
 ) -> None:
     whole = encoder.encode(MANY)
     assert np.allclose(whole, stock(encoder, MANY), atol=1e-5)
-    monkeypatch.setattr(encoding, "TOKENIZED_AT_ONCE", 3)
-    monkeypatch.setattr(encoding, "WINDOW", 7)
-    monkeypatch.setattr(encoding, "CPU_TOKENS", 20)
+    monkeypatch.setattr(batches, "TOKENIZED_AT_ONCE", 3)
+    monkeypatch.setattr(batches, "WINDOW", 7)
+    monkeypatch.setattr(batches, "CPU_TOKENS", 20)
     assert np.allclose(encoder.encode(MANY), whole, atol=1e-5)
 
 
@@ -102,7 +103,7 @@ def test_inputs_that_are_not_texts_go_the_hosts_way(encoder: TextEncoder) -> Non
 
 
 def test_batches_hold_no_more_tokens_than_the_budget(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "CPU_TOKENS", 32)
+    monkeypatch.setattr(batches, "CPU_TOKENS", 32)
     shapes = []
     handle = encoder.transformer.register_forward_pre_hook(
         lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)), prepend=True
@@ -159,21 +160,21 @@ def test_even_batches() -> None:
 
 
 def test_two_streams_give_the_vectors_of_one(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "CPU_TOKENS", 40)
+    monkeypatch.setattr(batches, "CPU_TOKENS", 40)
     one = encoder.encode(MANY)
-    monkeypatch.setattr(encoding, "streams_on", lambda device: 2)
+    monkeypatch.setattr(batches, "streams_on", lambda device: 2)
     assert np.allclose(encoder.encode(MANY), one, atol=1e-5)
     assert encoder.transformer.model.training is False
 
 
 def test_the_budget_follows_memory_and_batch_size(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    assert token_budget(encoder, 32, cpu) == encoding.CPU_TOKENS
-    assert token_budget(encoder, 1, cpu) == min(encoding.CPU_TOKENS, encoder.max_seq_length)
-    monkeypatch.setattr(encoding, "free_memory", lambda _: 4_000_000)
+    assert token_budget(encoder, 32, cpu) == batches.CPU_TOKENS
+    assert token_budget(encoder, 1, cpu) == min(batches.CPU_TOKENS, encoder.max_seq_length)
+    monkeypatch.setattr(batches, "free_memory", lambda _: 4_000_000)
     scarce = token_budget(encoder, 32, cpu)
     assert 1 <= scarce < 1000
-    monkeypatch.setattr(encoding, "free_memory", lambda _: 0)
+    monkeypatch.setattr(batches, "free_memory", lambda _: 0)
     assert token_budget(encoder, 32, cpu) == 1
 
 

@@ -10,9 +10,10 @@ import torch
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from st_llm2vec import convert, load, precision
+from st_llm2vec import convert, load
 from st_llm2vec.cli import app
 from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus
+from st_llm2vec.encoding import dtype as precision
 from st_llm2vec.encoding.dtype import choose_dtype, cpu_speed, measure_speed, memory_file, native_dtype, resolve_dtype
 
 Fixed = Callable[[float], list[float]]

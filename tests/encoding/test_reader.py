@@ -19,14 +19,17 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
-from st_llm2vec import RECIPES, TextEncoder, accelerate, convert, encoding
+import st_llm2vec
+from st_llm2vec import RECIPES, TextEncoder, accelerate, convert
+from st_llm2vec.encoding import batches
+from st_llm2vec.encoding.batches import free_memory
 from st_llm2vec.encoding.inputs import read_call
 from st_llm2vec.layouts.message import chat_template_for
 from st_llm2vec.modules.formatter import InstructionFormatter
 from st_llm2vec.recipe.template import Template
 
-from .conftest import TEXTS, cosine_distance
-from .stand_ins import stand_in, stand_in_tokenizer
+from ..conftest import TEXTS, cosine_distance
+from ..stand_ins import stand_in, stand_in_tokenizer
 
 KINDS = {"llm2vec": "text", "e5-mistral": "message", "echo": "custom"}
 INSTRUCTIONS = ["Find the passage that answers:", "Name it", "", "Answer the Query:", "Instruct: twice"]
@@ -82,9 +85,9 @@ def test_neighbours_instructions_change_nothing_in_any_window(
     whole = encoder.encode(MANY, prompt=DEALT)
     turned = encoder.encode(MANY[::-1], prompt=DEALT[::-1])[::-1]
     assert cosine_distance(turned, whole) < 1e-6
-    monkeypatch.setattr(encoding, "TOKENIZED_AT_ONCE", 3)
-    monkeypatch.setattr(encoding, "WINDOW", 7)
-    monkeypatch.setattr(encoding, "CPU_TOKENS", 20)
+    monkeypatch.setattr(batches, "TOKENIZED_AT_ONCE", 3)
+    monkeypatch.setattr(batches, "WINDOW", 7)
+    monkeypatch.setattr(batches, "CPU_TOKENS", 20)
     assert cosine_distance(encoder.encode(MANY, prompt=DEALT), whole) < 1e-6
 
 
@@ -361,11 +364,11 @@ def test_encoding_on_other_systems(encoders: Encoders, monkeypatch: pytest.Monke
             monkeypatch.delattr(os, name, raising=False)
     assert encoder.encode(MANY, prompt=DEALT).shape == (40, 64)
     assert len(encoder.encode(MANY[:2], output_value="token_embeddings")) == 2
-    assert encoding.free_memory(torch.device("cpu")) > 2**20
+    assert free_memory(torch.device("cpu")) > 2**20
 
 
 def test_the_package_names_nothing_that_other_systems_lack() -> None:
     lacking = r"\bimport (fcntl|pwd|grp|termios)\b|\bos\.(sysconf|fork|getuid|killpg|sched_getaffinity)\b"
-    sources = Path(encoding.__file__).parent.rglob("*.py")
+    sources = Path(st_llm2vec.__file__).parent.rglob("*.py")
     found = [path.name for path in sources if re.search(lacking, path.read_text(encoding="utf-8"))]
     assert found == []

@@ -13,9 +13,9 @@ from st_llm2vec import convert
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.module_file import MODULE_NAME
 
-from .conftest import INSTRUCTION, TEXTS, cosine_distance
-from .elsewhere import BLOCK_THE_PACKAGE
-from .hub_server import Hub, serve_hub
+from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..elsewhere import BLOCK_THE_PACKAGE
+from ..hub_server import Hub, serve_hub
 
 ENCODE = """
 import json, sys

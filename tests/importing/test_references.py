@@ -19,7 +19,7 @@ from st_llm2vec.importing.references import (
     verify_vectors,
 )
 
-from .conftest import TEXTS
+from ..conftest import TEXTS
 
 
 def test_references_are_whole() -> None:

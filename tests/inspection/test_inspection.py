@@ -13,7 +13,7 @@ from st_llm2vec.inspection import inspect_encoder, inspect_model, is_encoder, ou
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.recipe.config import RECIPES
 
-from .stand_ins import stand_in
+from ..stand_ins import stand_in
 
 
 def test_the_facts_of_a_decoder(decoder: str) -> None:

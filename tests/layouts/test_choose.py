@@ -14,7 +14,7 @@ from st_llm2vec import RECIPES, convert
 from st_llm2vec.modules import BidirectionalTransformer, InstructionFormatter
 from tests.tiny_tokenizers import TOKENIZERS
 
-from .conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
+from ..conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
 
 ODD_TEXTS = [*TEXTS, "...dots", "(brackets)", "'quoted'", "Étude", "the the", "  two blanks first", "#tag", "9 lives"]
 

@@ -17,8 +17,8 @@ from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.pooling import span_weights
 
-from .conftest import INSTRUCTION, cosine_distance, crossed
-from .stand_ins import STAND_INS, stand_in
+from ..conftest import INSTRUCTION, cosine_distance, crossed
+from ..stand_ins import STAND_INS, stand_in
 
 OTHER = "Given a question, retrieve passages that answer it"
 TEXTS = ["Hello", "(brackets) first", "12 ships left, 3.5", "Étude", " one blank first", "the  cat", "\ttab", "I"]

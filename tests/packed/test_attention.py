@@ -14,8 +14,8 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 
-from st_llm2vec.modules import packed_attention as packed
-from st_llm2vec.modules import varlen_attention as varlen
+from st_llm2vec.packed import attention as packed
+from st_llm2vec.packed import varlen
 from st_llm2vec.packed.attention import EVERYTHING, NO_WINDOW, Segments, current_segments, packed_attention, packed_mask
 from st_llm2vec.packed.dense import dense_attention
 

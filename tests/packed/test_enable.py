@@ -15,7 +15,7 @@ from transformers import AutoModel, BertConfig, MPNetConfig, RobertaConfig
 
 from st_llm2vec import convert
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.modules import padding_free
+from st_llm2vec.packed import enable as padding_free
 from st_llm2vec.packed.attention import PACKED, current_segments
 from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free, is_padding_free, shares_prefix
 from tests.tiny_decoders import tiny_decoder

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from st_llm2vec import TextEncoder, convert, load
-from st_llm2vec.folder import merging
+from st_llm2vec.folder import merge as merging
 from st_llm2vec.training import MNTP, Adapter, SimCSE, Stage, TrainingError, build_stage
 
 from ..conftest import TEXTS, cosine_distance
@@ -122,7 +122,7 @@ def test_a_merge_that_fails_strands_nothing(
     half_decoder: str, tmp_path: Path, texts_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = simcse(half_decoder, tmp_path / "out", texts_file)
-    monkeypatch.setattr(merging, "_distance", lambda *vectors: 1.0)
+    monkeypatch.setattr(merging, "largest_cosine_distance", lambda *vectors: 1.0)
     with pytest.raises(TrainingError, match="more than rounding explains.*its adapter apart") as caught:
         made.run()
     named = str(caught.value).split("trained encoder is in ")[1].split(",")[0]

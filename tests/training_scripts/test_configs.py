@@ -34,15 +34,15 @@ def test_the_published_models_are_there() -> None:
 def test_a_plan_builds_and_its_steps_have_the_published_batch(path: Path, tmp_path: Path) -> None:
     plan = read_plan(path)
     stages = build_stages(plan, tmp_path / "run")
-    assert set(plan["devices"]) == set(plan["batch"]) == {stage.name for stage in stages}
+    assert set(plan["devices"]) == set(plan["batch"]) == {stage.called for stage in stages}
     for stage in stages:
         get_recipe(stage.recipe).replace(**stage.changes)
         for source in sources(stage):
-            assert TrainingSource.from_dict(source).query_instruction is not None or stage.name == "prompteol_cse"
+            assert TrainingSource.from_dict(source).query_instruction is not None or stage.called == "prompteol_cse"
         arguments = stage.arguments()
         assert isinstance(arguments.learning_rate, float)  # YAML reads 1e-4 as text
         rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        assert rows * plan["devices"][stage.name] == plan["batch"][stage.name]
+        assert rows * plan["devices"][stage.called] == plan["batch"][stage.called]
 
 
 def sources(stage: Stage) -> list[dict]:
