@@ -25,8 +25,8 @@ from .conftest import BASE, write_adapter
 
 
 def by_hand(decoder: str, *adapters: Path) -> torch.nn.Module:
-    """Every weight plus its adapters' products, one after the other."""
-    model = AutoModel.from_pretrained(decoder)
+    """Every weight in float32 plus its adapters' products, one after the other."""
+    model = AutoModel.from_pretrained(decoder, dtype=torch.float32)
     parameters = dict(model.named_parameters())
     for folder in adapters:
         settings = json.loads((folder / "adapter_config.json").read_text())
@@ -85,6 +85,22 @@ def test_adapters_are_merged_once_and_in_order(decoder: str, stack: Path, tmp_pa
     imported.save_pretrained(str(tmp_path / "saved"))
     assert not (tmp_path / "saved/adapter_config.json").exists()
     assert cosine_distance(load(tmp_path / "saved").encode(TEXTS), expected.encode(TEXTS)) < 1e-6
+
+
+def test_a_small_adapter_over_bfloat16_is_kept(decoder: str, stack: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Merged in bfloat16, as the decoder is stored, the sum would be rounded back to the weights that were."""
+    base, adapter = stack / "base", stack / "tiny-mntp"
+    AutoModel.from_pretrained(decoder, dtype=torch.bfloat16).save_pretrained(base)
+    AutoTokenizer.from_pretrained(decoder).save_pretrained(base)
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: weight * (0.02 if "lora_B" in name else 1) for name, weight in load_file(file).items()}, file)
+    imported = from_llm2vec(adapter, base=base)
+    assert imported.transformer.model.dtype == torch.float32 and "merged weights are in float32" in caplog.text
+    expected = by_hand(str(base), adapter)
+    found = dict(imported.transformer.model.named_parameters())
+    assert all(torch.allclose(found[name], weight, atol=1e-6) for name, weight in expected.named_parameters())
+    forced = from_llm2vec(adapter, base=base, dtype=torch.bfloat16)
+    assert forced.transformer.model.dtype == torch.bfloat16 and "as you asked" in caplog.text
 
 
 def test_the_mntp_stage_alone_and_an_adapter_without_it(decoder: str, stack: Path) -> None:
