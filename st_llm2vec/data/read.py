@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
+from pyarrow import ArrowException, parquet
 
 SEPARATED: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -251,10 +252,18 @@ def one_suffix(files: Sequence[Path]) -> str:
 
 def _filled(files: Sequence[Path]) -> list[str]:
     """The files that hold anything, by their absolute names."""
-    filled = [str(file.absolute()) for file in files if file.stat().st_size]
+    filled = [str(file.absolute()) for file in files if file.stat().st_size and not _is_empty_table(file)]
     if not filled:
         raise ValueError(f"{files[0]} is empty: it holds no rows.")
     return filled
+
+
+def _is_empty_table(file: Path) -> bool:
+    """Whether a file is whole Parquet without a row, which ``datasets`` cannot read."""
+    try:
+        return _suffix(file) == ".parquet" and not parquet.read_metadata(file).num_rows
+    except ArrowException:
+        return False
 
 
 def _refuse_columns(columns: Sequence[str] | None, where: str) -> None:

@@ -278,7 +278,6 @@ FILES = {
     "broken.jsonl": '{"text": "one"}\n{"text": \n',
     "list.jsonl": '["one"]\n',
     "missing.jsonl": '{"text": "one"}\n{"id": 1}\n',
-    "kinds.jsonl": '{"text": "one", "x": 1}\n{"text": "two", "x": "y"}\n',
     "no.parquet": "not Parquet",
 }
 
@@ -305,7 +304,6 @@ FILES = {
         (["-i", "broken.jsonl", "-o", "v.npy"], "broken.jsonl (the first is 0) cannot be encoded: not JSON"),
         (["-i", "list.jsonl", "-o", "v.npy"], "list.jsonl has no column 'text'"),
         (["-i", "missing.jsonl", "-o", "v.npy"], "missing.jsonl (the first is 0) cannot be encoded: null"),
-        (["-i", "kinds.jsonl", "-o", "v.parquet"], "kinds.jsonl could not be read as json"),
         (["-i", "no.parquet"], "no.parquet could not be read as parquet"),
         (["a text", "-o", "v.pt"], "v.pt ends in .pt; vectors are written to .npy, .safetensors, .parquet."),
         (["a text", "-o", "v"], "v has no extension"),

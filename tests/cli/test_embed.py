@@ -14,8 +14,9 @@ __all__ = ["folder", "loud_again"]
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    path = tmp_path / "corpus.csv"
-    path.write_text("key,body\n" + "".join(f"k{n},Ship {n} left the harbour.\n" for n in range(20)) + "k20\n")
+    path = tmp_path / "corpus.jsonl"
+    rows = [{"key": f"k{n}", "body": f"Ship {n} left the harbour."} for n in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"key": "k20"}]))
     return path
 
 
