@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,7 @@ def deep_in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_what_rounding_does_to_a_deep_model_is_no_reason_to_pad(
     deep_in_bfloat16: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(padding_free, "HALF_TOLERANCE", 1e-4)
+    monkeypatch.setattr(padding_free, "ROW_STATES", replace(padding_free.ROW_STATES, half=1e-4))
     assert enable_padding_free(Transformer(deep_in_bfloat16, model_kwargs={"dtype": torch.bfloat16})) is None
 
 
