@@ -81,6 +81,11 @@ def crossed(first: Iterable[str], second: Iterable[str], whole: tuple[str, ...])
     ]
 
 
+def but_first(values: Iterable[Any], fast: int = 1) -> list[Any]:
+    """Values as parameters: the first of them now, the rest as slow tests."""
+    return [one if place < fast else pytest.param(one, marks=pytest.mark.slow) for place, one in enumerate(values)]
+
+
 def cosine_distance(first: np.ndarray, second: np.ndarray) -> float:
     """The largest cosine distance between rows."""
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)

@@ -327,6 +327,7 @@ def test_an_adapter_must_be_merged_first(decoder: str) -> None:
         convert(model)
 
 
+@pytest.mark.slow
 def test_the_name_convert_is_the_function_whatever_was_imported_first() -> None:
     import subprocess
     import sys

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from st_llm2vec import convert
 from st_llm2vec.folder.encoder import TextEncoder
@@ -110,6 +111,7 @@ def test_convert_and_load_take_names_and_fetch_no_code(decoder: str, tmp_path: P
     assert 'st_llm2vec.convert("org/decoder"' in messages["decoder"]
 
 
+@pytest.mark.slow
 def test_plain_sentence_transformers_takes_names(decoder: str, tmp_path: Path) -> None:
     expected = {name: our_vectors(encoder) for name, encoder in save_encoders(decoder, tmp_path).items()}
     with serve_hub({"org/portable": tmp_path / "portable", "org/custom": tmp_path / "custom"}) as hub:

@@ -19,11 +19,9 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.module_file import MODULE_NAME
 from st_llm2vec.modules import set_attention
 
-from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..conftest import INSTRUCTION, TEXTS, but_first, cosine_distance, crossed
 from ..elsewhere import Elsewhere, start_elsewhere
 
-# Their folders hold what another recipe's does, with other words.
-LIKE_ANOTHER = ("prompteol", "prompteol-cot", "prompteol-knowledge", "echo-last", "bge-en-icl", "bge-en-icl-few-shot")
 LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
 
 
@@ -52,7 +50,7 @@ def make(decoder: str, recipe: str) -> TextEncoder:
 
 @pytest.mark.parametrize(
     "recipe",
-    [pytest.param(one, marks=pytest.mark.slow) if one in LIKE_ANOTHER else one for one in RECIPES],
+    [one if one == "llm2vec" else pytest.param(one, marks=pytest.mark.slow) for one in RECIPES],
 )
 def test_the_folder_loads_where_the_package_is_missing(
     decoder: str, tmp_path: Path, recipe: str, elsewhere: Elsewhere
@@ -68,7 +66,7 @@ def test_the_folder_loads_where_the_package_is_missing(
     assert cosine_distance(our_vectors(again), our_vectors(encoder)) < 1e-6
 
 
-@pytest.mark.parametrize("recipe", ["llm2vec", pytest.param("prompteol", marks=pytest.mark.slow), "nv-embed", "echo"])
+@pytest.mark.parametrize("recipe", ["llm2vec", *but_first(["echo", "prompteol", "nv-embed"])])
 def test_load_save_load_save(decoder: str, tmp_path: Path, recipe: str) -> None:
     encoder = make(decoder, recipe)
     expected = our_vectors(encoder)
@@ -123,8 +121,7 @@ def test_a_folder_that_lost_its_flag_is_refused(decoder: str, tmp_path: Path) ->
         load(tmp_path / "saved")
 
 
-@pytest.mark.parametrize("recipe", ["llm2vec", "echo"])
-@pytest.mark.parametrize("attach", ["get_peft_model", "add_adapter"])
+@pytest.mark.parametrize(("recipe", "attach"), crossed(["llm2vec", "echo"], ["get_peft_model", "add_adapter"], ()))
 def test_an_adapter_beside_the_base_is_never_silently_causal(
     decoder: str, tmp_path: Path, recipe: str, attach: str
 ) -> None:
@@ -191,7 +188,7 @@ def test_saving_over_another_encoder_leaves_nothing_of_it_and_all_else(decoder: 
     assert cosine_distance(our_vectors(load(target)), our_vectors(encoder)) < 1e-6
 
 
-@pytest.mark.parametrize("moves", [1, 4, 9, 14])
+@pytest.mark.parametrize("moves", but_first([9, 1, 4, 14]))
 def test_a_move_that_fails_is_undone(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
     target = tmp_path / "target"
     old = make(decoder, "echo")

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WORKER = Path(__file__).with_name("two_processes.py")
 
 
@@ -41,6 +43,7 @@ def launch(script: str, *arguments: str) -> None:
     assert found.returncode == 0, found.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
     launch(str(WORKER), str(tmp_path / "found.json"))
     found = json.loads((tmp_path / "found.json").read_text())

@@ -54,7 +54,7 @@ def states(encoder: SentenceTransformer, features: dict[str, Any]) -> torch.Tens
     return output[features["attention_mask"].bool()]
 
 
-@pytest.mark.parametrize(("family", "side"), crossed(FAMILIES, ("right", "left"), ("right",)))
+@pytest.mark.parametrize(("family", "side"), crossed(FAMILIES, ("right", "left"), ()))
 @pytest.mark.parametrize("attention", RECIPES)
 def test_states_and_gradients_of_a_padded_batch(family: str, attention: str, side: str) -> None:
     encoder = make(family, attention)

@@ -85,6 +85,7 @@ def published(decoder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield Published(hub, dict(vectors), home)
 
 
+@pytest.mark.slow
 def test_there_and_back(published: Published) -> None:
     """What the cards say for Sentence Transformers is run as it stands, without this package."""
     out = published.home / "back.npz"
