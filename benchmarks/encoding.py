@@ -28,7 +28,7 @@ from benchmarks.side_by_side.report import DOCS, encoding_page, growing_page, wr
 from benchmarks.side_by_side.shapes import SHAPES, build, tokenizer
 from benchmarks.side_by_side.texts import Source, Texts
 from st_llm2vec import InstructionFormatter
-from st_llm2vec.folder.manifest import read_manifest
+from st_llm2vec.folder.manifest_file import read_manifest
 from st_llm2vec.modules.formatter import UNLIMITED
 
 ROOT = Path(__file__).resolve().parents[1]

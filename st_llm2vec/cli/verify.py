@@ -94,7 +94,7 @@ def _wanted(checkpoint: Checkpoint, reference: str | None) -> Reference | None:
 def _open(checkpoint: Checkpoint, recipe: str | None, parts: dict[str, Any], **options: Any) -> TextEncoder:
     """An encoder is loaded, and held against what was saved; a published checkpoint is imported."""
     from st_llm2vec.folder.load import load
-    from st_llm2vec.folder.manifest import MANIFEST_NAME
+    from st_llm2vec.folder.manifest_file import MANIFEST_NAME
     from st_llm2vec.importing import detect_recipe, from_published
 
     if checkpoint.has(MANIFEST_NAME):
@@ -109,7 +109,7 @@ def _open(checkpoint: Checkpoint, recipe: str | None, parts: dict[str, Any], **o
 
 def _of_itself(encoder: TextEncoder) -> dict[str, Any]:
     """What was held against each other when the encoder was loaded, all of which agreed."""
-    from st_llm2vec.folder.soundness import compares_base
+    from st_llm2vec.folder.check_loaded import compares_base
 
     manifest = encoder.manifest
     adapters = getattr(encoder.transformer.model, "peft_config", None) or {}

@@ -17,7 +17,7 @@ from st_llm2vec.cli.console import describe_probe, shorten
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.proof.distance import largest_cosine_distance
-from st_llm2vec.proof.elsewhere import read_without_package
+from st_llm2vec.proof.fresh_process import read_without_package
 from st_llm2vec.proof.tolerances import VECTORS
 
 RECIPE = "llm2vec"

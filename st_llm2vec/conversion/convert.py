@@ -26,7 +26,7 @@ from st_llm2vec.modules.attention import (
     set_attention,
     without_cache,
 )
-from st_llm2vec.proof.reading import tokenizer_of
+from st_llm2vec.proof.same_tokens import tokenizer_of
 from st_llm2vec.recipe.config import EncoderConfig, get_recipe
 from st_llm2vec.recipe.manifest import Manifest
 

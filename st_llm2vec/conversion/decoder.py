@@ -17,14 +17,14 @@ from transformers import (
 )
 
 from st_llm2vec.encoding.dtype import resolve_dtype
-from st_llm2vec.folder.agreement import require_tokenizer_fits
-from st_llm2vec.folder.completeness import judge_report
+from st_llm2vec.folder.check_finite import require_finite
+from st_llm2vec.folder.check_manifest import require_tokenizer_fits
+from st_llm2vec.folder.check_weights import judge_report
 from st_llm2vec.folder.files import require_readable
-from st_llm2vec.folder.finite import require_finite
 from st_llm2vec.folder.gguf_file import is_gguf, load_gguf
-from st_llm2vec.host.loading import without_collection, without_reports
+from st_llm2vec.host.quiet_loading import without_collection, without_reports
 from st_llm2vec.layouts.reload import as_stock, preloaded
-from st_llm2vec.proof.reading import tokenizer_of
+from st_llm2vec.proof.same_tokens import tokenizer_of
 
 
 def load_transformer(

@@ -6,7 +6,7 @@ In reading order: ``corpus`` (what it is), ``settings`` (what is asked for), ``j
 
 from st_llm2vec.corpus.corpus import open_corpus
 from st_llm2vec.corpus.progress import Progress
-from st_llm2vec.corpus.reading import read_embeddings
+from st_llm2vec.corpus.read_embeddings import read_embeddings
 from st_llm2vec.corpus.run import embed_corpus
 from st_llm2vec.corpus.settings import EmbeddingSettings
 

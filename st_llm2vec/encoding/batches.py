@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from st_llm2vec.encoding.streams import in_streams, streams_on
+from st_llm2vec.encoding.cpu_streams import in_streams, streams_on
 from st_llm2vec.modules.formatter import UNLIMITED
 from st_llm2vec.modules.instructed import carries_instruction
 from st_llm2vec.packed.enable import is_padding_free, shared_prefix, shares_prefix

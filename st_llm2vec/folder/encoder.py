@@ -14,11 +14,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import nn
 
-from st_llm2vec.encoding.reader import TextReader
+from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.card_data import EncoderCardData
-from st_llm2vec.folder.manifest import read_manifest
+from st_llm2vec.folder.check_loaded import prove_meant_attention, require_sound
+from st_llm2vec.folder.manifest_file import read_manifest
 from st_llm2vec.folder.save import CUSTOM_MODULES, save_encoder
-from st_llm2vec.folder.soundness import prove_meant_attention, require_sound
 from st_llm2vec.folder.weights import fingerprint, learned_beside_quantized, restore_latents
 from st_llm2vec.host.trainer_uploads import refuse_trainer_uploads
 from st_llm2vec.layouts.choose import compile_prompts

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.utils.quantization_config import GgufConfig
 
 from st_llm2vec.folder.weights import forget_loaded_names
-from st_llm2vec.host.loading import without_collection
+from st_llm2vec.host.quiet_loading import without_collection
 
 SUFFIX = ".gguf"
 SOURCE = "st_llm2vec_gguf"

@@ -17,16 +17,16 @@ from sentence_transformers.util.environment import check_version_requirements
 from transformers import AutoConfig, AutoTokenizer
 
 from st_llm2vec.encoding.dtype import resolve_dtype
+from st_llm2vec.folder.check_loaded import require_sound
 from st_llm2vec.folder.checksums import verify_checksums
 from st_llm2vec.folder.download import connection_errors, download
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.files import read_json, read_modules, require_readable
 from st_llm2vec.folder.gguf_file import is_gguf
-from st_llm2vec.folder.manifest import read_manifest
+from st_llm2vec.folder.manifest_file import read_manifest
 from st_llm2vec.folder.save import CUSTOM_MODULES
-from st_llm2vec.folder.soundness import require_sound
 from st_llm2vec.folder.weights import restore_latents
-from st_llm2vec.host.loading import without_collection
+from st_llm2vec.host.quiet_loading import without_collection
 from st_llm2vec.losses.output_head import HEAD_FILE
 from st_llm2vec.modules.attention import CausalAttentionError
 

@@ -22,7 +22,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from st_llm2vec.encoding.reader import TextReader
+from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.weights import forget_loaded_names
 from st_llm2vec.modules import BidirectionalTransformer
 from st_llm2vec.proof.distance import largest_cosine_distance

@@ -14,10 +14,10 @@ from typing import Any
 
 from sentence_transformers.base.modules.module import Module
 
-from st_llm2vec.encoding.reader import TextReader
-from st_llm2vec.folder.agreement import disagreements, require_tokenizer_fits
-from st_llm2vec.folder.finite import require_finite
-from st_llm2vec.folder.manifest import MANIFEST_NAME, write_manifest
+from st_llm2vec.encoding.text_reader import TextReader
+from st_llm2vec.folder.check_finite import require_finite
+from st_llm2vec.folder.check_manifest import disagreements, require_tokenizer_fits
+from st_llm2vec.folder.manifest_file import MANIFEST_NAME, write_manifest
 from st_llm2vec.folder.module_file import MODULE_NAME, module_file_text
 from st_llm2vec.folder.weights import fingerprint, keeps_fingerprint
 from st_llm2vec.losses.output_head import HEAD_FILE, write_head

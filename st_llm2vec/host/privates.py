@@ -34,7 +34,7 @@ LAYER = "torch.nn:Module"
 PRIVATES = (
     Private(ENCODER, "_inference", "batches by tokens, where encode's own are by texts", "encoding/test_batches.py"),
     Private(ENCODER, "_resolve_inference_device", "the device that encode would choose", "encoding/test_batches.py"),
-    Private(ENCODER, "_resolve_prompt", "the saved instruction that a call would have", "encoding/test_reader.py"),
+    Private(ENCODER, "_resolve_prompt", "the saved instruction that a call would have", "encoding/test_text_reader.py"),
     Private(
         ENCODER,
         "_load_with_module_classes",

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_mod
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from st_llm2vec.folder.finite import require_finite
+from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.importing.checkpoint import Checkpoint, readable
 
 CONFIG = "adapter_config.json"

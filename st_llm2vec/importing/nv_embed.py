@@ -15,10 +15,10 @@ from transformers import MistralConfig, MistralModel, PreTrainedModel
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.encoding.dtype import resolve_dtype
+from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.folder.finite import require_finite
 from st_llm2vec.folder.weights import forget_loaded_names
-from st_llm2vec.host.loading import without_reports
+from st_llm2vec.host.quiet_loading import without_reports
 from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer
 from st_llm2vec.recipe.config import RECIPES
 

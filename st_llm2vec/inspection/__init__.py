@@ -2,7 +2,7 @@
 
 from st_llm2vec.inspection.decoder import Inspection, inspect_model
 from st_llm2vec.inspection.encoder import EncoderInspection, inspect_encoder, is_encoder
-from st_llm2vec.inspection.outlook import Outlook
+from st_llm2vec.inspection.recipes import Outlook
 from st_llm2vec.inspection.tokenizer import TokenizerFacts
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from st_llm2vec.inspection.outlook import Outlook
+from st_llm2vec.inspection.recipes import Outlook
 from st_llm2vec.modules.attention import AttentionProbe
 
 UNTRAINED = ("prompteol-icl", "echo", "prompteol")

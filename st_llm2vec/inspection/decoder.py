@@ -24,10 +24,10 @@ from st_llm2vec.conversion.decoder import load_transformer
 from st_llm2vec.encoding.dtype import native_dtype
 from st_llm2vec.folder.gguf_file import SOURCE as GGUF_SOURCE
 from st_llm2vec.inspection.advice import recommend, recommend_untrained
-from st_llm2vec.inspection.outlook import Facts, Outlook, attention_kept, outlooks
+from st_llm2vec.inspection.recipes import Facts, Outlook, attention_kept, outlooks
 from st_llm2vec.inspection.tokenizer import TokenizerFacts, tokenizer_facts
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention
-from st_llm2vec.proof.reading import tokenizer_of
+from st_llm2vec.proof.same_tokens import tokenizer_of
 
 MEASURED_ON_A_CPU = 1_000_000_000
 """Parameters beside embeddings up to which recipes are scored on a CPU unless it is asked for."""

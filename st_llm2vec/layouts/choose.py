@@ -22,7 +22,7 @@ from st_llm2vec.modules.formatter import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.modules.pooling import SpanPooling
 from st_llm2vec.modules.transformer import BidirectionalTransformer
-from st_llm2vec.proof.reading import (
+from st_llm2vec.proof.same_tokens import (
     CannotSay,
     Specification,
     prove_same_reading,

@@ -20,7 +20,7 @@ from torch import nn
 
 from st_llm2vec.layouts.reload import reload_reader, with_tokenizer
 from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
-from st_llm2vec.proof.reading import CannotSay, Case, Specification, prove_same_tokens, tokenizer_of
+from st_llm2vec.proof.same_tokens import CannotSay, Case, Specification, prove_same_tokens, tokenizer_of
 from st_llm2vec.proof.texts import TEXTS
 from st_llm2vec.recipe.config import STOCK_POOLING
 from st_llm2vec.recipe.template import Template

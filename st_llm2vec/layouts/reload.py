@@ -9,7 +9,7 @@ from typing import Any
 from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from st_llm2vec.host.loading import without_collection, without_reports
+from st_llm2vec.host.quiet_loading import without_collection, without_reports
 
 
 @without_collection()

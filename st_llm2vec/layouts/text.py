@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase, TokenizersBackend
 
 from st_llm2vec.layouts.reload import reload_reader, with_tokenizer
 from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
-from st_llm2vec.proof.reading import (
+from st_llm2vec.proof.same_tokens import (
     CannotSay,
     Case,
     Specification,

@@ -13,11 +13,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from st_llm2vec.packed.dense import dense_attention
-from st_llm2vec.packed.fused import fused_attention, has_fused_kernel
+from st_llm2vec.packed.cpu_kernel import fused_attention, has_fused_kernel
+from st_llm2vec.packed.gpu_fallback import dense_attention
+from st_llm2vec.packed.gpu_kernel import has_varlen_kernel, varlen_attention
 from st_llm2vec.packed.prefix import has_mergeable_kernel, prefix_attention
 from st_llm2vec.packed.segments import EVERYTHING, NO_WINDOW, Segments, current_segments, is_layout
-from st_llm2vec.packed.varlen import has_varlen_kernel, varlen_attention
 
 PACKED = "st_llm2vec_packed"
 HAS_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from st_llm2vec.packed.fused import flash
+from st_llm2vec.packed.cpu_kernel import flash
 from st_llm2vec.packed.segments import Segments
 
 

@@ -15,7 +15,7 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.module_file import MODULE_NAME
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, configured_attention
 from st_llm2vec.proof.distance import largest_cosine_distance
-from st_llm2vec.proof.elsewhere import read_without_package
+from st_llm2vec.proof.fresh_process import read_without_package
 from st_llm2vec.proof.texts import TEXTS
 from st_llm2vec.proof.tolerances import VECTORS
 

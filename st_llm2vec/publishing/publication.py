@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from st_llm2vec.folder.check_finite import require_finite
+from st_llm2vec.folder.check_loaded import prove_meant_attention
 from st_llm2vec.folder.checksums import verify_checksums
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.folder.finite import require_finite
 from st_llm2vec.folder.load import load
-from st_llm2vec.folder.manifest import read_manifest
+from st_llm2vec.folder.manifest_file import read_manifest
 from st_llm2vec.folder.merge import merge
 from st_llm2vec.folder.module_file import MODULE_NAME
-from st_llm2vec.folder.soundness import prove_meant_attention
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.card import model_card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from st_llm2vec.encoding.reader import PROMPT_NAMES
+from st_llm2vec.encoding.text_reader import PROMPT_NAMES
 from st_llm2vec.folder.encoder import TextEncoder
 
 QUERY = "How is a violin made?"

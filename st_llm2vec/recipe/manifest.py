@@ -1,4 +1,4 @@
-"""What an encoder is and how it was made, as data; its folder keeps it in a file (:mod:`st_llm2vec.folder.manifest`)."""
+"""What an encoder is and how it was made, as data; its folder keeps it in a file (:mod:`st_llm2vec.folder.manifest_file`)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from st_llm2vec.folder.files import POINTER
 from st_llm2vec.importing import from_published
 from st_llm2vec.importing.llm2vec import CHAT, DEFAULTS, encoder_fields
 from st_llm2vec.modules import InstructionFormatter
-from st_llm2vec.proof.elsewhere import read_without_package
+from st_llm2vec.proof.fresh_process import read_without_package
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
 from .conftest import BASE, write_adapter

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from st_llm2vec import from_nv_embed, load
-from st_llm2vec.proof.elsewhere import read_without_package
+from st_llm2vec.proof.fresh_process import read_without_package
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
 

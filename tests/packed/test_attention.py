@@ -15,9 +15,9 @@ from transformers.masking_utils import (
 )
 
 from st_llm2vec.packed import attention as packed
-from st_llm2vec.packed import varlen
+from st_llm2vec.packed import gpu_kernel as varlen
 from st_llm2vec.packed.attention import EVERYTHING, NO_WINDOW, Segments, current_segments, packed_attention, packed_mask
-from st_llm2vec.packed.dense import dense_attention
+from st_llm2vec.packed.gpu_fallback import dense_attention
 
 LENGTHS = (2, 3, 3, 9)
 HEADS, WIDTH, SCALE = 4, 8, 0.3

@@ -13,7 +13,7 @@ from huggingface_hub import hf_api
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import convert, probe_attention
-from st_llm2vec.proof.elsewhere import PlainReading
+from st_llm2vec.proof.fresh_process import PlainReading
 
 from ..conftest import INSTRUCTION
 from ..hub_server import Hub, serve_hub

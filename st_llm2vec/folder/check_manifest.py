@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling, WordWeights
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from st_llm2vec.encoding.reader import TextReader
+from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling

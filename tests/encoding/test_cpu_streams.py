@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from st_llm2vec.encoding.streams import in_streams
+from st_llm2vec.encoding.cpu_streams import in_streams
 
 
 @pytest.mark.parametrize("streams", (1, 2, 3))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from st_llm2vec.encoding.reader import TextReader
-from st_llm2vec.folder.agreement import disagreements, require_tokenizer_fits
-from st_llm2vec.folder.completeness import require_all_weights
+from st_llm2vec.encoding.text_reader import TextReader
+from st_llm2vec.folder.check_finite import require_finite
+from st_llm2vec.folder.check_manifest import disagreements, require_tokenizer_fits
+from st_llm2vec.folder.check_weights import require_all_weights
 from st_llm2vec.folder.files import read_modules
-from st_llm2vec.folder.finite import require_finite
 from st_llm2vec.folder.weights import fingerprint, keeps_fingerprint
 from st_llm2vec.layouts.choose import prove_reading
 from st_llm2vec.modules.adapter import has_adapter, restore_adapter

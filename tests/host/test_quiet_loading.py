@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from st_llm2vec.host.loading import without_collection
+from st_llm2vec.host.quiet_loading import without_collection
 
 
 def test_the_collector_pauses_and_is_left_as_it_was() -> None:

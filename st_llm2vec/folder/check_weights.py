@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from st_llm2vec.folder.files import read_json
-from st_llm2vec.host.loading import without_reports
+from st_llm2vec.host.quiet_loading import without_reports
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 STORED_BUFFERS = r"(rotary_emb\.\w+|position_ids|\.(masked_bias|causal_mask)|\.(self_)?(attn|attention)\.bias)$"
