@@ -9,7 +9,8 @@ from transformers import BertConfig, BertModel
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.evaluation.sentence_score import sentence_score
-from st_llm2vec.inspection import inspect_encoder, inspect_model, is_encoder, outlook
+from st_llm2vec.inspection import inspect_encoder, inspect_model, is_encoder
+from st_llm2vec.inspection import recipes as foreseen
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.recipe.config import RECIPES
 
@@ -138,8 +139,8 @@ def test_an_encoder_is_refused(tiny: Callable[..., str]) -> None:
 def test_scores_are_those_of_converted_encoders(tiny: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes are scored on one model in turn, whose attention and tokenizer change between them."""
     tried = {name: RECIPES[name] for name in ("llm2vec", "prompteol", "echo", "e5-mistral", "bge-en-icl", "nv-embed")}
-    monkeypatch.setattr(outlook, "RECIPES", tried)
-    monkeypatch.setattr(outlook, "MOST_TELLING", ("echo", "llm2vec"))
+    monkeypatch.setattr(foreseen, "RECIPES", tried)
+    monkeypatch.setattr(foreseen, "MOST_TELLING", ("echo", "llm2vec"))
     folder = tiny("llama")
     found = inspect_model(folder, measure=True)
     scores = {one.recipe: one.score for one in found.recipes if one.score is not None}
