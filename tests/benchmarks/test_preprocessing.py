@@ -9,6 +9,7 @@ from benchmarks import preprocessing
 
 
 @pytest.mark.parametrize(("recipe", "layout"), [("llm2vec", "text"), ("e5-mistral", "message"), ("echo", "custom")])
+@pytest.mark.slow
 def test_every_layout_is_measured_on_the_same_tokens(recipe: str, layout: str) -> None:
     texts = preprocessing.short_texts(6)
     for prompt in (None, preprocessing.INSTRUCTION):

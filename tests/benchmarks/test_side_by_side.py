@@ -43,6 +43,7 @@ def check_lengths(texts: Texts) -> None:
     assert len(set(lengths(texts, long))) > 20
 
 
+@pytest.mark.slow
 def test_generated_texts_have_the_lengths_that_are_promised(tmp_path: Path) -> None:
     source = Source(tmp_path)
     assert not source.real
@@ -52,6 +53,7 @@ def test_generated_texts_have_the_lengths_that_are_promised(tmp_path: Path) -> N
     assert again.long_tailed(50) == texts.long_tailed(50)
 
 
+@pytest.mark.slow
 def test_real_texts_have_the_lengths_that_are_promised(shared_data: Path) -> None:
     source = Source(shared_data)
     assert source.real

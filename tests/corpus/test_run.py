@@ -14,7 +14,7 @@ from st_llm2vec import convert, load
 from st_llm2vec.corpus import EmbeddingSettings, Progress, embed_corpus, open_corpus
 from st_llm2vec.corpus.corpus import Corpus
 from st_llm2vec.corpus.job_folder import JobFolder
-from tests.conftest import cosine_distance
+from tests.conftest import cosine_distance, crossed
 from tests.corpus.conftest import ROWS, gathered, run
 
 
@@ -67,8 +67,10 @@ def test_queries_prompts_and_names(encoder: str, source: Path, texts: dict[int, 
     assert cosine_distance(gathered(tmp_path / "c")[1].numpy(), stock.encode(given, prompt="")) < 1e-6
 
 
-@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
-@pytest.mark.parametrize("file_format", ["parquet", "safetensors"])
+@pytest.mark.parametrize(
+    ("precision", "file_format"),
+    crossed(["int8", "binary", "uint8", "ubinary"], ["parquet", "safetensors"], ("parquet",)),
+)
 def test_quantisation_is_sentence_transformers_own(
     precision: str, file_format: str, encoder: str, source: Path, tmp_path: Path, expected: np.ndarray
 ) -> None:

@@ -121,6 +121,7 @@ def test_without_a_compiler_it_says_so_and_runs_on(
     assert encoder.encode(TEXTS).shape == (5, 192)
 
 
+@pytest.mark.slow
 def test_a_failing_compiler_is_given_up(
     decoder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

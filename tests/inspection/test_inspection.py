@@ -136,6 +136,7 @@ def test_an_encoder_is_refused(tiny: Callable[..., str]) -> None:
         inspect_model(folder, measure=False)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_converted_encoders(tiny: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes are scored on one model in turn, whose attention and tokenizer change between them."""
     tried = {name: RECIPES[name] for name in ("llm2vec", "prompteol", "echo", "e5-mistral", "bge-en-icl", "nv-embed")}

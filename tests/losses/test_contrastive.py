@@ -69,7 +69,7 @@ def test_on_equals_the_stock_loss(encoder: TextEncoder, kind: str) -> None:
     assert_same(encoder, loss(columns(encoder), None), stock(columns(encoder), None))
 
 
-@pytest.mark.parametrize("kind", but_first(MAKE, fast=2))
+@pytest.mark.parametrize("kind", but_first(MAKE))
 @pytest.mark.parametrize(
     ("setting", "rows"), [(False, [0, 0, 0, 0]), ("per_row", [1, 0, 0, 1]), ("per_row", [0, 0, 0, 0])]
 )

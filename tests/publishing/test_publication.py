@@ -171,6 +171,7 @@ def test_no_local_path_is_published(decoder: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("same_process")
+@pytest.mark.slow
 def test_large_weights_go_in_shards_and_a_dry_run_asks_nobody(decoder: str, tmp_path: Path, hub: Hub) -> None:
     steps: list[str] = []
     published = dry(make(decoder), tmp_path / "out", max_shard_size="5MB", progress=steps.append)
@@ -231,6 +232,7 @@ def test_custom_folders_are_verified_with_their_module_file(decoder: str, tmp_pa
 
 
 @pytest.mark.usefixtures("same_process")
+@pytest.mark.slow
 def test_half_precision_is_published_in_half_precision(decoder: str, tmp_path: Path) -> None:
     encoder = convert(decoder, "llm2vec", dtype=torch.bfloat16, max_length=128)
     published = dry(encoder, tmp_path / "out")

@@ -17,7 +17,8 @@ WORKER = Path(__file__).with_name("interrupted_run.py")
 @pytest.mark.parametrize(
     ("kind", "moments"),
     [
-        ("mntp", ["1", "5", "saving6", "finishing"]),
+        ("mntp", ["5", "finishing"]),
+        pytest.param("mntp", ["1", "saving6"], marks=pytest.mark.slow),
         pytest.param("simcse", ["3", "saving4"], marks=pytest.mark.slow),
     ],
 )

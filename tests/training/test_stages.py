@@ -67,12 +67,14 @@ def test_mntp(decoder: str, tmp_path: Path, texts_file: str, more: dict[str, Any
     assert_trained(convert(decoder, "llm2vec"), tmp_path / "out", "mntp")
 
 
+@pytest.mark.slow
 def test_mntp_with_an_added_mask_token(decoder: str, tmp_path: Path, texts_file: str) -> None:
     stage(MNTP, decoder, tmp_path / "out", texts_file, block_size=32, mask_token="<mask>", add_mask_token=True).run()
     assert load(tmp_path / "out").tokenizer.mask_token == "<mask>"
     assert not (tmp_path / "out/start").exists()
 
 
+@pytest.mark.slow
 def test_simcse_from_an_earlier_folder(decoder: str, tmp_path: Path, texts_file: str) -> None:
     plan = {
         "model": decoder,
@@ -140,12 +142,14 @@ def test_full_fine_tuning_with_interpolation(decoder: str, tmp_path: Path, texts
     assert cosine_distance(plain, vectors[1.0]) > cosine_distance(plain, vectors[0.5]) > 1e-6
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_and_bfloat16(decoder: str, tmp_path: Path, texts_file: str) -> None:
     training = {"gradient_checkpointing": True, "bf16": True}
     stage(SimCSE, decoder, tmp_path / "out", texts_file, training=training).run()
     assert_trained(convert(decoder, "llm2vec"), tmp_path / "out", "simcse")
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_identical(decoder: str, tmp_path: Path, texts_file: str) -> None:
     for name in ("one", "two"):
         stage(SimCSE, decoder, tmp_path / name, texts_file).run()
@@ -227,6 +231,7 @@ def test_an_encoder_keeps_its_own_length(decoder: str, tmp_path: Path, texts_fil
     assert load(tmp_path / "out").max_seq_length == 200
 
 
+@pytest.mark.slow
 def test_a_trained_head_goes_into_the_next_stage(decoder: str, tmp_path: Path, texts_file: str) -> None:
     stage(MNTP, decoder, tmp_path / "one", texts_file, block_size=32, train_head=True).run()
     trained = load_file(tmp_path / "one/mntp_head.safetensors")["lm_head.weight"]

@@ -171,6 +171,7 @@ def test_latent_attention_learns_in_float32(
         assert max(cosine_distance(one.encode(TEXTS), unmerged) for one in (encoder, plain)) < 1e-6
 
 
+@pytest.mark.slow
 def test_latent_attention_continues_to_the_bit(half_decoder: str, tmp_path: Path, pairs_file: str) -> None:
     retrieval(half_decoder, tmp_path / "whole", pairs_file).run()
     torn = retrieval(half_decoder, tmp_path / "torn", pairs_file)
