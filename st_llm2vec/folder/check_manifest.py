@@ -15,7 +15,8 @@ from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.modules.pooling import SpanPooling
-from st_llm2vec.recipe.config import STOCK_POOLING, EncoderConfig
+from st_llm2vec.recipe.config import EncoderConfig
+from st_llm2vec.recipe.poolings import POOLINGS
 
 
 def disagreements(encoder: TextReader) -> list[str]:
@@ -101,7 +102,8 @@ def _plain(value: Any) -> Any:
 
 
 def _meant_pooling(config: EncoderConfig, layout: str) -> str:
-    return config.pooling if layout == "custom" else STOCK_POOLING.get(config.pooling, config.pooling)
+    rule = POOLINGS.get(config.pooling)
+    return rule.stock if layout != "custom" and rule is not None and rule.stock is not None else config.pooling
 
 
 def _found_pooling(encoder: TextReader) -> str:

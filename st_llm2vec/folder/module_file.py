@@ -10,6 +10,7 @@ SOURCES = (
     "modules/adapter.py",
     "modules/attention.py",
     "recipe/template.py",
+    "recipe/poolings.py",
     "modules/formatter.py",
     "modules/instructed.py",
     "modules/transformer.py",

@@ -20,9 +20,8 @@ from torch import nn
 
 from st_llm2vec.layouts.reload import reload_reader, with_tokenizer
 from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
-from st_llm2vec.proof.same_tokens import CannotSay, Case, Specification, prove_same_tokens, tokenizer_of
+from st_llm2vec.proof.same_tokens import CannotSay, Case, Specification, prove_same_tokens, stock_pooling, tokenizer_of
 from st_llm2vec.proof.texts import TEXTS
-from st_llm2vec.recipe.config import STOCK_POOLING
 from st_llm2vec.recipe.template import Template
 
 READS_MESSAGES = (
@@ -54,6 +53,7 @@ def with_chat_template(
         CannotSay: If their folder does not give the specification's tokens.
     """
     config, formatter, tokenizer = specification.config, specification.formatter, specification.tokenizer
+    mode = stock_pooling(config)
     templates = [t for t in (formatter.template, formatter.instruction_template) if t is not None]
     if any(template.copies > 1 for template in templates):
         raise CannotSay("a text that stands twice cannot be cut safely")
@@ -70,7 +70,7 @@ def with_chat_template(
             refusal = error
             continue
         guard = [MultiVectorMask([])] if config.attention == "bidirectional" else []
-        pooling = Pooling(reader.get_embedding_dimension(), STOCK_POOLING[config.pooling])
+        pooling = Pooling(reader.get_embedding_dimension(), mode)
         prompts = {name: formatter.bare_instruction(text) for name, text in config.prompts.items()}
         return [reader, *guard, pooling], prompts
     raise refusal

@@ -28,10 +28,10 @@ from st_llm2vec.proof.same_tokens import (
     Case,
     Specification,
     prove_same_tokens,
+    stock_pooling,
     tokenizer_of,
 )
 from st_llm2vec.proof.texts import FEW_TEXTS, TEXTS
-from st_llm2vec.recipe.config import STOCK_POOLING
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def with_prompts(transformer: Transformer, specification: Specification) -> tupl
         CannotSay: If their folder does not give the specification's tokens.
     """
     config, formatter, tokenizer = specification.config, specification.formatter, specification.tokenizer
-    bos = leading_special_ids(tokenizer)
+    bos, mode = leading_special_ids(tokenizer), stock_pooling(config)
     _refuse_other_templates(formatter, bos)
     span = not formatter.template.pools_everything
     if span and config.pooling == "weighted_mean":
@@ -66,7 +66,7 @@ def with_prompts(transformer: Transformer, specification: Specification) -> tupl
     if drop_bos:
         modules.append(_word_weights(tokenizer, bos[0]))
     width = transformer.get_embedding_dimension()
-    modules.append(Pooling(width, STOCK_POOLING[config.pooling], include_prompt=not span))
+    modules.append(Pooling(width, mode, include_prompt=not span))
     return modules, saved_prompts(specification)
 
 

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from sentence_transformers.base.modules.module import Module
 
-SpanPoolingMode = Literal["mean", "weighted_mean", "last_token"]
+from st_llm2vec.recipe.poolings import POOLINGS
 
 
-def span_weights(pooling_mask: torch.Tensor, mode: SpanPoolingMode) -> torch.Tensor:
+def span_weights(pooling_mask: torch.Tensor, mode: str) -> torch.Tensor:
     """Weights that sum to one over each row's span, and to zero for an empty span.
 
     Args:
         pooling_mask: 1 for the tokens of the span, ``(batch, tokens)``.
-        mode: ``"mean"``; ``"weighted_mean"``, in which the k-th token of the span weighs k (SGPT,
-            arXiv 2202.08904, equation 2); or ``"last_token"``.
+        mode: A key of :data:`st_llm2vec.recipe.poolings.POOLINGS`.
 
     Returns:
         Float weights, ``(batch, tokens)``.
     """
-    mask = pooling_mask.to(torch.float32)
-    order = mask.cumsum(dim=1)
-    if mode == "weighted_mean":
-        mask = mask * order
-    elif mode == "last_token":
-        mask = mask * (order == order[:, -1:])
-    return mask / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
+    weights = POOLINGS[mode].weights(pooling_mask.to(torch.float32))
+    total = weights.sum(dim=1, keepdim=True)
+    return weights / total.where(total > 0, torch.ones_like(total))
 
 
 class SpanPooling(Module):
@@ -37,7 +32,7 @@ class SpanPooling(Module):
 
     Args:
         embedding_dimension: Width of the token embeddings.
-        pooling_mode: ``"mean"``, ``"weighted_mean"`` or ``"last_token"``.
+        pooling_mode: ``"mean"``, ``"weighted_mean"``, ``"last_token"``, or another key of ``POOLINGS``.
 
     Raises:
         ValueError: If the mode is unknown.
@@ -50,13 +45,12 @@ class SpanPooling(Module):
         tensor([[2., 3.]])
     """
 
-    MODES = ("mean", "weighted_mean", "last_token")
     config_keys = ["embedding_dimension", "pooling_mode"]
 
-    def __init__(self, embedding_dimension: int, pooling_mode: SpanPoolingMode = "mean") -> None:
+    def __init__(self, embedding_dimension: int, pooling_mode: str = "mean") -> None:
         super().__init__()
-        if pooling_mode not in self.MODES:
-            raise ValueError(f"Unknown pooling mode {pooling_mode!r}; SpanPooling has {', '.join(self.MODES)}.")
+        if pooling_mode not in POOLINGS:
+            raise ValueError(f"Unknown pooling mode {pooling_mode!r}; SpanPooling has {', '.join(POOLINGS)}.")
         self.embedding_dimension = embedding_dimension
         self.pooling_mode = pooling_mode
 

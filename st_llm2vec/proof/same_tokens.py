@@ -16,10 +16,23 @@ from transformers import PreTrainedTokenizerBase
 from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
 from st_llm2vec.proof.texts import INSTRUCTIONS, TEXTS
 from st_llm2vec.recipe.config import EncoderConfig
+from st_llm2vec.recipe.poolings import POOLINGS
 
 
 class CannotSay(Exception):
     """An arrangement of stock modules cannot express the encoder; the message says why."""
+
+
+def stock_pooling(config: EncoderConfig) -> str:
+    """What the stock ``Pooling`` calls an encoder's pooling.
+
+    Raises:
+        CannotSay: If it has none like it.
+    """
+    rule = POOLINGS.get(config.pooling)
+    if rule is None or rule.stock is None:
+        raise CannotSay(f"the stock pooling has no {config.pooling}")
+    return rule.stock
 
 
 def tokenizer_of(transformer: Transformer, name: str = "The model") -> PreTrainedTokenizerBase:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import yaml
 
+from st_llm2vec.recipe.poolings import POOLINGS
 from st_llm2vec.recipe.template import SLOT, parse_templates
 
 Attention = Literal["bidirectional", "causal"]
-PoolingName = Literal["mean", "weighted_mean", "last_token", "latent_attention"]
 LATENT_SETTINGS = ("num_latents", "num_heads", "head_dimension", "feed_forward_multiple")
-STOCK_POOLING = {"mean": "mean", "weighted_mean": "weightedmean", "last_token": "lasttoken"}  # stock Pooling's names
+LATENT_ATTENTION = "latent_attention"
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class EncoderConfig:
         attention: ``"bidirectional"`` or ``"causal"``.
         template: Template of a text without an instruction.
         instruction_template: Template of a text with one; ``None`` if the method takes none.
-        pooling: ``"mean"``, ``"weighted_mean"`` (the k-th pooled token weighs k), ``"last_token"`` or
-            ``"latent_attention"``, over what the template marks.
+        pooling: ``"mean"``, ``"weighted_mean"`` (the k-th pooled token weighs k), ``"last_token"``, another key of
+            :data:`st_llm2vec.recipe.poolings.POOLINGS`, or ``"latent_attention"``, over what the template marks.
         normalize: Whether vectors have length one.
         prompts: Name to bare instruction; ``encode_query`` and ``encode_document`` use ``"query"`` and ``"document"``.
         default_prompt_name: The prompt of a plain ``encode``; none by default.
@@ -77,7 +77,7 @@ class EncoderConfig:
     attention: Attention = "bidirectional"
     template: str = "{bos}{text}"
     instruction_template: str | None = None
-    pooling: PoolingName = "mean"
+    pooling: str = "mean"
     normalize: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -135,7 +135,7 @@ class EncoderConfig:
     def _check_choices(self) -> None:
         choices = {
             "attention": ("bidirectional", "causal"),
-            "pooling": ("mean", "weighted_mean", "last_token", "latent_attention"),
+            "pooling": (*POOLINGS, LATENT_ATTENTION),
             "padding_side": ("left", "right"),
         }
         for name, allowed in choices.items():
