@@ -54,6 +54,12 @@ ROW_STATES = Tolerance(
     "Norm of the difference between hidden states of a row of texts and of a padded batch, over the states' norm. States are not "
     "averaged as vectors are. Deep models in bfloat16 may round further; then they are held against their own rounding.",
 )
+PADDED_STATES = Tolerance(
+    1e-2,
+    1e-2,
+    "Largest difference of a text's last state alone and behind padding, over the state's largest value. Positions that shift "
+    "move it by the size of the state, and rounding in bfloat16 by a hundredth of that at most.",
+)
 STEPS = Tolerance(
     1e-5,
     5e-2,
