@@ -85,6 +85,7 @@ def measure(workers: dict[str, Asked], settings: dict[str, Any], rows: str, batc
         found[name] = {
             "dtype": loaded[name]["about"]["dtype"],
             "seconds": [step["seconds"] for step in steps],
+            "tokens": statistics.median(step["tokens"] for step in steps),
             "tokens_per_second": statistics.median(step["tokens"] / step["seconds"] for step in steps),
             "peak_mib": peaks[name]["peak_mib"],
             "loss": checks[name]["loss"],

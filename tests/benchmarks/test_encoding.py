@@ -83,10 +83,7 @@ def test_training_steps_agree(work: Path, tmp_path: Path) -> None:
     assert [row["task"] for row in found["results"]] == ["simcse", "supervised", "mntp"]
     for row in found["results"]:
         plain, ours = row["contenders"]["plain"], row["contenders"]["ours"]
-        tokens = [
-            np.median(one["seconds"]) * one["tokens_per_second"] for one in (plain, ours)
-        ]  # near each other: both count the texts' own, SimCSE's twice
-        assert tokens[0] == pytest.approx(tokens[1], rel=0.5)
+        assert plain["tokens"] == pytest.approx(ours["tokens"], rel=0.5)  # both count the texts' own, SimCSE's twice
         assert row["loss_difference"] < 1e-5
         assert plain["gradient_norm"] > 0
         assert ours["gradient_norm"] == pytest.approx(plain["gradient_norm"], rel=1e-4)
