@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from st_llm2vec import EncoderConfig, convert, load
 from st_llm2vec.corpus import open_corpus
+from st_llm2vec.corpus.corpus import judge
 from st_llm2vec.data import read, read_dataset
 from st_llm2vec.recipe.poolings import POOLINGS, PoolingRule
 
@@ -83,3 +84,5 @@ def test_a_file_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("one\ntwo\n")
     assert read_dataset(file)[:] == {"text": ["one", "two"]}
     assert [row.value for row in open_corpus([file]).rows(0, 2)] == ["one", "two"]
+    file.write_bytes(b"one\ntw\xff\n")
+    assert [judge(row, 10) for row in open_corpus([file]).rows(0, 2)] == [None, "not text: it is not valid Unicode"]

@@ -35,7 +35,7 @@ def embed(
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="A dataset on the Hub or on disk, streamed.", rich_help_panel=CORPUS)
+        str | None, typer.Option(help="A dataset on the Hub or on disk.", rich_help_panel=CORPUS)
     ] = None,
     config: Annotated[str | None, typer.Option(help="The dataset's configuration.", rich_help_panel=CORPUS)] = None,
     split: Annotated[
@@ -110,7 +110,7 @@ def embed(
 ) -> None:
     """Embed a corpus of any size into a folder of shards with ids.
 
-    Rows are streamed, so memory stays the same. The same command goes on where it was stopped, even by a power cut, and
+    Memory holds one shard, so it stays the same. The same command goes on where it was stopped, even by a power cut, and
     gives the same folder. Rows without a text, and texts that are too long, are recorded in the folder rejected/.
     """  # fmt: skip
     from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus

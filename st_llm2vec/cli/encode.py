@@ -105,7 +105,15 @@ def _columns(inputs: list[str], corpus: Corpus) -> Dataset:
     """All columns of the corpus, which Parquet holds beside the vectors."""
     from st_llm2vec.data.read import read_dataset
 
-    return read_dataset(inputs) if inputs and inputs != ["-"] else corpus.data
+    if not inputs or inputs == ["-"]:
+        return corpus.data
+    columns = read_dataset(inputs)
+    if len(columns) != len(corpus):
+        raise ValueError(
+            f"{corpus.name} has {len(corpus)} rows when it is read by lines and {len(columns)} otherwise, so Parquet cannot hold "
+            "vectors beside its columns. Put each object on one line, or write .npy or .safetensors."
+        )
+    return columns
 
 
 def _texts(corpus: Corpus, start: int, stop: int) -> list[str]:

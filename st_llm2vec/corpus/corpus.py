@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from st_llm2vec.data.read import BYTES, LINES, local_files, one_suffix, read_dataset, read_lines
+from st_llm2vec.data.read import BYTES, kind_of, local_files, one_suffix, parquet_columns, read_dataset, read_lines
 
 DIGESTED = 1 << 16
 LOOKED_AT = 100
@@ -158,6 +158,7 @@ def open_corpus(
     if dataset is None and (config or split or revision):
         raise ValueError("A configuration, a split and a dataset's revision are for --dataset; files have none.")
     text, kind = column or "text", "table"
+    wanted = [text] if id_column in (None, text) else [text, id_column]
     if dataset is not None:
         split, hub = split or "train", {"revision": revision} if revision else {}
         data = read_dataset(f"{dataset}:{config}" if config else dataset, split=split, **hub)
@@ -173,12 +174,12 @@ def open_corpus(
         )
     else:
         files = [file.absolute() for one in inputs or () for file in local_files([Path(one)])]
-        suffix = one_suffix(files)
-        if suffix in LINES:
-            kind, data = "json" if "json" in suffix else "text", read_lines(files)
-        else:
-            data = read_dataset(files, only_texts=[text, *([id_column] if id_column else [])])
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+        suffix = one_suffix(files)
+        kind = kind_of(suffix)
+        for file in files if suffix == ".parquet" else ():  # before its columns are copied
+            _require_columns(str(file), parquet_columns(file), text, id_column)
+        data = read_dataset(files, only_texts=wanted) if kind == "table" else read_lines(files, name)
         identity = {"kind": suffix, "files": [_file_identity(file) for file in files]}
         reopen = partial(open_corpus, files, column=column, id_column=id_column)
     if kind == "text" and (column or id_column):
@@ -189,7 +190,7 @@ def open_corpus(
     elif kind == "table":
         _require_columns(name, data.column_names, text, id_column)
         _require_texts(name, data, text)
-        data = data.select_columns(list(dict.fromkeys([text, *([id_column] if id_column else [])])))
+        data = data.select_columns(wanted)
     columns = {} if kind == "text" else {"column": text, "id_column": id_column}
     return Corpus(name, data, {**identity, **columns, "rows": len(data)}, text, id_column, kind, reopen)
 

@@ -10,7 +10,7 @@ import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
@@ -26,13 +26,13 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".parquet": ("parquet", {}),
     **dict.fromkeys((".txt", ".text", ".md"), ("text", {"encoding": "utf-8-sig"})),
 }
-LINES = (".jsonl", ".ndjson", ".txt", ".text", ".md")
+JSON_LINES = (".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 SAVED_TO_DISK = ("state.json", "dataset_dict.json")
 BYTES = "latin-1"
 """The encoding in which each byte is one character, and so no line is broken."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-LEFT_OVER = "__index_level_0__"
+LEFT_OVER = "__index_level_"
 FAILURES = (DatasetsError, OSError, RuntimeError, StopIteration, TypeError, ValueError)
 
 
@@ -95,11 +95,23 @@ def read_dataset(
     return dataset
 
 
-def read_lines(files: Sequence[Path]) -> Dataset:
+def kind_of(suffix: str) -> Literal["text", "json", "table"]:
+    """What a row is in files of a format: a text in a line, an object in a line, or a row of a table.
+
+    Args:
+        suffix: A key of :data:`FORMATS`.
+    """
+    if FORMATS[suffix][0] == "text":
+        return "text"
+    return "json" if suffix in JSON_LINES else "table"
+
+
+def read_lines(files: Sequence[Path], where: str) -> Dataset:
     """Read files of lines so that no line can break the reading.
 
     Args:
         files: Files, compressed or not.
+        where: What they are called in messages.
 
     Returns:
         A dataset with the column ``text``: each line, its bytes as :data:`BYTES` reads them.
@@ -107,7 +119,6 @@ def read_lines(files: Sequence[Path]) -> Dataset:
     Raises:
         ValueError: If a file is empty or cannot be decompressed.
     """
-    where = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     dataset: Dataset = _from_files(_filled(files), ".txt", where, "train", None, {"encoding": BYTES})
     return dataset
 
@@ -266,6 +277,18 @@ def _is_empty_table(file: Path) -> bool:
         return False
 
 
+def parquet_columns(file: Path) -> list[str]:
+    """The columns of a Parquet file, from its footer.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        return list(parquet.read_schema(file).names)
+    except ArrowException as error:
+        raise ValueError(f"{file} could not be read as parquet: {error}") from error
+
+
 def _refuse_columns(columns: Sequence[str] | None, where: str) -> None:
     if columns is not None:
         raise ValueError(
@@ -275,9 +298,10 @@ def _refuse_columns(columns: Sequence[str] | None, where: str) -> None:
 
 
 def _refuse_extra_fields(dataset: Dataset, where: str) -> None:
-    if LEFT_OVER in dataset.column_names:
+    names = [name for name in dataset.column_names if not name.startswith(LEFT_OVER)]
+    if names != dataset.column_names:
         raise ValueError(
-            f"{where} has more fields in a row than names in its first line, {dataset.column_names[:-1]}. Put texts that "
+            f"{where} has more fields in a row than names in its first line, {names}. Put texts that "
             "hold a separator into quotation marks."
         )
 

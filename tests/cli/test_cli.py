@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from datasets import Dataset
 from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
@@ -254,6 +255,25 @@ def test_encode_jsonl_to_parquet_and_again(folder: str, expected: np.ndarray, tm
     parquet.write_table(table.drop_columns(["embedding"]), target)
     succeed("encode", folder, "-i", target, "--column", "body", "-o", tmp_path / "again.parquet", "--batch-size", 1)
     assert parquet.read_table(tmp_path / "again.parquet").equals(table)
+
+
+def test_what_is_said_on_the_way_holds_no_redrawn_bars(folder: str, tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n\n" for text in TEXTS))
+    assert succeed("encode", folder, "-i", source, "-o", tmp_path / "v.parquet").stderr == ""
+
+
+def test_columns_that_are_not_the_texts_rows_are_not_put_beside_their_vectors(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    monkeypatch.setattr("st_llm2vec.data.read.read_dataset", lambda inputs: Dataset.from_dict({"text": TEXTS[1:]}))
+    result = run("encode", folder, "-i", source, "-o", tmp_path / "v.parquet")
+    assert f"{len(TEXTS)} rows when it is read by lines and {len(TEXTS) - 1} otherwise" in " ".join(
+        result.stderr.split()
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl"}
 
 
 def test_encode_with_a_prompt(folder: str) -> None:

@@ -175,6 +175,10 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
         ({"inputs": [txt], "column": "body"}, "has no columns"),
         ({"inputs": [txt], "split": "train"}, "are for --dataset"),
         ({"inputs": [numbers]}, "holds int64; a column of texts is expected"),
+        (
+            {"inputs": [numbers], "column": "body"},
+            "numbers.parquet has no column 'body'; it has text. Choose one with --column",
+        ),
         ({"inputs": [torn]}, "could not be read as parquet"),
         ({"dataset": str(tmp_path / "splits"), "split": "dev"}, "has no split 'dev'; it has 'train'"),
         ({"dataset": str(tmp_path / "splits"), "column": "body"}, "has no column 'body'"),
