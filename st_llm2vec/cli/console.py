@@ -30,11 +30,17 @@ LAYOUTS = {
 
 
 def quiet() -> None:
-    """Silence the libraries' own reports and the bars of their loading and saving; downloads keep theirs."""
+    """Silence the libraries' own reports and the bars of their loading and saving; downloads keep theirs.
+
+    Where nobody watches, the bars of ``datasets`` are silenced too, which a file would hold redrawn, one after the other.
+    """
+    import datasets
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if not messages.is_terminal:
+        datasets.disable_progress_bars()
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     own = logging.getLogger("st_llm2vec")
     if not any(isinstance(handler, _Warnings) for handler in own.handlers):

@@ -57,7 +57,6 @@ def train(
     Run the same command again to continue an interrupted run. Several GPUs: accelerate launch -m st_llm2vec train ...
     """
     from accelerate import PartialState
-    from datasets import disable_progress_bars
 
     from st_llm2vec.training.pipeline import (
         build_stages,
@@ -92,8 +91,6 @@ def train(
         stages = stages[: names.index(until) + 1]
         target = Path(stages[-1].output)
     quiet()
-    if not sys.stderr.isatty():
-        disable_progress_bars()  # which a file would hold redrawn, one after the other
     with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
         encoder = run_stages(stages, (lambda message: None) if as_json else say)
     if not PartialState().is_main_process:
