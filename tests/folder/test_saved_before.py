@@ -12,15 +12,19 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import load
+from st_llm2vec.folder.module_file import MODULE_NAME
 from tests.conftest import INSTRUCTION, TEXTS, cosine_distance
 
-SAVED = sorted((Path(__file__).parent / "saved").glob("*/*"))
+SAVED = sorted(one for one in (Path(__file__).parent / "saved").glob("*/*") if one.is_dir())
 
 
 @pytest.fixture(params=SAVED, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder with ``encoder``, ``vectors.json`` and, for an adapter, its ``base``."""
     folder = Path(shutil.copytree(request.param, tmp_path / "saved"))
+    modules = json.loads((folder / "encoder" / "modules.json").read_text(encoding="utf-8"))
+    if any(module["type"].startswith(MODULE_NAME) for module in modules):  # it is the same file in all of them
+        shutil.copy(request.param.parent / f"{MODULE_NAME}.py", folder / "encoder")
     adapter = folder / "encoder" / "adapter_config.json"
     if adapter.is_file():
         settings = json.loads(adapter.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from peft import LoraConfig
 
 from st_llm2vec import convert, load
 from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.module_file import MODULE_NAME
 from tests.conftest import INSTRUCTION, TEXTS
 from tests.stand_ins import stand_in
 
@@ -61,6 +62,9 @@ def main(target: Path) -> None:
             torch.manual_seed(0)
             encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
         encoder.save(str(folder / "encoder"), create_model_card=False)
+        modules = folder / "encoder" / f"{MODULE_NAME}.py"
+        if modules.is_file():  # kept once for all of them
+            shutil.move(modules, target / modules.name)
         found = vectors(load(folder / "encoder", dtype=torch.float32))
         (folder / "vectors.json").write_text(json.dumps({"layout": encoder.manifest.layout, "vectors": found}) + "\n")
         shutil.rmtree(target / "decoder", ignore_errors=True)
