@@ -17,7 +17,7 @@ from st_llm2vec.modules.attention import tokens_differ
 from st_llm2vec.packed.attention import PACKED
 from st_llm2vec.packed.packing import PackedFeatures, Packing
 from st_llm2vec.packed.segments import current_segments
-from st_llm2vec.proof.tolerances import ROW_STATES
+from st_llm2vec.proof.tolerances import FULL_PRECISION, ROW_STATES
 
 logger = logging.getLogger(__name__)
 
@@ -279,8 +279,9 @@ def _refusal(transformer: Transformer, batch: dict[str, Tensor], wanted: Tensor)
         return f"{type(transformer.model).__name__} cannot read a row of texts: {error}"
     if _leaks(transformer, batch, states):
         return f"the texts of a row see each other in {type(transformer.model).__name__}"
-    difference, tolerance = _relative(states, wanted), ROW_STATES.of(transformer.model.dtype)
-    if difference > tolerance and tolerance == ROW_STATES.half:
+    difference, dtype = _relative(states, wanted), transformer.model.dtype
+    tolerance = ROW_STATES.of(dtype)
+    if difference > tolerance and dtype not in FULL_PRECISION:
         rounding = _relative(_states_of_nudged(transformer, batch), states)
         tolerance = max(tolerance, min(2 * rounding, MOST_ROUNDING))
     if not difference <= tolerance:
