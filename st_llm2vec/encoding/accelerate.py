@@ -12,8 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
-from st_llm2vec.encoding.batches import is_instructed
-from st_llm2vec.encoding.inference import infer
+from st_llm2vec.encoding.inference import infer, is_instructed
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.modules.attention import decoder_layers
 from st_llm2vec.packed.enable import enable_padding_free

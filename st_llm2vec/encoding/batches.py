@@ -1,9 +1,8 @@
-"""How ``encode`` goes through its texts: tokenised ahead, sorted by tokens, in batches of as many tokens as memory holds."""
+"""Batches of tokens: how many a machine takes at a time, which texts share one, and their features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -11,177 +10,19 @@ import psutil
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm.auto import tqdm
 
-from st_llm2vec.encoding.cpu_streams import in_streams, streams_on
 from st_llm2vec.modules.formatter import UNLIMITED
-from st_llm2vec.modules.instructed import carries_instruction
-from st_llm2vec.packed.enable import is_padding_free, shared_prefix, shares_prefix
+from st_llm2vec.packed.enable import padding_free, shared_prefix
 
-TOKENIZED_AT_ONCE = 256
-WINDOW = 8 * TOKENIZED_AT_ONCE
 CPU_TOKENS = 512
 PREFIXES_IN_BATCH = 4
 GPU_TOKENS = 65536
+MOST_STREAMS = 4
 SHARE_OF_MEMORY = 0.25
 
 TokenRow = dict[str, Tensor]
-Input = str | dict[str, str]
-
-
-def encode_in_token_batches(
-    model: SentenceTransformer,
-    inputs: Sequence[Input],
-    *,
-    prompt: str | None,
-    batch_size: int,
-    show_progress_bar: bool,
-    save_to_cpu: bool,
-    normalize_embeddings: bool,
-    truncate_dim: int | None,
-    device: str | torch.device | None = None,
-    output_value: str = "sentence_embedding",
-    **kwargs: Any,
-) -> Tensor:
-    """Encode texts, as ``SentenceTransformer.encode`` does with its arguments resolved.
-
-    Texts are sorted by their number of characters, tokenised in a thread of its own while the texts before them are
-    encoded, and sorted by their number of tokens. A batch holds as many texts as fit :func:`token_budget`. Texts with
-    other instructions are tokenised apart, and share a batch where the features beside the tokens are the same.
-
-    Args:
-        model: The encoder.
-        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
-        prompt: The instruction of the texts that have none of their own.
-        batch_size: Bounds a batch's tokens to those of so many texts of the greatest length.
-        show_progress_bar: Whether to show how many texts are done.
-        save_to_cpu: Whether to move each batch's vectors to the CPU.
-        normalize_embeddings: Whether to scale the vectors to length 1.
-        truncate_dim: How many dimensions to keep.
-        device: Where to encode; where the model is if not given.
-        output_value: The feature that is the vector.
-        **kwargs: For the model's ``preprocess`` and ``forward``.
-
-    Returns:
-        The vectors, of shape ``(texts, dimension)``, in the texts' order.
-    """
-    on_device = model._resolve_inference_device(device)
-    model.eval()
-    streams = streams_on(on_device)
-    budget = token_budget(model, batch_size, on_device, streams)
-
-    @torch.inference_mode()
-    def embed(batch: tuple[Any, dict[str, Any]]) -> tuple[Any, Tensor]:
-        places, features = batch
-        embeddings: Tensor = model(batch_to_device(features, on_device), **kwargs)[output_value]
-        if truncate_dim is not None:
-            embeddings = truncate_embeddings(embeddings, truncate_dim)
-        if normalize_embeddings:
-            embeddings = torch.nn.functional.normalize(embeddings, p=2, dim=1)
-        return places, embeddings.cpu() if save_to_cpu else embeddings
-
-    batches = _batches(model, inputs, budget, streams, prompt, kwargs)
-    vectors: Tensor | None = None
-    with tqdm(total=len(inputs), desc="Texts", unit=" texts", disable=not show_progress_bar) as progress:
-        for places, embeddings in in_streams(embed, batches, streams):
-            if vectors is None:
-                vectors = embeddings.new_empty(len(inputs), embeddings.shape[1])
-            vectors[torch.from_numpy(places).to(vectors.device)] = embeddings
-            progress.update(len(embeddings))
-    return cast("Tensor", vectors)
-
-
-def _batches(
-    model: SentenceTransformer,
-    inputs: Sequence[Input],
-    budget: int,
-    streams: int,
-    prompt: str | None,
-    kwargs: dict[str, Any],
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Where the texts of each batch stand, and its features."""
-    for places, rows, shared in _tokenized(model, inputs, prompt, kwargs):
-        for batch in _grouped(rows, model, budget, streams):
-            yield places[batch], {**collate([rows[one] for one in batch], model), **shared}
-
-
-def _grouped(rows: list[TokenRow], model: SentenceTransformer, budget: int, streams: int) -> Iterator[list[int]]:
-    lengths = [len(row["input_ids"]) for row in rows]
-    if not is_padding_free(cast("Transformer", model[0])):
-        return token_batches(lengths, budget)
-    prefix = prefix_of(rows, model)
-    return even_batches([length - prefix for length in lengths], budget + PREFIXES_IN_BATCH * prefix, streams)
-
-
-def _tokenized(
-    model: SentenceTransformer, inputs: Sequence[Input], prompt: str | None, kwargs: dict[str, Any]
-) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
-    """Groups of texts: where they stand, their tokens, and the features that are the same for all of them."""
-    order = np.argsort([-len(text_of(one)) for one in inputs], kind="stable")
-    windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
-
-    def read(window: Any) -> list[tuple[Any, list[TokenRow], dict[str, Any]]]:
-        groups: dict[Any, tuple[list[int], list[TokenRow], dict[str, Any]]] = {}
-        for instruction, members in by_instruction(inputs, window.tolist(), prompt):
-            for start in range(0, len(members), TOKENIZED_AT_ONCE):
-                part = members[start : start + TOKENIZED_AT_ONCE]
-                texts = [text_of(inputs[one]) for one in part]
-                part_rows, shared = split_rows(model.preprocess(texts, prompt=instruction, **kwargs))
-                places, rows, _ = groups.setdefault(_key(shared), ([], [], shared))
-                places += part
-                rows += part_rows
-        return [(np.asarray(places), rows, shared) for places, rows, shared in groups.values()]
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer") as ahead:
-        pending = ahead.submit(read, windows[0])
-        for number in range(len(windows)):
-            groups = pending.result()
-            if number + 1 < len(windows):
-                pending = ahead.submit(read, windows[number + 1])
-            yield from groups
-
-
-def by_instruction(
-    inputs: Sequence[Input], places: Sequence[int], prompt: str | None
-) -> Iterator[tuple[str | None, list[int]]]:
-    """Group texts by their instruction.
-
-    Args:
-        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
-        places: Which of them to group.
-        prompt: The instruction of the texts that have none of their own.
-
-    Yields:
-        An instruction, and the places of its texts, in their order.
-
-    Example:
-        >>> rows = [{"text": "a", "instruction": "x"}, {"text": "b", "instruction": ""}, {"text": "c", "instruction": "x"}]
-        >>> list(by_instruction(rows, range(3), None))
-        [('x', [0, 2]), ('', [1])]
-    """
-    groups: dict[str | None, list[int]] = {}
-    for one in places:
-        row: Any = inputs[one]
-        groups.setdefault(row["instruction"] if is_instructed(row) else prompt, []).append(one)
-    yield from groups.items()
-
-
-def is_instructed(one: Any) -> bool:
-    """Whether an input is a row ``{"text": str, "instruction": str}``."""
-    return isinstance(one, dict) and carries_instruction(one)
-
-
-def text_of(one: Any) -> Any:
-    """The text of such a row; any other input is its own."""
-    return one["text"] if is_instructed(one) else one
-
-
-def _key(shared: Mapping[str, Any]) -> Any:
-    """Equal for features that texts of one batch can share; what is no plain value is shared by its texts alone."""
-    return tuple((name, value if isinstance(value, str | int | None) else id(value)) for name, value in shared.items())
 
 
 def split_rows(features: Mapping[str, Any]) -> tuple[list[TokenRow], dict[str, Any]]:
@@ -205,10 +46,33 @@ def split_rows(features: Mapping[str, Any]) -> tuple[list[TokenRow], dict[str, A
     return [dict(zip(columns, parts, strict=True)) for parts in zip(*columns.values(), strict=True)], shared
 
 
-def prefix_of(rows: list[TokenRow], model: SentenceTransformer) -> int:
-    """The length of the prefix that all the texts share, where the model passes it once for a batch; else 0."""
-    if not shares_prefix(cast("Transformer", model[0])) or len(rows) < 2:
-        return 0
+def batches_of(
+    rows: list[TokenRow], model: SentenceTransformer, budget: int, streams: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Put texts into batches.
+
+    Args:
+        rows: Each text's features, without padding.
+        model: The encoder.
+        budget: About how many tokens a batch holds.
+        streams: How many batches are in work at a time.
+
+    Yields:
+        The texts of a batch, by number, and its features, of shape ``(batch, tokens)``.
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    packed = padding_free(cast("Transformer", model[0]))
+    if packed is None:
+        groups = token_batches(lengths, budget)
+    else:
+        prefix = _shared_by_all(rows) if packed.shares_prefix else 0
+        groups = even_batches([length - prefix for length in lengths], budget + PREFIXES_IN_BATCH * prefix, streams)
+    for members in groups:
+        yield members, collate([rows[one] for one in members], model)
+
+
+def _shared_by_all(rows: list[TokenRow]) -> int:
+    """The length of the prefix that all the texts share."""
     shortest = min(len(row["input_ids"]) for row in rows)
     heads = torch.stack([row["input_ids"][:shortest] for row in rows])
     return shared_prefix(heads, torch.ones_like(heads))
@@ -272,6 +136,11 @@ def collate(rows: list[TokenRow], model: SentenceTransformer) -> dict[str, Tenso
     if batch["input_ids"].shape[1] == 0:
         return {name: value.new_full((len(rows), 1), padding.get(name, 0)) for name, value in batch.items()}
     return batch
+
+
+def streams_on(device: torch.device) -> int:
+    """How many batches are in work at a time: on a CPU several, as two threads of one core each do more than one of two."""
+    return max(1, min(MOST_STREAMS, torch.get_num_threads())) if device.type == "cpu" else 1
 
 
 def token_budget(model: SentenceTransformer, batch_size: int, device: torch.device, streams: int = 1) -> int:

@@ -10,16 +10,10 @@ from typing import TypeVar
 
 import torch
 
-MOST_STREAMS = 4
 KEPT_BYTES = 30 * 2**20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def streams_on(device: torch.device) -> int:
-    """How many batches are in work at a time: on a CPU several, as two threads of one core each do more than one of two."""
-    return max(1, min(MOST_STREAMS, torch.get_num_threads())) if device.type == "cpu" else 1
 
 
 def in_streams(work: Callable[[Item], Result], items: Iterator[Item], streams: int) -> Iterator[Result]:

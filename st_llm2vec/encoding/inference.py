@@ -1,15 +1,30 @@
-"""Which way inputs go in ``encode``: by their tokens, or the host's; and what the host gives, without its padding."""
+"""What ``encode`` does once its inputs are read: texts in batches of tokens, anything else in the host's way.
+
+Texts are tokenised in a thread of its own while those before them are encoded, and sorted by their number of tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
+import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from st_llm2vec.encoding.batches import by_instruction, encode_in_token_batches, is_instructed, text_of
+from st_llm2vec.encoding.batches import TokenRow, batches_of, split_rows, streams_on, token_budget
+from st_llm2vec.encoding.cpu_streams import in_streams
+from st_llm2vec.modules.instructed import carries_instruction
+
+TOKENIZED_AT_ONCE = 256
+WINDOW = 8 * TOKENIZED_AT_ONCE
+
+Input = str | dict[str, str]
 
 
 def infer(model: SentenceTransformer, inputs: list[Any], host: Callable[..., Any], **options: Any) -> Any:
@@ -48,6 +63,141 @@ def reads_token_batches(model: SentenceTransformer, inputs: list[Any]) -> bool:
         and isinstance(model[0], Transformer)
         and model.tokenizer is not None
     )
+
+
+def encode_in_token_batches(
+    model: SentenceTransformer,
+    inputs: Sequence[Input],
+    *,
+    prompt: str | None,
+    batch_size: int,
+    show_progress_bar: bool,
+    save_to_cpu: bool,
+    normalize_embeddings: bool,
+    truncate_dim: int | None,
+    device: str | torch.device | None = None,
+    output_value: str = "sentence_embedding",
+    **kwargs: Any,
+) -> Tensor:
+    """Encode texts, as ``SentenceTransformer.encode`` does with its arguments resolved.
+
+    Texts are sorted by their number of characters, tokenised in a thread of its own while the texts before them are
+    encoded, and sorted by their number of tokens. A batch holds as many texts as fit :func:`token_budget`. Texts with
+    other instructions are tokenised apart, and share a batch where the features beside the tokens are the same.
+
+    Args:
+        model: The encoder.
+        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
+        prompt: The instruction of the texts that have none of their own.
+        batch_size: Bounds a batch's tokens to those of so many texts of the greatest length.
+        show_progress_bar: Whether to show how many texts are done.
+        save_to_cpu: Whether to move each batch's vectors to the CPU.
+        normalize_embeddings: Whether to scale the vectors to length 1.
+        truncate_dim: How many dimensions to keep.
+        device: Where to encode; where the model is if not given.
+        output_value: The feature that is the vector.
+        **kwargs: For the model's ``preprocess`` and ``forward``.
+
+    Returns:
+        The vectors, of shape ``(texts, dimension)``, in the texts' order.
+    """
+    on_device = model._resolve_inference_device(device)
+    if model.training:
+        model.eval()
+    streams = streams_on(on_device)
+    budget = token_budget(model, batch_size, on_device, streams)
+
+    @torch.inference_mode()
+    def embed(batch: tuple[Any, dict[str, Any]]) -> tuple[Any, Tensor]:
+        places, features = batch
+        embeddings: Tensor = model(batch_to_device(features, on_device), **kwargs)[output_value]
+        if truncate_dim is not None:
+            embeddings = truncate_embeddings(embeddings, truncate_dim)
+        if normalize_embeddings:
+            embeddings = torch.nn.functional.normalize(embeddings, p=2, dim=1)
+        return places, embeddings.cpu() if save_to_cpu else embeddings
+
+    batches = (
+        (places[members], {**features, **shared})
+        for places, rows, shared in _tokenized(model, inputs, prompt, kwargs)
+        for members, features in batches_of(rows, model, budget, streams)
+    )
+    vectors: Tensor | None = None
+    with tqdm(total=len(inputs), desc="Texts", unit=" texts", disable=not show_progress_bar) as progress:
+        for places, embeddings in in_streams(embed, batches, streams):
+            if vectors is None:
+                vectors = embeddings.new_empty(len(inputs), embeddings.shape[1])
+            vectors[torch.from_numpy(places).to(vectors.device)] = embeddings
+            progress.update(len(embeddings))
+    return cast("Tensor", vectors)
+
+
+def _tokenized(
+    model: SentenceTransformer, inputs: Sequence[Input], prompt: str | None, kwargs: dict[str, Any]
+) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
+    """Groups of texts: where they stand, their tokens, and the features that are the same for all of them."""
+    order = np.argsort([-len(text_of(one)) for one in inputs], kind="stable")
+    windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
+
+    def read(window: Any) -> list[tuple[Any, list[TokenRow], dict[str, Any]]]:
+        groups: dict[Any, tuple[list[int], list[TokenRow], dict[str, Any]]] = {}
+        for instruction, members in by_instruction(inputs, window.tolist(), prompt):
+            for start in range(0, len(members), TOKENIZED_AT_ONCE):
+                part = members[start : start + TOKENIZED_AT_ONCE]
+                texts = [text_of(inputs[one]) for one in part]
+                part_rows, shared = split_rows(model.preprocess(texts, prompt=instruction, **kwargs))
+                places, rows, _ = groups.setdefault(_key(shared), ([], [], shared))
+                places += part
+                rows += part_rows
+        return [(np.asarray(places), rows, shared) for places, rows, shared in groups.values()]
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer") as ahead:
+        pending = ahead.submit(read, windows[0])
+        for number in range(len(windows)):
+            groups = pending.result()
+            if number + 1 < len(windows):
+                pending = ahead.submit(read, windows[number + 1])
+            yield from groups
+
+
+def _key(shared: Mapping[str, Any]) -> Any:
+    """Equal for features that texts of one batch can share; what is no plain value is shared by its texts alone."""
+    return tuple((name, value if isinstance(value, str | int | None) else id(value)) for name, value in shared.items())
+
+
+def by_instruction(
+    inputs: Sequence[Input], places: Sequence[int], prompt: str | None
+) -> Iterator[tuple[str | None, list[int]]]:
+    """Group texts by their instruction.
+
+    Args:
+        inputs: The texts, or rows ``{"text": str, "instruction": str}``.
+        places: Which of them to group.
+        prompt: The instruction of the texts that have none of their own.
+
+    Yields:
+        An instruction, and the places of its texts, in their order.
+
+    Example:
+        >>> rows = [{"text": "a", "instruction": "x"}, {"text": "b", "instruction": ""}, {"text": "c", "instruction": "x"}]
+        >>> list(by_instruction(rows, range(3), None))
+        [('x', [0, 2]), ('', [1])]
+    """
+    groups: dict[str | None, list[int]] = {}
+    for one in places:
+        row: Any = inputs[one]
+        groups.setdefault(row["instruction"] if is_instructed(row) else prompt, []).append(one)
+    yield from groups.items()
+
+
+def is_instructed(one: Any) -> bool:
+    """Whether an input is a row ``{"text": str, "instruction": str}``."""
+    return isinstance(one, dict) and carries_instruction(one)
+
+
+def text_of(one: Any) -> Any:
+    """The text of such a row; any other input is its own."""
+    return one["text"] if is_instructed(one) else one
 
 
 def token_outputs(

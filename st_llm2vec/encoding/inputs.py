@@ -91,7 +91,7 @@ def read_call(inputs: Sequence[Any], prompt: Any, saved: Callable[[], str | None
         (['a cat'], 'Name it:')
     """
     rows = readable(inputs)
-    if any(map(carries_instruction, rows)):
+    if _carry_instructions(rows):
         texts, instructions = split_instructed(rows, prompt)
     elif prompt is None or isinstance(prompt, str):
         return rows, prompt if prompt is None else _instruction(prompt, "prompt")
@@ -128,6 +128,10 @@ def readable(inputs: Sequence[Any], first: int = 0) -> list[Any]:
                 "Convert it, or leave it out."
             )
     return rows
+
+
+def _carry_instructions(inputs: Sequence[Any]) -> bool:
+    return any(type(one) is not str and carries_instruction(one) for one in inputs)
 
 
 def _plain(one: Any) -> Any:
@@ -197,7 +201,7 @@ def with_one_instruction(inputs: Sequence[Any], prompt: Any, one_only: bool) -> 
         >>> with_one_instruction(rows, None, one_only=True)
         (['a cat', 'the sea'], 'Name it:')
     """
-    if any(map(carries_instruction, inputs)):
+    if _carry_instructions(inputs):
         texts, instructions = split_instructed(inputs, prompt)
     elif prompt is None or isinstance(prompt, str):
         return inputs, prompt

@@ -118,12 +118,13 @@ class TextReader(SentenceTransformer):
             ValueError: If template and instruction leave no room for a text, a block is too long, the instructions
                 of a batch differ where they cannot, or the recipe takes none.
         """
+        layout = self.layout
         if inputs and is_block(inputs[0]):
             return self._block_features(inputs, prompt, kwargs.get("max_length"))
-        inputs, prompt = with_one_instruction(inputs, prompt, one_only=self.layout != "custom")
+        inputs, prompt = with_one_instruction(inputs, prompt, one_only=layout != "custom")
         self._require_no_instruction(prompt)
         self.check_room(prompt, longest_input(self.transformer, **_limits(kwargs)))
-        if self.layout == "text":
+        if layout == "text":
             prompt = (prompt.strip() or None) if isinstance(prompt, str) else prompt
             inputs = self._readable(inputs) if prompt is None else [behind_a_blank(text) for text in inputs]
         try:

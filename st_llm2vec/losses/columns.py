@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
 from st_llm2vec.losses.processes import unwrapped
-from st_llm2vec.packed.enable import is_padding_free
+from st_llm2vec.packed.enable import padding_free
 
 
 def embed_together(model: nn.Module, columns: Iterable[dict[str, Any]]) -> list[Tensor]:
@@ -26,4 +26,4 @@ def embed_together(model: nn.Module, columns: Iterable[dict[str, Any]]) -> list[
         Each column's vectors, of shape ``(batch, dimension)``.
     """
     transformer = cast("Transformer", unwrapped(model)[0])
-    return embed_columns(model, columns, separate_first=not is_padding_free(transformer))
+    return embed_columns(model, columns, separate_first=padding_free(transformer) is None)

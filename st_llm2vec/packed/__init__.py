@@ -1,1 +1,1 @@
-"""Padding-free passes: texts side by side in one row, attention among the tokens of each."""
+"""Padding-free passes: texts side by side in one packed sequence, attention among the tokens of each."""

@@ -1,4 +1,4 @@
-"""Attention among the tokens of each text, in one row of texts without padding: which kernel runs, and what it is given."""
+"""Attention among the tokens of each text of a packed sequence: which kernel runs, and what it is given."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from st_llm2vec.packed.cpu_kernel import fused_attention, has_fused_kernel
+from st_llm2vec.packed.cpu_kernel import fused_attention
 from st_llm2vec.packed.gpu_fallback import dense_attention
-from st_llm2vec.packed.gpu_kernel import has_varlen_kernel, varlen_attention
-from st_llm2vec.packed.prefix import has_mergeable_kernel, prefix_attention
-from st_llm2vec.packed.segments import EVERYTHING, NO_WINDOW, Segments, current_segments, is_layout
+from st_llm2vec.packed.gpu_kernel import KNOWS_WINDOWS, varlen_attention
+from st_llm2vec.packed.prefix import prefix_attention
+from st_llm2vec.packed.segments import EVERYTHING, NO_WINDOW, Segments, current_segments
 
 PACKED = "st_llm2vec_packed"
 HAS_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+AMPERE = (8, 0)
+WIDEST_HEAD = 256
 
 
 @torch.compiler.disable
 def packed_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """What Transformers calls where a model makes its masks: the current row's layout, as far as this mask sees.
+    """What Transformers calls where a model makes its masks: the packed sequence's layout, as far as this mask sees.
 
-    Without a current row, the mask that SDPA would get. Models make masks that no layer reads, so one that a row cannot
-    have is refused only where it is read.
+    Without a packed sequence, the mask that SDPA would get. Models make masks that no layer reads, so one that a packed
+    sequence cannot have is refused only where it is read.
     """
     segments = current_segments.get()
     if segments is None:
@@ -68,32 +70,32 @@ def packed_attention_forward(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that Transformers calls: among each text's tokens where there is a row, else SDPA.
+    """The attention function that Transformers calls: within each text of a packed sequence; SDPA for anything else.
 
     Args:
         module: The attention module.
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``; fewer heads where queries are grouped.
         value: As ``key``.
-        attention_mask: The row's layout, or an ordinary mask.
+        attention_mask: The sequence's layout, or an ordinary mask.
         dropout: Rate of the attention weights.
         scaling: Of the scores; one over the root of the width if not given.
         softcap: The scores' bound by a hyperbolic tangent (Gemma 2).
-        **kwargs: For SDPA, where there is no row.
+        **kwargs: For SDPA, where there is no packed sequence.
 
     Returns:
         The attended values, of shape ``(1, tokens, heads, width)``, and no weights.
 
     Raises:
-        ValueError: If a row cannot have this model's attention: a mask that is no window around the diagonal, a prefix
-            shared by other than causal texts, a bias of positions, or sinks.
+        ValueError: If a packed sequence cannot have this model's attention: a mask that is no window around the diagonal,
+            a prefix shared by other than causal texts, a bias of positions, or sinks.
     """
-    if attention_mask is None or not is_layout(attention_mask):
+    if attention_mask is None or attention_mask.ndim != 4 or attention_mask.dtype != torch.long:
         options: dict[str, Any] = {**kwargs, "softcap": softcap, "dropout": dropout, "scaling": scaling}
         attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return attended
     if kwargs.get("position_bias") is not None or kwargs.get("s_aux") is not None:
-        raise ValueError(f"{type(module).__name__} adds to its scores what rows without padding do not know.")
+        raise ValueError(f"{type(module).__name__} adds to its scores what packed sequences do not know.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     attend = packed_attention
     if torch.compiler.is_compiling():
@@ -107,23 +109,23 @@ def packed_attention(
     """Attend among each text's tokens; shapes as for :func:`packed_attention_forward`."""
     segments = Segments.from_tensor(layout)
     if segments.left == NO_WINDOW:
-        raise ValueError("A mask is no window around the diagonal, and rows without padding know no others.")
+        raise ValueError("A mask is no window around the diagonal, and packed sequences know no others.")
     if segments.prefix and (segments.left, segments.right) != (EVERYTHING, 0):
         raise ValueError("Texts can share a prefix under causal attention without a window only.")
     plain = not dropout and not softcap
-    if plain and has_varlen_kernel(query):
+    if plain and _has_varlen_kernel(query):
         return varlen_attention(query, key, value, segments, scale)
     dtype = query.dtype
     computed = torch.float32 if _is_faster_in_float32(query) else dtype
     if (
         plain
-        and has_fused_kernel(query, key, value)
+        and _has_fused_kernel(query, key, value)
         and not segments.prefix
         and not segments.has_window(max(segments.lengths))
     ):
         return fused_attention(query, key, value, segments, scale, computed)
     query, key, value = (one.to(computed) for one in (query, key, value))
-    if plain and segments.prefix and has_mergeable_kernel(query, value):
+    if plain and segments.prefix and _has_mergeable_kernel(query, value):
         return prefix_attention(query, key, value, segments, scale).to(dtype)
     pieces = []
     if segments.prefix:
@@ -140,6 +142,34 @@ def packed_attention(
             keys, values = _with_prefix(key, keys, segments), _with_prefix(value, values, segments)
         pieces.append(_attend(queries, keys, values, segments, scale, dropout, softcap))
     return segments.join(pieces).unsqueeze(0).to(dtype)
+
+
+def _has_varlen_kernel(query: Tensor) -> bool:
+    """Whether PyTorch's flash attention for variable lengths runs here: half precision on a CUDA GPU from Ampere on."""
+    return (
+        KNOWS_WINDOWS
+        and query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[-1] <= WIDEST_HEAD
+        and torch.cuda.get_device_capability(query.device) >= AMPERE
+    )
+
+
+def _has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether gradients are wanted, and the fused kernel of CPUs takes states of these types and widths."""
+    states = (query, key, value)
+    return (
+        query.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and any(one.requires_grad for one in states)
+        and len({one.dtype for one in states}) == len({one.shape[-1] for one in states}) == 1
+        and all(one.stride(-1) == 1 for one in states)
+    )
+
+
+def _has_mergeable_kernel(query: Tensor, value: Tensor) -> bool:
+    """Whether the kernel that also gives the scores' log-sum-exp runs here: the fused one of CPUs, without gradients."""
+    return query.device.type == "cpu" and not torch.is_grad_enabled() and query.shape[-1] == value.shape[-1]
 
 
 def _is_faster_in_float32(query: Tensor) -> bool:
@@ -180,6 +210,8 @@ def _attend_under(
 
 def _mask(queries: int, keys: int, segments: Segments, device: torch.device) -> Tensor | None:
     """Which keys the last ``queries`` tokens of a text see; ``None`` for all of them, or all that is causal."""
+    if segments.left == segments.right == EVERYTHING:
+        return None
     if not segments.has_window(keys) and (segments.right != 0 or queries == keys):
         return None
     return segments.seen(queries, keys).to(device)
@@ -208,7 +240,7 @@ def _attend_capped(
 
 
 # Where gradients are wanted a compiled graph ends before the attention and another begins after it: the kernels that attend
-# here, and their dropout, differ by row and device, and each brings its own gradients.
+# here, and their dropout, differ by sequence and device, and each brings its own gradients.
 _attend_between_graphs = torch.compiler.disable(packed_attention)
 
 
@@ -216,7 +248,7 @@ _attend_between_graphs = torch.compiler.disable(packed_attention)
 def _packed_attention_op(
     query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float, dropout: float, softcap: float
 ) -> Tensor:
-    """One step of a compiled graph, whatever the row's layout, so that no layout compiles it anew."""
+    """One step of a compiled graph, whatever the sequence's layout, so that no layout compiles it anew."""
     return packed_attention(query, key, value, layout, scale, dropout, softcap)
 
 

@@ -1,7 +1,8 @@
-"""Attention of a row on a CPU, where gradients are wanted: the fused kernel, run by run, keeping nothing but the row.
+"""Attention within a packed sequence on a CPU, where gradients are wanted: the fused kernel, run by run.
 
 Autograd would keep each run's states and result for the kernel, in the type that it computes in. Those are many tensors of
-as many sizes, which leave holes in the memory between the others; here the row's own states are kept, in their own type.
+as many sizes, which leave holes in the memory between the others; here only the whole
+sequence's states are kept, in their own type.
 """
 
 from __future__ import annotations
@@ -18,18 +19,6 @@ flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether gradients are wanted, and the fused kernel of CPUs takes states of these types and widths."""
-    states = (query, key, value)
-    return (
-        query.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and any(one.requires_grad for one in states)
-        and len({one.dtype for one in states}) == len({one.shape[-1] for one in states}) == 1
-        and all(one.stride(-1) == 1 for one in states)
-    )
-
-
 def fused_attention(
     query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, dtype: torch.dtype
 ) -> Tensor:
@@ -39,7 +28,7 @@ def fused_attention(
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``.
         value: As ``key``.
-        segments: The row's segments, without a prefix or a window.
+        segments: The sequence's segments, without a prefix or a window.
         scale: Of the scores.
         dtype: The type to compute in.
 

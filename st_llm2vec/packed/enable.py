@@ -29,10 +29,13 @@ ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention"}
 
 
 class PaddingFree:
-    """The hooks that turn a padded batch into a row before a ``Transformer`` reads it, and its states back after.
+    """The hooks that turn a padded batch into a packed sequence before the model, and its states back after it.
 
     Args:
-        model: The model that reads the row.
+        model: The model that reads the packed sequence.
+
+    Attributes:
+        shares_prefix: Whether tokens at the start of all the texts of a batch pass it once.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -131,7 +134,7 @@ def enable_padding_free(transformer: Transformer) -> str | None:
         Why it stays padded; ``None`` if it does not.
     """
     model = transformer.model
-    if is_padding_free(transformer):
+    if padding_free(transformer) is not None:
         return None
     before = getattr(model.config, "_attn_implementation", None)
     if before not in ("sdpa", "eager") or not _can_exchange_attention(model):
@@ -176,15 +179,10 @@ def disable_padding_free(transformer: Transformer) -> None:
         transformer.model.set_attn_implementation(enabled.attention_before)
 
 
-def shares_prefix(transformer: Transformer) -> bool:
-    """Whether tokens at the start of all the texts of a batch pass it once."""
+def padding_free(transformer: Transformer) -> PaddingFree | None:
+    """What lets batches pass it without padding; ``None`` where they pass padded."""
     enabled: _Enabled | None = transformer.__dict__.get("_padding_free")
-    return enabled is not None and enabled.hooks.shares_prefix
-
-
-def is_padding_free(transformer: Transformer) -> bool:
-    """Whether batches pass it without padding."""
-    return "_padding_free" in transformer.__dict__
+    return None if enabled is None else enabled.hooks
 
 
 def _can_exchange_attention(model: Any) -> bool:
@@ -263,7 +261,7 @@ def _relative(states: Tensor, wanted: Tensor) -> float:
 
 
 def _leaks(transformer: Transformer, batch: dict[str, Tensor], states: Tensor) -> bool:
-    """Whether the states of the texts in the middle change with the texts at the row's ends, longest and shortest."""
+    """Whether the states of the texts in the middle change with the texts at the sequence's ends, longest and shortest."""
     changed = batch["input_ids"].clone()
     changed[[0, -1], PROBE_PREFIX:] = changed[[0, -1], PROBE_PREFIX:].flip(0)
     middle = slice(PROBE_LENGTHS[0], -PROBE_LENGTHS[-1])
@@ -275,15 +273,15 @@ def _refusal(transformer: Transformer, batch: dict[str, Tensor], wanted: Tensor)
     """Why the batch's states are not those wanted; ``None`` if they are."""
     try:
         states = _states(transformer, batch)
-    except Exception as error:  # whatever a model's code raises over a row, it then reads padded batches
-        return f"{type(transformer.model).__name__} cannot read a row of texts: {error}"
+    except Exception as error:  # whatever a model's code raises over a packed sequence, it then reads padded batches
+        return f"{type(transformer.model).__name__} cannot read a packed sequence: {error}"
     if _leaks(transformer, batch, states):
-        return f"the texts of a row see each other in {type(transformer.model).__name__}"
+        return f"the texts of a packed sequence see each other in {type(transformer.model).__name__}"
     difference, dtype = _relative(states, wanted), transformer.model.dtype
     tolerance = ROW_STATES.of(dtype)
     if difference > tolerance and dtype not in FULL_PRECISION:
         rounding = _relative(_states_of_nudged(transformer, batch), states)
         tolerance = max(tolerance, min(2 * rounding, MOST_ROUNDING))
     if not difference <= tolerance:
-        return f"the states of {type(transformer.model).__name__} in a row of texts differ by {difference:.1%}"
+        return f"the states of {type(transformer.model).__name__} in a packed sequence differ by {difference:.1%}"
     return None

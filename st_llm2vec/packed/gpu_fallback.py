@@ -1,4 +1,4 @@
-"""Attention of a row on a GPU, where its variable-length kernel is not to be had: the texts side by side, padded.
+"""Attention within a packed sequence on a GPU without its variable-length kernel: the texts side by side, padded.
 
 That is so in float32, with dropout of the attention's weights, and with capped scores. One call over padded texts is then
 faster than one for every length, and only the attention is padded: all that a token is multiplied with stays as it was.
@@ -23,7 +23,7 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segment
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``.
         value: As ``key``.
-        segments: The row's segments.
+        segments: The sequence's segments.
         attend: Attention of ``(texts, heads, longest, width)`` queries over keys and values under a boolean mask of shape
             ``(texts, 1, longest, keys)``.
 

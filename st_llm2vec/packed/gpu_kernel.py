@@ -1,4 +1,4 @@
-"""Attention over a row of texts by PyTorch's variable-length kernels, which GPUs have."""
+"""Attention over a packed sequence by PyTorch's variable-length kernels, which GPUs have."""
 
 from __future__ import annotations
 
@@ -15,23 +15,9 @@ try:
 
     varlen_attn: Any = varlen.varlen_attn
     options = inspect.signature(varlen_attn).parameters
-    KNOWS_ROWS, KNOWS_GROUPS = "window_size" in options, "enable_gqa" in options  # PyTorch 2.11 and 2.12
+    KNOWS_WINDOWS, KNOWS_GROUPS = "window_size" in options, "enable_gqa" in options  # PyTorch 2.11 and 2.12
 except ImportError:
-    varlen_attn, KNOWS_ROWS, KNOWS_GROUPS = None, False, False
-
-AMPERE = (8, 0)
-WIDEST_HEAD = 256
-
-
-def has_varlen_kernel(query: Tensor) -> bool:
-    """Whether PyTorch's flash attention for variable lengths runs here: half precision on a CUDA GPU from Ampere on."""
-    return (
-        KNOWS_ROWS
-        and query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[-1] <= WIDEST_HEAD
-        and torch.cuda.get_device_capability(query.device) >= AMPERE
-    )
+    varlen_attn, KNOWS_WINDOWS, KNOWS_GROUPS = None, False, False
 
 
 def varlen_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
@@ -43,7 +29,7 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segmen
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``.
         value: As ``key``.
-        segments: The row's segments.
+        segments: The sequence's segments.
         scale: Of the scores.
 
     Returns:
@@ -74,7 +60,7 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segmen
 
 
 def _keys_of_each_text(segments: Segments) -> Tensor:
-    """Where each text's keys stand in the row: the prefix's own, then the prefix and its own for each text."""
+    """Where each text's keys stand in the packed sequence: the prefix's own, then the prefix and its own for each text."""
     prefix, start, places = torch.arange(segments.prefix), segments.prefix, [torch.arange(segments.prefix)]
     for length in segments.lengths:
         places += [prefix, torch.arange(start, start + length)]

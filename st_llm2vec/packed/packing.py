@@ -1,4 +1,4 @@
-"""Padding-free batches: what goes into the model as a padded batch passes it as one row of tokens.
+"""Padding-free batches: what goes into the model as a padded batch passes it as one packed sequence.
 
 Everything around the model stays as it is: features come in padded and token embeddings go out padded, so that every
 pooling, span mask, loss and hook sees what it always saw. Nothing of it is saved.
@@ -19,14 +19,14 @@ from st_llm2vec.packed.segments import Segments
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of a padded batch stand in its row.
+    """Where the tokens of a padded batch stand in its packed sequence.
 
     Args:
-        segments: The row's segments.
-        tokens: For each token of the row, its place in the flattened batch, of shape ``(row tokens,)``.
-        places: For each place of the batch, its token in the row, of shape ``(batch, tokens)``; the row's length, one
-            past its end, where the batch is padded.
-        positions: For each token of the row, its position in its text.
+        segments: The sequence's segments.
+        tokens: For each token of the packed sequence, its place in the flattened batch, of shape ``(packed tokens,)``.
+        places: For each place of the batch, its token in the packed sequence, of shape ``(batch, tokens)``; where the batch is
+            padded, the sequence's length, which is one past its end.
+        positions: For each token of the packed sequence, its position in its text.
     """
 
     segments: Segments
@@ -40,7 +40,7 @@ class Packing:
 
         Args:
             attention_mask: Of shape ``(batch, tokens)``, padded on either side.
-            prefix: How many tokens at the start of all the texts are the same, to stand in the row once.
+            prefix: How many tokens at the start of all the texts are the same, to stand in the packed sequence once.
 
         Returns:
             The packing.
@@ -66,21 +66,21 @@ class Packing:
         return cls(segments, tokens, places.view(batch, width), all_positions.flatten()[tokens])
 
     def pack(self, values: Tensor) -> Tensor:
-        """``(batch, tokens, ...)`` to ``(1, row tokens, ...)``."""
+        """``(batch, tokens, ...)`` to ``(1, packed tokens, ...)``."""
         return values.flatten(0, 1)[self.tokens].unsqueeze(0)
 
     def unpack(self, values: Tensor) -> Tensor:
-        """``(1, row tokens, ...)`` to ``(batch, tokens, ...)``, zero where the batch is padded."""
+        """``(1, packed tokens, ...)`` to ``(batch, tokens, ...)``, zero where the batch is padded."""
         ended = torch.cat([values[0], values.new_zeros(1, *values.shape[2:])])
         return ended[self.places]
 
 
 class PackedFeatures(dict[str, Any]):
-    """The features of a row, with what turns them back.
+    """The features of a packed sequence, with what turns them back.
 
     Args:
         padded: The features of the batch.
-        packing: Where its tokens stand in the row.
+        packing: Where its tokens stand in the packed sequence.
         extra: What the model is to be told beside them.
     """
 

@@ -9,11 +9,6 @@ from st_llm2vec.packed.cpu_kernel import flash
 from st_llm2vec.packed.segments import Segments
 
 
-def has_mergeable_kernel(query: Tensor, value: Tensor) -> bool:
-    """Whether the kernel that also gives the scores' log-sum-exp runs here: the fused one of CPUs, without gradients."""
-    return query.device.type == "cpu" and not torch.is_grad_enabled() and query.shape[-1] == value.shape[-1]
-
-
 def prefix_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
     """Attend from the prefix to itself, and from each text to the prefix and itself, causally.
 
@@ -24,7 +19,7 @@ def prefix_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segmen
         query: Of shape ``(1, heads, tokens, width)``.
         key: Of shape ``(1, key heads, tokens, width)``.
         value: As ``key``.
-        segments: The row's segments, with a prefix.
+        segments: The sequence's segments, with a prefix.
         scale: Of the scores.
 
     Returns:

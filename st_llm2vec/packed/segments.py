@@ -1,8 +1,9 @@
-"""Texts side by side in one row, without padding: where each begins, and what a token of it sees.
+"""Texts side by side in a packed sequence, without padding: where each begins, and what a token of it sees.
 
-The row's layout travels in the place of the attention mask: a tensor of shape ``(1, 1, 1, 3 + texts)`` that holds the
+The sequence's layout travels in the place of the attention mask: a tensor of shape ``(1, 1, 1, 3 + texts)`` that holds the
 length of a shared prefix, how far a token sees to its left and to its right (-1: to the end of its text), and each text's
-number of own tokens. Layers hand it on unread, and so does gradient checkpointing.
+number of own tokens. It is told by its integers: masks are booleans or floats. Layers hand it on unread, and so does
+gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ current_segments: ContextVar[Segments | None] = ContextVar("current_segments", d
 
 @dataclass(frozen=True)
 class Segments:
-    """The layout of a row: one shared prefix (or none), then each text's own tokens, in order.
+    """The layout of a packed sequence: one shared prefix (or none), then each text's own tokens, in order.
 
     Args:
         lengths: Each text's number of own tokens, at least one; equal ones side by side attend in one call.
@@ -66,7 +66,7 @@ class Segments:
         """For every run, its part of each ``(1, heads, tokens, width)`` as ``(texts, heads, length, width)``, no copies."""
         runs = self.runs()
         sizes = [self.prefix, *(texts * length for texts, length in runs)]
-        # split, since the gradient of a slice is as long as the row, once for every run
+        # split, since the gradient of a slice is as long as the packed sequence, once for every run
         for run, *parts in zip(runs, *(one[0].split(sizes, dim=1)[1:] for one in states), strict=True):
             yield [part.unflatten(1, run).transpose(0, 1) for part in parts]
 
@@ -79,8 +79,3 @@ class Segments:
     def runs(self) -> list[tuple[int, int]]:
         """``(texts, tokens in each)`` of every run of texts of equal length."""
         return [(len(list(texts)), length) for length, texts in groupby(self.lengths)]
-
-
-def is_layout(attention_mask: Any) -> bool:
-    """Whether what stands in the mask's place is a row's layout; masks are booleans or floats."""
-    return isinstance(attention_mask, Tensor) and attention_mask.ndim == 4 and attention_mask.dtype == torch.long

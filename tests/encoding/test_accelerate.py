@@ -18,7 +18,7 @@ from transformers import AutoModel, BertConfig
 
 from st_llm2vec import TextEncoder, accelerate, convert
 from st_llm2vec.encoding import accelerate as acceleration
-from st_llm2vec.packed.enable import is_padding_free
+from st_llm2vec.packed.enable import padding_free
 from tests.tiny_tokenizers import tiny_tokenizer
 
 from ..conftest import TEXTS, cosine_distance
@@ -43,7 +43,7 @@ def test_a_plain_encoder_keeps_its_vectors(pooling: str, tmp_path: Path) -> None
     expected = model.encode(TEXTS)
     prompted = model.encode(TEXTS, prompt="query: ")
     assert accelerate(model) is model
-    assert is_padding_free(model[0])
+    assert padding_free(model[0])
     assert cosine_distance(model.encode(TEXTS), expected) < 1e-6
     assert cosine_distance(model.encode(TEXTS, prompt="query: "), prompted) < 1e-6
     assert cosine_distance(model.encode(TEXTS[0])[None], expected[:1]) < 1e-6
@@ -77,7 +77,7 @@ def test_nothing_of_it_is_saved(tmp_path: Path) -> None:
 def test_copies_are_accelerated_too(tmp_path: Path) -> None:
     model = accelerate(plain(tmp_path, "mean"))
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert is_padding_free(twin[0])
+        assert padding_free(twin[0])
         assert twin._inference.args[0] is twin
         assert cosine_distance(twin.encode(TEXTS), model.encode(TEXTS)) < 1e-6
 

@@ -14,16 +14,16 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_llm2vec import RECIPES, TextEncoder, convert
-from st_llm2vec.encoding import batches
+from st_llm2vec.encoding import batches, inference
 from st_llm2vec.encoding.batches import (
+    batches_of,
     collate,
     even_batches,
-    prefix_of,
     split_rows,
     token_batches,
     token_budget,
 )
-from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free, is_padding_free
+from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free, padding_free
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
 
@@ -56,7 +56,7 @@ def test_every_recipe_and_family_as_in_padded_batches(tiny: Callable[..., str], 
     for dtype, limit in ((torch.float32, 1e-6), (torch.bfloat16, 1e-3)):
         encoder.to(dtype)
         packed = encoder.encode(TEXTS, prompt=prompt)
-        assert is_padding_free(encoder.transformer)
+        assert padding_free(encoder.transformer)
         disable_padding_free(encoder.transformer)
         padded = stock(encoder, TEXTS, prompt)
         assert cosine_distance(packed, padded) < limit
@@ -68,8 +68,8 @@ def test_order_and_vectors_do_not_depend_on_windows_and_budgets(
 ) -> None:
     whole = encoder.encode(MANY)
     assert np.allclose(whole, stock(encoder, MANY), atol=1e-5)
-    monkeypatch.setattr(batches, "TOKENIZED_AT_ONCE", 3)
-    monkeypatch.setattr(batches, "WINDOW", 7)
+    monkeypatch.setattr(inference, "TOKENIZED_AT_ONCE", 3)
+    monkeypatch.setattr(inference, "WINDOW", 7)
     monkeypatch.setattr(batches, "CPU_TOKENS", 20)
     assert np.allclose(encoder.encode(MANY), whole, atol=1e-5)
 
@@ -141,13 +141,12 @@ def test_rows_apart_and_together_again(encoder: TextEncoder) -> None:
 
 def test_what_all_texts_share_is_counted_once(decoder: str) -> None:
     texts = ["a cat", "the sea", "old clocks"]
-    for recipe, shared in (("prompteol-icl", True), ("llm2vec", False)):
+    for recipe, number in (("prompteol-icl", 1), ("llm2vec", 3)):
         encoder = convert(decoder, recipe)
         rows, _ = split_rows(encoder.preprocess(texts))
-        prefix = prefix_of(rows, encoder)
-        assert (prefix > 20) == shared
-        assert shared or prefix == 0
-        assert prefix < min(len(row["input_ids"]) for row in rows)
+        groups = [members for members, _ in batches_of(rows, encoder, budget=1, streams=1)]
+        assert len(groups) == number
+        assert sorted(sum(groups, [])) == [0, 1, 2]
 
 
 def test_even_batches() -> None:
@@ -162,7 +161,7 @@ def test_even_batches() -> None:
 def test_two_streams_give_the_vectors_of_one(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "CPU_TOKENS", 40)
     one = encoder.encode(MANY)
-    monkeypatch.setattr(batches, "streams_on", lambda device: 2)
+    monkeypatch.setattr(inference, "streams_on", lambda device: 2)
     assert np.allclose(encoder.encode(MANY), one, atol=1e-5)
     assert encoder.transformer.model.training is False
 

@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 import st_llm2vec
 from st_llm2vec import RECIPES, TextEncoder, accelerate, convert
-from st_llm2vec.encoding import batches
+from st_llm2vec.encoding import batches, inference
 from st_llm2vec.encoding.batches import free_memory
 from st_llm2vec.encoding.inputs import read_call
 from st_llm2vec.layouts.message import chat_template_for
@@ -85,8 +85,8 @@ def test_neighbours_instructions_change_nothing_in_any_window(
     whole = encoder.encode(MANY, prompt=DEALT)
     turned = encoder.encode(MANY[::-1], prompt=DEALT[::-1])[::-1]
     assert cosine_distance(turned, whole) < 1e-6
-    monkeypatch.setattr(batches, "TOKENIZED_AT_ONCE", 3)
-    monkeypatch.setattr(batches, "WINDOW", 7)
+    monkeypatch.setattr(inference, "TOKENIZED_AT_ONCE", 3)
+    monkeypatch.setattr(inference, "WINDOW", 7)
     monkeypatch.setattr(batches, "CPU_TOKENS", 20)
     assert cosine_distance(encoder.encode(MANY, prompt=DEALT), whole) < 1e-6
 

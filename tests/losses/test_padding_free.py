@@ -15,7 +15,7 @@ from torch import Tensor
 
 from st_llm2vec import TextEncoder, convert
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss, MNTPLoss, SimCSELoss
-from st_llm2vec.packed.enable import disable_padding_free, is_padding_free
+from st_llm2vec.packed.enable import disable_padding_free, padding_free
 from st_llm2vec.training.adapters import Adapter, attach_adapter
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -78,7 +78,7 @@ def test_a_loss_without_padding_is_the_loss_with_it(family: str, recipe: str, na
     build, columns = LOSSES[name]
     loss = build(encoder)
     encoder.train()
-    assert is_padding_free(encoder.transformer)
+    assert padding_free(encoder.transformer)
     packed = backward(encoder, loss, columns)
     disable_padding_free(encoder.transformer)
     assert_equal(packed, backward(encoder, loss, columns))

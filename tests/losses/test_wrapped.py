@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss,
 
 from st_llm2vec import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss, MNTPLoss, SimCSELoss
-from st_llm2vec.packed.enable import disable_padding_free, is_padding_free
+from st_llm2vec.packed.enable import disable_padding_free, padding_free
 
 from .test_padding_free import assert_equal, backward, make, without_dropout
 
@@ -30,7 +30,7 @@ def test_without_padding_as_with_it(wrap: Wrap, build: Callable[[TextEncoder], A
     encoder = make("llama", "llm2vec")
     loss = wrap(encoder, build(encoder))
     encoder.train()
-    assert is_padding_free(encoder.transformer)
+    assert padding_free(encoder.transformer)
     packed = backward(encoder, loss, columns)
     disable_padding_free(encoder.transformer)
     assert_equal(packed, backward(encoder, loss, columns))

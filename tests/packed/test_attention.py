@@ -1,4 +1,4 @@
-"""Attention in a row of texts: what each token sees, and that it is what a padded batch would give it."""
+"""Attention within a packed sequence: what each token sees, and that it is what a padded batch would give it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_gradients_in_bfloat16_keep_states_of_the_row_in_their_own_type(band: st
 @pytest.mark.parametrize("key_heads", (HEADS, 2))
 def test_a_prefix_stands_before_every_text(key_heads: int, merged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not merged:
-        monkeypatch.setattr(packed, "has_mergeable_kernel", lambda *_: False)
+        monkeypatch.setattr(packed, "_has_mergeable_kernel", lambda *_: False)
     segments = Segments(LENGTHS, 4, EVERYTHING, 0)
     query, key, value = (states(4 + sum(LENGTHS), heads, heads) for heads in (HEADS, key_heads, key_heads))
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_what_the_variable_length_kernel_is_asked_for(prefix: int, monkeypatch: 
         return torch.cat(pieces)
 
     monkeypatch.setattr(varlen, "varlen_attn", loop)
-    monkeypatch.setattr(packed, "has_varlen_kernel", lambda _: True)
+    monkeypatch.setattr(packed, "_has_varlen_kernel", lambda _: True)
     segments = Segments(LENGTHS, prefix, EVERYTHING, 0) if prefix else Segments(LENGTHS, 0, 3, 3)
     query, key, value = (states(prefix + sum(LENGTHS), heads, heads) for heads in (HEADS, 2, 2))
     attended = packed_attention(query, key, value, segments.to_tensor(), SCALE, 0.0, 0.0)

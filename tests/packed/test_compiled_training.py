@@ -7,7 +7,7 @@ import torch
 
 from st_llm2vec.losses import HardNegativesRankingLoss
 from st_llm2vec.packed.attention import Segments, packed_attention_forward
-from st_llm2vec.packed.enable import is_padding_free
+from st_llm2vec.packed.enable import padding_free
 
 from ..losses.test_padding_free import assert_equal, backward, make
 
@@ -35,7 +35,7 @@ def test_gradients_of_a_compiled_encoder(checkpointing: bool) -> None:
     encoder = make("llama", "llm2vec")
     loss = HardNegativesRankingLoss(encoder)
     encoder.train()
-    assert is_padding_free(encoder.transformer)
+    assert padding_free(encoder.transformer)
     plain = backward(encoder, loss, 2)
     if checkpointing:
         encoder.transformer.model.gradient_checkpointing_enable({"use_reentrant": False})

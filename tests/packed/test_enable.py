@@ -16,9 +16,9 @@ from transformers import AutoModel, BertConfig, MPNetConfig, RobertaConfig
 
 from st_llm2vec import convert
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.packed import enable as padding_free
+from st_llm2vec.packed import enable
 from st_llm2vec.packed.attention import PACKED, current_segments
-from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free, is_padding_free, shares_prefix
+from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free, padding_free
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
 
@@ -59,7 +59,7 @@ def states(encoder: SentenceTransformer, features: dict[str, Any]) -> torch.Tens
 def test_states_and_gradients_of_a_padded_batch(family: str, attention: str, side: str) -> None:
     encoder = make(family, attention)
     features = batch(encoder, side)
-    assert is_padding_free(encoder.transformer)
+    assert padding_free(encoder.transformer)
     found, gradients = [], []
     for _ in range(2):
         encoder.zero_grad()
@@ -86,7 +86,7 @@ def test_bfloat16(family: str) -> None:
 @pytest.mark.parametrize("family", ("llama", "opt", "gpt2"))
 def test_texts_that_begin_alike_share_what_they_share(family: str) -> None:
     encoder = make(family, "causal")
-    assert shares_prefix(encoder.transformer)
+    assert padding_free(encoder.transformer).shares_prefix
     seen: list[int] = []
     embeddings = encoder.transformer.model.get_input_embeddings()
     embeddings.register_forward_pre_hook(lambda *_: seen.append(getattr(current_segments.get(), "prefix", 0)))
@@ -105,8 +105,8 @@ def test_texts_that_begin_alike_share_what_they_share(family: str) -> None:
 
 
 def test_bidirectional_texts_share_nothing() -> None:
-    assert not shares_prefix(make("llama", "bidirectional").transformer)
-    assert not shares_prefix(make("qwen2_moe", "bidirectional").transformer)
+    assert not padding_free(make("llama", "bidirectional").transformer).shares_prefix
+    assert not padding_free(make("qwen2_moe", "bidirectional").transformer).shares_prefix
 
 
 @pytest.mark.parametrize("family", STAY_PADDED)
@@ -114,7 +114,7 @@ def test_what_cannot_be_read_without_padding_stays_padded(family: str) -> None:
     encoder = make(family, "causal")
     transformer = encoder.transformer
     before = transformer.model.config._attn_implementation
-    assert not is_padding_free(transformer)
+    assert not padding_free(transformer)
     reason = enable_padding_free(transformer)
     assert reason is not None
     assert any(words in reason for words in STAY_PADDED[family].split("|"))
@@ -159,7 +159,7 @@ def test_a_leak_between_texts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_states_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make("llama", "causal")
     disable_padding_free(encoder.transformer)
-    monkeypatch.setattr(padding_free, "_position_offset", lambda model: 0)
+    monkeypatch.setattr(enable, "_position_offset", lambda model: 0)
     monkeypatch.setattr("st_llm2vec.packed.attention._window", lambda function, size: (-1, -1))
     reason = enable_padding_free(encoder.transformer)
     assert reason is not None
@@ -226,7 +226,7 @@ def test_an_error_leaves_no_row_behind() -> None:
 def test_copies_are_padding_free_too(copied: Any) -> None:
     encoder = make("llama", "bidirectional")
     twin = copied(encoder)
-    assert is_padding_free(twin.transformer)
+    assert padding_free(twin.transformer)
     disable_padding_free(encoder.transformer)
     assert twin.transformer.model.config._attn_implementation == PACKED
     assert torch.allclose(states(twin, batch(twin, "right")), states(encoder, batch(encoder, "right")), atol=1e-4)
@@ -265,7 +265,7 @@ def deep_in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_what_rounding_does_to_a_deep_model_is_no_reason_to_pad(
     deep_in_bfloat16: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(padding_free, "ROW_STATES", replace(padding_free.ROW_STATES, half=1e-4))
+    monkeypatch.setattr(enable, "ROW_STATES", replace(enable.ROW_STATES, half=1e-4))
     assert enable_padding_free(Transformer(deep_in_bfloat16, model_kwargs={"dtype": torch.bfloat16})) is None
 
 
