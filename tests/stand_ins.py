@@ -69,6 +69,7 @@ STAND_INS = {
         },
         byte_level=False,
         options={"add_bos_token": True},
+        model={"hidden_size": 96},  # its root, the scale of the embeddings, is rounded in bfloat16, as Gemma's own
     ),
     "llama": StandIn(
         LlamaTokenizer,

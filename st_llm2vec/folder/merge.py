@@ -8,6 +8,7 @@ learned in float32, since every reader casts those to the decoder's type.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from sentence_transformers.base.modules import Transformer
@@ -86,7 +88,7 @@ def merge(
     device, stored = encoder.device, _plain(encoder).dtype
     one_type = {weight.dtype for module in list(encoder)[1:] for weight in module.parameters()} <= {stored}
     start = _weights_before(_plain(encoder))
-    _cast(encoder.cpu(), torch.float32)  # where there is room, and products are not rounded
+    _cast(encoder.cpu(), _plain(encoder), torch.float32)  # where there is room, and products are not rounded
     with _any_attention(_plain(encoder)):
         before = _vectors(encoder, probes)
         model = encoder.transformer.model = _merge_layers(_plain(encoder))
@@ -102,7 +104,7 @@ def merge(
     if share < 1:
         mix(model, start, share)
     done = _choose_type(model, start, stored, dtype, distance, one_type)
-    _cast(encoder, done.dtype)
+    _cast(encoder, model, done.dtype)
     _move(encoder, device)
     return done
 
@@ -126,12 +128,12 @@ def merge_published(
         ValueError: If one cannot be merged.
     """
     stored, start = model.dtype, _weights_before(model)
-    _cast(model, torch.float32)
+    _cast(model, model, torch.float32)
     for attach in adapters:
         attached: Any = attach(model)
         _refuse_unmergeable(attached)
         model = _merge_layers(attached.get_base_model())
-    _cast(model, _choose_type(model, start, stored, dtype).dtype)
+    _cast(model, model, _choose_type(model, start, stored, dtype).dtype)
     return model
 
 
@@ -254,11 +256,17 @@ def _choose_type(
     return Merge(distance, chosen, kept, stored, in_stored)
 
 
-def _cast(owner: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the weights alone, as loading does: the frequencies of rotary positions, say, stay in float32."""
+def _cast(owner: nn.Module, model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast the weights, and give the decoder what loading in this type computes: Gemma's scale is rounded to it."""
     for weight in owner.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)
+    with init_empty_weights():
+        loaded = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
+    buffers = dict(model.named_buffers())
+    for name, computed in loaded.named_buffers():
+        if name in buffers and buffers[name].dtype != computed.dtype:
+            buffers[name].data = computed.to(buffers[name].device)
 
 
 def _move(encoder: TextReader, device: torch.device) -> None:

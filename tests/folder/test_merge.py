@@ -188,3 +188,12 @@ def test_a_merge_that_changes_the_vectors_is_refused(half_decoder: str, monkeypa
     monkeypatch.setattr(peft.tuners.lora.Linear, "merge", lambda layer, safe_merge: None)
     with pytest.raises(ValueError, match="more than rounding explains"):
         merge(encoder)
+
+
+def test_what_a_decoder_computes_of_its_type_follows_the_merge(tmp_path: Path) -> None:
+    """Gemma's scale of embeddings is a constant in the type of the weights: rounded in bfloat16, not in float32."""
+    decoder = stand_in("gemma", tmp_path / "gemma")
+    encoder = with_adapter(decoder, "lora", scale=3e-4)
+    assert merge(encoder).dtype == torch.float32
+    encoder.save(str(tmp_path / "merged"))
+    assert np.array_equal(load(tmp_path / "merged", device="cpu").encode(TEXTS), encoder.encode(TEXTS))
