@@ -200,12 +200,20 @@ def _attend_under(
     dropout: float,
     softcap: float,
 ) -> Tensor:
-    if softcap:
-        return _attend_capped(query, key, value, mask, causal, scale, dropout, softcap)
-    grouped = query.shape[1] != key.shape[1]
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
-    )
+    """Attend; scores that are capped have no fused kernel on a CPU, and go as in Transformers' eager attention of Gemma 2."""
+    groups = query.shape[1] // key.shape[1]
+    if not softcap:
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=groups > 1
+        )
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = torch.tanh(query @ key.transpose(2, 3) * scale / softcap) * softcap
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.nn.functional.dropout(weights, dropout) @ value
 
 
 def _mask(queries: int, keys: int, segments: Segments, device: torch.device) -> Tensor | None:
@@ -215,28 +223,6 @@ def _mask(queries: int, keys: int, segments: Segments, device: torch.device) -> 
     if not segments.has_window(keys) and (segments.right != 0 or queries == keys):
         return None
     return segments.seen(queries, keys).to(device)
-
-
-def _attend_capped(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-    dropout: float,
-    softcap: float,
-) -> Tensor:
-    """Attention with capped scores, which no fused kernel has on a CPU; as Transformers' eager attention of Gemma 2."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = torch.tanh(query @ key.transpose(2, 3) * scale / softcap) * softcap
-    if causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return torch.nn.functional.dropout(weights, dropout) @ value
 
 
 # Where gradients are wanted a compiled graph ends before the attention and another begins after it: the kernels that attend
