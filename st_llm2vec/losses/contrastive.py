@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -88,8 +88,8 @@ class HardNegativesRankingLoss(MultipleNegativesRankingLoss):
         Raises:
             ValueError: If a row has no negatives at all, or its label is neither 0 nor 1.
         """
-        candidates = _Candidates(self, embeddings, labels)
-        return candidates.row_losses(torch.arange(len(embeddings[0]), device=embeddings[0].device)).mean()
+        (losses,) = _row_losses(self, embeddings, labels, size=len(embeddings[0]))
+        return losses.mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
@@ -163,13 +163,12 @@ class CachedHardNegativesRankingLoss(CachedMultipleNegativesRankingLoss):
             A scalar.
         """
         embeddings = [torch.cat(column) for column in reps]
-        candidates = _Candidates(self, embeddings, labels)
-        pieces = torch.arange(len(embeddings[0]), device=embeddings[0].device).split(self.mini_batch_size)
-        total = embeddings[0].new_zeros(())
-        for number, rows in enumerate(pieces, start=1):
-            loss = candidates.row_losses(rows).sum() / len(embeddings[0])
+        total, seen = embeddings[0].new_zeros(()), 0
+        for losses in _row_losses(self, embeddings, labels, self.mini_batch_size):
+            seen += len(losses)
+            loss = losses.sum() / len(embeddings[0])
             if with_backward:
-                loss.backward(retain_graph=number < len(pieces))
+                loss.backward(retain_graph=seen < len(embeddings[0]))
                 loss = loss.detach()
             total = total + loss
         return total
@@ -179,40 +178,33 @@ class CachedHardNegativesRankingLoss(CachedMultipleNegativesRankingLoss):
         return _described(super().get_config_dict(), self.in_batch_negatives)
 
 
-class _Candidates:
-    """The documents of a batch, and which of them each query is told apart from."""
-
-    def __init__(
-        self,
-        loss: HardNegativesRankingLoss | CachedHardNegativesRankingLoss,
-        embeddings: list[Tensor],
-        labels: Tensor | None,
-    ) -> None:
-        if len(embeddings) < 2:
-            raise ValueError(
-                f"The loss reads a query and a positive at least; the dataset gave {len(embeddings)} column."
-            )
-        self.loss = loss
-        self.queries, documents = embeddings[0], embeddings[1:]
-        self.in_batch = _rows_in_batch(loss.in_batch_negatives, labels, self.queries)
-        if len(documents) == 1 and not self.in_batch.all():
-            raise ValueError(
-                "In-batch negatives are off and the dataset has no column of negatives, so there is nothing to tell the "
-                "positive from. Add negatives (sentence_transformers.util.mine_hard_negatives), or turn them on."
-            )
-        self.offset = 0
-        if loss.gather_across_devices and loss.in_batch_negatives is not False and get_world_size() > 1:
-            self.offset = get_rank() * len(self.queries)
-            documents = [all_gather_with_grad(column) for column in documents]
-        self.rows = len(documents[0])
-        self.documents = torch.cat(documents)
-
-    def row_losses(self, rows: Tensor) -> Tensor:
-        """The loss of each of these rows, of shape ``(rows,)``."""
-        scores = self.loss.similarity_fct(self.queries[rows], self.documents) * self.loss.scale
-        own = torch.arange(len(self.documents), device=rows.device) % self.rows == (rows + self.offset)[:, None]
-        scores = scores.masked_fill(~(own | self.in_batch[rows, None]), -torch.inf)
-        return torch.nn.functional.cross_entropy(scores, rows + self.offset, reduction="none")
+def _row_losses(
+    loss: HardNegativesRankingLoss | CachedHardNegativesRankingLoss,
+    embeddings: list[Tensor],
+    labels: Tensor | None,
+    size: int,
+) -> Iterator[Tensor]:
+    """The loss of every row of a batch, ``size`` rows of scores at a time."""
+    if len(embeddings) < 2:
+        raise ValueError(f"The loss reads a query and a positive at least; the dataset gave {len(embeddings)} column.")
+    queries, *documents = embeddings
+    in_batch = _rows_in_batch(loss.in_batch_negatives, labels, queries)
+    if len(documents) == 1 and not in_batch.all():
+        raise ValueError(
+            "In-batch negatives are off and the dataset has no column of negatives, so there is nothing to tell the "
+            "positive from. Add negatives (sentence_transformers.util.mine_hard_negatives), or turn them on."
+        )
+    offset = 0
+    if loss.gather_across_devices and loss.in_batch_negatives is not False and get_world_size() > 1:
+        offset = get_rank() * len(queries)
+        documents = [all_gather_with_grad(column) for column in documents]
+    candidates = torch.cat(documents)
+    rows_of_candidates = torch.arange(len(candidates), device=candidates.device) % len(documents[0])
+    for rows in torch.arange(len(queries), device=queries.device).split(size):
+        scores = loss.similarity_fct(queries[rows], candidates) * loss.scale
+        own = rows_of_candidates == (rows + offset)[:, None]
+        scores = scores.masked_fill(~(own | in_batch[rows, None]), -torch.inf)
+        yield torch.nn.functional.cross_entropy(scores, rows + offset, reduction="none")
 
 
 def _rows_in_batch(in_batch_negatives: InBatchNegatives, labels: Tensor | None, queries: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from st_llm2vec.losses.processes import unwrapped
 
 ATTENTION_RATES = ("attention_dropout", "attn_dropout", "attn_dropout_p", "dropout", "dropout_p")
 HIDDEN_RATES = ("dropout", "hidden_dropout")
-Place = tuple[nn.Module, str]
+Rate = tuple[nn.Module, str]
+"""Where a rate of dropout is kept: a layer, and its attribute."""
 PROBE = "The compass needle points to the north."
 
 
@@ -47,31 +48,32 @@ class TrainingDropout:
         attention_modules = [module for module in layers if _is_attention(module)]
         inner = {part for module in attention_modules for part in module.modules()}
         others = [module for module in layers if module not in inner]
-        self.attention_places = _rates(attention_modules, ATTENTION_RATES)
-        hidden_places = [*_rates(others, HIDDEN_RATES), *_dropout_layers(others)]
+        in_attention = _rates(attention_modules, ATTENTION_RATES)
+        self.attention_layers = [layer for layer, _ in in_attention]
+        self.attention_layers += [module for module in attention_modules if _rates([module], ATTENTION_RATES)]
         self._own = _own_rates(self.transformer)
-        self._rates: dict[Place, float] = {}
-        self._ask(self.attention_places, attention, "attention")
-        self._ask(hidden_places, hidden, "hidden")
+        self._rates: dict[Rate, float] = {}
+        self._ask(in_attention, attention, "attention")
+        self._ask([*_rates(others, HIDDEN_RATES), *_other_dropout_layers(others)], hidden, "hidden")
 
-    def _ask(self, places: list[Place], rate: float | None, kind: str) -> None:
-        if rate and not places:
+    def _ask(self, found: list[Rate], rate: float | None, kind: str) -> None:
+        if rate and not found:
             raise ValueError(
                 f"{type(self.transformer.model).__name__} has no {kind} dropout that could be set to {rate}. Set "
                 f"{kind}_dropout=None, and train with another dropout, such as LoRA's."
             )
         if rate is not None:
-            self._rates |= dict.fromkeys(places, rate)
-            for place in places:
-                self._own.rates.setdefault(place, _rate(*place))
+            self._rates |= dict.fromkeys(found, rate)
+            for layer, name in found:
+                self._own.rates.setdefault((layer, name), getattr(layer, name))
 
     @contextmanager
     def on(self) -> Iterator[None]:
         """Hold the asked-for rates."""
         outer, self._own.holder = self._own.holder, self
         self._own.restore()
-        for place, rate in self._rates.items():
-            _set_rate(*place, rate)
+        for (layer, name), rate in self._rates.items():
+            setattr(layer, name, rate)
         try:
             yield
         finally:
@@ -86,12 +88,12 @@ class _OwnRates:
     """The rates that a transformer's layers had, kept once, whatever is set and restored on them."""
 
     def __init__(self) -> None:
-        self.rates: dict[Place, float] = {}
+        self.rates: dict[Rate, float] = {}
         self.holder: TrainingDropout | None = None
 
     def restore(self) -> None:
-        for place, rate in self.rates.items():
-            _set_rate(*place, rate)
+        for (layer, name), rate in self.rates.items():
+            setattr(layer, name, rate)
 
     def restore_unless_held(self, module: nn.Module, inputs: Any) -> None:
         if self.holder is None:
@@ -137,10 +139,8 @@ def _passes_differ(encoder: SentenceTransformer, dropout: TrainingDropout, *, at
     features = batch_to_device(encoder.preprocess([PROBE]), encoder.device)
     modes = {module: module.training for module in encoder.modules()}
     encoder.train(not attention_only)
-    for module, name in dropout.attention_places:
-        module.training = True  # itself, and not the adapters inside it
-        if isinstance(getattr(module, name), nn.Dropout):
-            getattr(module, name).train()
+    for layer in dropout.attention_layers:
+        layer.training = True  # itself, and not the adapters inside it
     try:
         with torch.random.fork_rng(), torch.no_grad(), dropout.on():
             first, second = (encoder(dict(features))["sentence_embedding"] for _ in range(2))
@@ -155,30 +155,18 @@ def _is_attention(module: nn.Module) -> bool:
     return hasattr(module, "is_causal") or "attention" in type(module).__name__.lower()
 
 
-def _rates(modules: list[nn.Module], names: tuple[str, ...]) -> list[Place]:
-    """The places where these modules keep a rate, as a number or in a dropout layer."""
-    kinds = (int, float, nn.Dropout)
-    return [(module, name) for module in modules for name in names if isinstance(getattr(module, name, None), kinds)]
+def _rates(modules: list[nn.Module], names: tuple[str, ...]) -> list[Rate]:
+    """The rates that these modules keep under such names, as a number or in a dropout layer."""
+    values = [(module, name, getattr(module, name, None)) for module in modules for name in names]
+    numbers: list[Rate] = [(module, name) for module, name, value in values if isinstance(value, int | float)]
+    return [*numbers, *((value, "p") for _, _, value in values if isinstance(value, nn.Dropout))]
 
 
-def _dropout_layers(modules: list[nn.Module]) -> list[Place]:
-    """The dropout layers under any other name, but an adapter's."""
+def _other_dropout_layers(modules: list[nn.Module]) -> list[Rate]:
+    """The rates of dropout layers under any other name, but an adapter's."""
     return [
-        (module, name)
+        (child, "p")
         for module in modules
         for name, child in module.named_children()
         if isinstance(child, nn.Dropout) and name not in HIDDEN_RATES and not isinstance(module, nn.ModuleDict)
     ]
-
-
-def _rate(module: nn.Module, name: str) -> float:
-    value = getattr(module, name)
-    return value.p if isinstance(value, nn.Dropout) else float(value)
-
-
-def _set_rate(module: nn.Module, name: str, rate: float) -> None:
-    value = getattr(module, name)
-    if isinstance(value, nn.Dropout):
-        value.p = rate
-    else:
-        setattr(module, name, rate)

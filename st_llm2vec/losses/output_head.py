@@ -74,15 +74,16 @@ def skeleton(body: PreTrainedModel) -> tuple[PreTrainedModel, str]:
     Raises:
         ValueError: If Transformers has none.
     """
+    kind = type(body).__name__
     try:
         with torch.device("meta"):
             causal_lm = AutoModelForCausalLM.from_config(body.config)
         causal_lm.tie_weights()
-        names = [name for name, child in causal_lm.named_children() if type(child).__name__ == _class_name(body)]
+        names = [name for name, child in causal_lm.named_children() if type(child).__name__ == kind]
         return causal_lm, names[0]
     except (ValueError, IndexError) as error:
         raise ValueError(
-            f"Transformers has no causal language model around {_class_name(body)} "
+            f"Transformers has no causal language model around {kind} "
             f"(model_type {body.config.model_type!r}), so there is no output head to predict tokens with."
         ) from error
 
@@ -116,12 +117,12 @@ def base_head(body: PreTrainedModel, base: str, revision: str | None, names: lis
         ValueError: If the base is not there, lacks them or is of another shape.
     """
     causal_lm, body_name = skeleton(body)
-    places = {name: "disk" if name == body_name else "cpu" for name, _ in causal_lm.named_children()}
+    device_map = {name: "disk" if name == body_name else "cpu" for name, _ in causal_lm.named_children()}
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            options: dict[str, Any] = {"device_map": places, "offload_folder": folder, "output_loading_info": True}
+            options: dict[str, Any] = {"device_map": device_map, "offload_folder": folder, "output_loading_info": True}
             loaded = AutoModelForCausalLM.from_pretrained(
                 base, dtype=body.dtype, revision=revision or "main", trust_remote_code=False, **options
             )
@@ -179,10 +180,6 @@ def embedding_weight(body: PreTrainedModel) -> Tensor:
     """The input embeddings, of shape ``(vocabulary, hidden)``."""
     embeddings: Any = body.get_input_embeddings()
     return embeddings.weight
-
-
-def _class_name(body: PreTrainedModel) -> str:
-    return type(body).__name__
 
 
 class _States(nn.Module):
