@@ -75,19 +75,27 @@ def read_dataset(
     files = local_files(source)
     where = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "") or str(source)
     if _is_hub_file(source):
-        dataset = _from_files([str(source)], _suffix(Path(str(source))), where, split, columns, options)
-    elif not files:
-        dataset = _from_hub(str(source), split, columns, options)
-    elif files[0].is_dir():
-        _refuse_columns(columns, where)
+        suffix = _suffix(Path(str(source)))
+        if suffix not in FORMATS:
+            raise _of_no_format(where)
+    else:
+        suffix = one_suffix(files) if files and not files[0].is_dir() else ""
+    builder = FORMATS[suffix][0] if suffix else ""
+    if columns is not None and builder != "csv":
+        raise ValueError(
+            f"columns names the columns of a .csv or .tsv file without a line of names; {where} has names of its own. "
+            "Leave it out."
+        )
+    if only_texts and builder == "csv":
+        options = {"converters": dict.fromkeys(only_texts, str), **options}
+    elif only_texts and builder == "parquet":
+        options = {"columns": list(dict.fromkeys(only_texts)), **options}
+    if suffix:
+        dataset = _from_files(_filled(files) if files else [str(source)], suffix, where, split, columns, options)
+    elif files:
         dataset = _from_folder(files[0], split)
     else:
-        suffix = one_suffix(files)
-        if only_texts and FORMATS[suffix][0] == "csv":
-            options = {"converters": dict.fromkeys(only_texts, str), **options}
-        elif only_texts and suffix == ".parquet":
-            options = {"columns": list(dict.fromkeys(only_texts)), **options}
-        dataset = _from_files(_filled(files), suffix, where, split, columns, options)
+        dataset = _from_hub(str(source), split, options)
     if not isinstance(dataset, Dataset):
         raise ValueError(f"{where} gave a {type(dataset).__name__}; name one split, and leave streaming out.")
     if not len(dataset):
@@ -201,8 +209,7 @@ def _suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _from_hub(name: str, split: str, columns: Sequence[str] | None, options: dict[str, Any]) -> Any:
-    _refuse_columns(columns, name)
+def _from_hub(name: str, split: str, options: dict[str, Any]) -> Any:
     repository, _, config = name.partition(":")
     try:
         return load_dataset(repository, config or None, split=split, **options)
@@ -227,19 +234,19 @@ def _from_folder(folder: Path, split: str) -> Dataset:
 def _from_files(
     files: list[str], suffix: str, where: str, split: str, columns: Sequence[str] | None, options: dict[str, Any]
 ) -> Any:
-    if suffix not in FORMATS:
-        raise ValueError(f"{where} is not read here. Give files that end in {', '.join(FORMATS)}.")
     builder, defaults = FORMATS[suffix]
-    if builder != "csv":
-        _refuse_columns(columns, where)
     if columns is not None:
         options = {"header": None, **options}
     try:
         dataset = load_dataset(builder, data_files=files, split=split, **{**defaults, **options})
     except FAILURES as error:
         raise ValueError(f"{where} could not be read as {builder}: {_reason(error)}") from error
-    if builder == "csv":
-        _refuse_extra_fields(dataset, where)
+    if builder == "csv" and any(name.startswith(LEFT_OVER) for name in dataset.column_names):
+        names = [name for name in dataset.column_names if not name.startswith(LEFT_OVER)]
+        raise ValueError(
+            f"{where} has more fields in a row than names in its first line, {names}. Put texts that "
+            "hold a separator into quotation marks."
+        )
     return dataset if columns is None else _named(dataset, list(columns), where)
 
 
@@ -254,11 +261,15 @@ def one_suffix(files: Sequence[Path]) -> str:
     """
     for file in files:
         if not file.is_file() or (_suffix(file) or ".txt") not in FORMATS:
-            raise ValueError(f"{file} is not read here. Give files that end in {', '.join(FORMATS)}.")
+            raise _of_no_format(file)
     suffixes = sorted({_suffix(file) or ".txt" for file in files})
     if len(suffixes) > 1:
         raise ValueError(f"{files[0]} and others are of several formats ({', '.join(suffixes)}); read them one by one.")
     return suffixes[0]
+
+
+def _of_no_format(name: str | Path) -> ValueError:
+    return ValueError(f"{name} is not read here. Give files that end in {', '.join(FORMATS)}.")
 
 
 def _filled(files: Sequence[Path]) -> list[str]:
@@ -287,23 +298,6 @@ def parquet_columns(file: Path) -> list[str]:
         return list(parquet.read_schema(file).names)
     except ArrowException as error:
         raise ValueError(f"{file} could not be read as parquet: {error}") from error
-
-
-def _refuse_columns(columns: Sequence[str] | None, where: str) -> None:
-    if columns is not None:
-        raise ValueError(
-            f"columns names the columns of a .csv or .tsv file without a line of names; {where} has names of its own. "
-            "Leave it out."
-        )
-
-
-def _refuse_extra_fields(dataset: Dataset, where: str) -> None:
-    names = [name for name in dataset.column_names if not name.startswith(LEFT_OVER)]
-    if names != dataset.column_names:
-        raise ValueError(
-            f"{where} has more fields in a row than names in its first line, {names}. Put texts that "
-            "hold a separator into quotation marks."
-        )
 
 
 def _named(dataset: Dataset, columns: list[str], where: str) -> Dataset:

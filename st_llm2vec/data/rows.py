@@ -80,88 +80,73 @@ def _usual(names: Sequence[str], where: str) -> dict[str, Any]:
     }
 
 
-class RowReader:
-    """Reads batches of a dataset into rows with as many hard negatives each.
+def read_rows(
+    batch: dict[str, list[Any]],
+    indices: list[int],
+    *,
+    where: str,
+    columns: Columns,
+    names: Sequence[str],
+    numbers: Sequence[int],
+    instructions: Sequence[str | None] | None,
+) -> dict[str, list[Any]]:
+    """Read a batch of a dataset into rows with as many hard negatives each, for ``Dataset.map``.
 
     Args:
+        batch: The dataset's columns.
+        indices: The positions of its rows in ``numbers``.
         where: What the dataset is called in messages.
         columns: Its columns.
         names: Those of the rows: query, positive, negative_1, ...
         numbers: The number of each row in the source, for messages.
         instructions: One for each name, where each text carries its own; else ``None``.
+
+    Returns:
+        The columns ``names``.
+
+    Raises:
+        ValueError: If a row has no query, positive or negative, or a negative equals one of the others.
     """
-
-    def __init__(
-        self,
-        where: str,
-        columns: Columns,
-        names: Sequence[str],
-        numbers: Sequence[int],
-        instructions: Sequence[str | None] | None,
-    ) -> None:
-        self.where = where
-        self.columns = columns
-        self.names = list(names)
-        self.numbers = numbers
-        self.instructions = instructions
-
-    def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        """Read a batch.
-
-        Args:
-            batch: The source's columns.
-            indices: Their places among ``numbers``.
-
-        Returns:
-            The columns ``names``.
-
-        Raises:
-            ValueError: If a row has no query, positive or negative, or a negative equals one of the others.
-        """
-        rows = [
-            row
-            for place, index in enumerate(indices)
-            for row in self._rows({name: values[place] for name, values in batch.items()}, self.numbers[index])
-        ]
-        found: dict[str, list[Any]] = {name: [row[at] for row in rows] for at, name in enumerate(self.names)}
-        if self.instructions is None:
-            return found
-        return {
-            name: [{"text": text, "instruction": instruction} for text in found[name]]
-            for name, instruction in zip(self.names, self.instructions, strict=True)
-        }
-
-    def _rows(self, record: dict[str, Any], number: int) -> list[list[str]]:
-        query = self._text(record[self.columns.query], self.columns.query, number)
-        positives = self._texts(record, [self.columns.positive], number)
-        negatives = self._texts(record, self.columns.negatives, number)
-        if not positives:
-            raise ValueError(f"Row {number} of {self.where} (the first is 0) has no text in {self.columns.positive!r}.")
-        count = len(self.names) - 2
-        if not count:
-            return [[query, positive] for positive in positives]
-        if not negatives:
-            raise ValueError(
-                f"Row {number} of {self.where} (the first is 0) has no text in {', '.join(self.columns.negatives)}. Give "
-                "each row a negative, or leave the columns of negatives out."
-            )
-        hard = list(itertools.islice(itertools.cycle(negatives), count))
-        for positive in positives:
-            refuse_equal_negative({"query": query, "positive": positive}, hard, self.where, number)
-        return [[query, positive, *hard] for positive in positives]
-
-    def _texts(self, record: dict[str, Any], columns: Sequence[str], number: int) -> list[str]:
-        """The texts of columns that hold one, none, or a list of them."""
-        found: list[str] = []
-        for column in columns:
-            value = record[column]
-            for one in value if isinstance(value, list) else [value]:
-                if one is not None and one != "":
-                    found.append(self._text(one, column, number))
+    rows: list[list[str]] = []
+    for at, index in enumerate(indices):
+        record = {name: values[at] for name, values in batch.items()}
+        rows += _rows_of(record, columns, len(names) - 2, where, numbers[index])
+    found: dict[str, list[Any]] = {name: [row[at] for row in rows] for at, name in enumerate(names)}
+    if instructions is None:
         return found
+    return {
+        name: [{"text": text, "instruction": instruction} for text in found[name]]
+        for name, instruction in zip(names, instructions, strict=True)
+    }
 
-    def _text(self, value: Any, column: str, number: int) -> str:
-        return as_text(value, column, self.where, number)
+
+def _rows_of(record: dict[str, Any], columns: Columns, count: int, where: str, number: int) -> list[list[str]]:
+    """A row for each of a record's positives, with ``count`` hard negatives."""
+    query = as_text(record[columns.query], columns.query, where, number)
+    positives = _texts(record, [columns.positive], where, number)
+    negatives = _texts(record, columns.negatives, where, number)
+    if not positives:
+        raise ValueError(f"Row {number} of {where} (the first is 0) has no text in {columns.positive!r}.")
+    if not count:
+        return [[query, positive] for positive in positives]
+    if not negatives:
+        raise ValueError(
+            f"Row {number} of {where} (the first is 0) has no text in {', '.join(columns.negatives)}. Give each row a "
+            "negative, or leave the columns of negatives out."
+        )
+    hard = list(itertools.islice(itertools.cycle(negatives), count))
+    for positive in positives:
+        refuse_equal_negative({"query": query, "positive": positive}, hard, where, number)
+    return [[query, positive, *hard] for positive in positives]
+
+
+def _texts(record: dict[str, Any], columns: Sequence[str], where: str, number: int) -> list[str]:
+    """The texts of columns that hold one, none, or a list of them."""
+    found: list[str] = []
+    for column in columns:
+        values = record[column] if isinstance(record[column], list) else [record[column]]
+        found += [as_text(one, column, where, number) for one in values if one is not None and one != ""]
+    return found
 
 
 def as_text(value: Any, column: str, where: str, number: int, blank: bool = False) -> str:

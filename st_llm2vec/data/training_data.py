@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from st_llm2vec.data.read import read_dataset
-from st_llm2vec.data.rows import FLAG_EMBEDDING, Columns, RowReader, find_columns
+from st_llm2vec.data.rows import FLAG_EMBEDDING, Columns, find_columns, read_rows
 from st_llm2vec.recipe.config import closest
 
 PROMPT = "prompt"
@@ -124,14 +124,13 @@ class TrainingSource:
         else:
             dataset = read_dataset(self.path, split=self.split, columns=self.column_names, **self.options)
         columns = find_columns(dataset, self.columns, self.label)
-        if columns.positive == FLAG_EMBEDDING["positive"] and PROMPT in dataset.column_names:
+        flag_embedding = columns.positive == FLAG_EMBEDDING["positive"] and PROMPT in dataset.column_names
+        if flag_embedding and self.query_instruction is None:
             self._take_prompt(dataset)
         return dataset, columns
 
     def _take_prompt(self, dataset: Dataset) -> None:
-        """Take FlagEmbedding's instruction of each query for the source's, unless that is given."""
-        if self.query_instruction is not None:
-            return
+        """Take FlagEmbedding's instruction of each query for the source's."""
         prompts = sorted(str(one or "").strip() for one in dataset.unique(PROMPT))
         if len(prompts) > 1:
             raise ValueError(
@@ -223,11 +222,17 @@ def _rows(source: TrainingSource, blended: bool, seed: int) -> Dataset:
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, count + 1))]
     instructions = [source.instructions[0], *[source.instructions[1]] * (count + 1)]
     text: Any = {"text": Value("string"), "instruction": Value("string")} if blended else Value("string")
-    reader = RowReader(source.label, columns, names, numbers, instructions if blended else None)
     rows = dataset.select_columns(columns.all).map(
-        reader,
+        read_rows,
         batched=True,
         with_indices=True,
+        fn_kwargs={
+            "where": source.label,
+            "columns": columns,
+            "names": names,
+            "numbers": numbers,
+            "instructions": instructions if blended else None,
+        },
         remove_columns=columns.all,
         features=Features(dict.fromkeys(names, text)),
         desc=f"Reading {source.label}",
