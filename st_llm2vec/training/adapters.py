@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,4 +150,4 @@ def interpolate(encoder: TextEncoder, start: dict[str, Tensor], share: float) ->
 def body_weights(encoder: TextEncoder) -> dict[str, Tensor]:
     """A copy of the decoder's weights, by name, on the CPU."""
     parameters = encoder.transformer.model.named_parameters()
-    return {name: copy.deepcopy(weight.detach()).cpu() for name, weight in parameters}
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in parameters}

@@ -22,7 +22,6 @@ from st_llm2vec.training.stage import Stage
 
 SHARED_FIELDS = ("recipe", "changes", "dtype", "attn_implementation", "adapter", "training")
 
-
 # What the authors trained on: train_configs/mntp and train_configs/simcse.
 WIKITEXT = "Salesforce/wikitext:wikitext-103-raw-v1"
 # 1000 steps of a learning rate that is planned for three epochs, as the authors' scripts train.
@@ -94,11 +93,16 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
     if is_gguf(source):
         with PartialState().main_process_first():
             source = unpack_gguf(source, Path(f"{output}-stages") / "decoder")
+    shared = {name: plan[name] for name in SHARED_FIELDS if name in plan}
     stages: list[Stage] = []
     for number, entry in enumerate(entries, start=1):
         last = number == len(entries)
-        target = Path(output) if last else Path(f"{output}-stages") / f"{number}-{entry.get('stage')}"
-        stages.append(_stage(entry, plan, str(source), str(target), first=number == 1))
+        target = Path(output) if last else Path(f"{output}-stages") / f"{number}-{entry['stage']}"
+        fields = {**shared, **entry, "model": str(source), "output": str(target)}
+        fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
+        if number > 1:
+            fields.pop("changes", None)  # which are of the decoder's recipe, and this one starts from an encoder
+        stages.append(build_stage(fields.pop("stage"), **fields))
         source = target
     return stages
 
@@ -140,15 +144,15 @@ def change(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, An
     """A copy of nested settings with one of them changed: ``change(plan, "training.max_steps", 10)``.
 
     Raises:
-        ValueError: If the settings have no such place.
+        ValueError: If the settings have no such one.
     """
     changed = _copied(settings)
     *path, last = dotted.split(".")
-    place: Any = changed
+    inner: Any = changed
     try:
         for name in path:
-            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-        place[last] = value
+            inner = inner[int(name)] if isinstance(inner, list) else inner.setdefault(name, {})
+        inner[last] = value
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"There is no {dotted} in the plan to change ({error}).") from error
     return changed
@@ -254,12 +258,3 @@ def _entries(plan: Mapping[str, Any]) -> list[Any]:
     if not all(isinstance(one.get("training", {}), Mapping) for one in (plan, *entries)):
         raise ValueError("The plan's training must be a mapping of training arguments, such as {max_steps: 100}.")
     return entries
-
-
-def _stage(entry: Mapping[str, Any], plan: Mapping[str, Any], model: str, output: str, *, first: bool) -> Stage:
-    shared = {name: plan[name] for name in SHARED_FIELDS if name in plan}
-    fields = {**shared, **{name: value for name, value in entry.items() if name != "stage"}}
-    fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
-    if not first:
-        fields.pop("changes", None)
-    return build_stage(entry["stage"], **{**fields, "model": model, "output": output})

@@ -7,11 +7,22 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+from sentence_transformers import SentenceTransformerTrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from st_llm2vec.recipe.config import closest
 
-CHECKED = {bool, int, float, str, dict, list, type(None)}
+WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    dict: "a mapping",
+    list: "a list",
+    type(None): "nothing (null)",
+}
+"""The types that are checked, in words."""
 
 
 def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> None:
@@ -48,9 +59,32 @@ def check_fields(kind: type, given: Mapping[str, Any], complaint: str) -> None:
     check_names(given, (name for name, one in kind.__dataclass_fields__.items() if one.init), complaint)  # type: ignore[attr-defined]
     for name, value in given.items():
         kinds = _kinds(hints[name])
-        if kinds <= CHECKED and not _is_one_of(value, kinds):
-            wanted = " or ".join(sorted("nothing (null)" if one is type(None) else WORDS[one] for one in kinds))
+        fits = type(value) in kinds or (type(value) is int and float in kinds)
+        if kinds <= WORDS.keys() and not fits:
+            wanted = " or ".join(sorted(WORDS[one] for one in kinds))
             raise ValueError(f"{complaint}: {name} is {value!r}; it must be {wanted}.")
+
+
+def build_arguments(given: Mapping[str, Any]) -> SentenceTransformerTrainingArguments:
+    """The trainer's arguments, checked, with what gradient checkpointing and bfloat16 on a CPU need besides.
+
+    Args:
+        given: Fields of ``SentenceTransformerTrainingArguments``.
+
+    Raises:
+        ValueError: If there is no such field, or a value does not fit.
+    """
+    found = dict(given)
+    if found.get("gradient_checkpointing"):
+        found.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
+    if found.get("bf16") and not torch.accelerator.is_available():
+        found.setdefault("use_cpu", True)  # which has bfloat16, and the trainer wants to be told
+    complaint = "The training arguments do not fit SentenceTransformerTrainingArguments"
+    check_fields(SentenceTransformerTrainingArguments, found, complaint)
+    try:
+        return SentenceTransformerTrainingArguments(**found)
+    except (TypeError, ImportError) as error:
+        raise ValueError(f"{complaint}: {error}") from error
 
 
 def check_loggers(names: list[str]) -> None:
@@ -73,20 +107,6 @@ def check_loggers(names: list[str]) -> None:
             ) from error
 
 
-WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    dict: "a mapping",
-    list: "a list",
-}
-
-
 def _kinds(hint: Any) -> set[Any]:
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return {typing.get_origin(one) or one for one in (typing.get_args(hint) if is_union else [hint])}
-
-
-def _is_one_of(value: Any, kinds: set[Any]) -> bool:
-    return type(value) in kinds or (type(value) is int and float in kinds)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from huggingface_hub import file_exists
+from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
 from torch import nn
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, set_seed
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.data import TrainingData
@@ -27,102 +26,28 @@ from st_llm2vec.folder.weights import learned_beside_quantized
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
-from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate
+from st_llm2vec.training.adapters import attach_adapter, body_weights, interpolate
 from st_llm2vec.training.callbacks import ProgressLines, StopAfter, StopAtNonFinite, Throughput
-from st_llm2vec.training.named_data import describe_files, open_scored_pairs, plain
-from st_llm2vec.training.run_folder import CHECKPOINTS, RunFolder
-from st_llm2vec.training.settings import check_fields, check_loggers
+from st_llm2vec.training.named_data import describe_files, open_scored_pairs
+from st_llm2vec.training.run_folder import RunFolder
+from st_llm2vec.training.settings import check_loggers
+from st_llm2vec.training.stage_settings import HALF_PRECISION, StageSettings
 from st_llm2vec.training.trainer_run import TrainingError, train_from
 
 logger = logging.getLogger(__name__)
 
-UNFIT = "The training arguments do not fit SentenceTransformerTrainingArguments"
-HALF_PRECISION = ("bfloat16", "float16", "half")
 
+class Stage(StageSettings):
+    """What all stages do; a stage of its own says what it reads (``check_data``, ``read``) and what it learns by (``loss``).
 
-@dataclass(kw_only=True)
-class Stage:
-    """What all stages share; a stage of its own says what it reads (``read``) and what it learns by (``loss``).
-
-    Args:
-        model: Where to start: a folder or Hub name of an encoder, or of a decoder, which is converted first.
-        output: The run's folder; the trained encoder ends up in it.
-        data: What to train on; see the stage.
-        recipe: How a decoder is converted: a recipe's name, a YAML file or a mapping of fields.
-        changes: Fields of the recipe that differ, e.g. ``{"max_length": 128}``.
-        adapter: The LoRA adapter to train and merge at the end; ``None`` trains all weights.
-        max_length: Longest input in tokens while training; the encoder's own if not given.
-        evaluation: Sentence pairs with scores to evaluate on while training, as :func:`st_llm2vec.data.read_dataset`
-            reads them, with the columns ``sentence1``, ``sentence2`` and ``score``; under other names where there are two
-            columns of texts and one of numbers.
-        patience: Evaluations without a better score before training stops; ``None`` trains to the end.
-        stop_after: Steps after which to stop, where the learning rate is planned for a longer run.
-        interpolation: Share of the trained weights in the result; the rest is those that this stage began with, which in a
-            pipeline's first stage is the decoder.
-        dtype: Weights' type, e.g. ``"bfloat16"``, while training and in the result. If not given, the decoder trains in
-            its stored type beside an adapter, the result is saved in that type where it keeps what was learned and in
-            float32 where not; without an adapter all is in float32.
-        attn_implementation: ``"sdpa"``, ``"eager"`` or ``"flash_attention_2"``; Transformers' choice if not given.
-        training: Fields of ``SentenceTransformerTrainingArguments`` that differ from :attr:`arguments_of_paper`.
-        preset: The name of the preset that the settings come from (:mod:`st_llm2vec.training.presets`).
+    Its settings are those of :class:`StageSettings`.
     """
 
-    name: ClassVar[str]
-    metric: ClassVar[str] = "eval_sts_spearman_cosine"
-    arguments_of_paper: ClassVar[dict[str, Any]] = {}
-
-    model: str
-    output: str
-    data: Any
-    recipe: str | dict[str, Any] = "llm2vec"
-    changes: dict[str, Any] = field(default_factory=dict)
-    adapter: Adapter | None = field(default_factory=Adapter)
-    max_length: int | None = None
-    evaluation: Any = None
-    patience: int | None = None
-    stop_after: int | None = None
-    interpolation: float = 1.0
-    dtype: str | None = None
-    attn_implementation: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-    preset: str | None = None
-
-    def __post_init__(self) -> None:
-        self.model, self.output = str(self.model), str(self.output)
-        self.data, self.evaluation = plain(self.data), plain(self.evaluation)
-        if isinstance(self.adapter, dict):
-            check_fields(Adapter, self.adapter, "The adapter does not have these settings")
-            own = next(one for one in dataclasses.fields(self) if one.name == "adapter").default_factory
-            self.adapter = dataclasses.replace(own(), **self.adapter)  # what is left out is as in the stage's paper
-        if not isinstance(self.adapter, Adapter | None):
-            raise ValueError(
-                f"adapter is {self.adapter!r}; it must be a mapping of its settings, such as {{r: 16}}, or nothing (null)."
-            )
-        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        check_fields(type(self), fields, f"The stage {self.called} does not have these settings")
-        if not 0 <= self.interpolation <= 1:
-            raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
-        if self.patience is not None and self.evaluation is None:
-            raise ValueError("patience needs an evaluation: name the pairs, or the texts, to evaluate on.")
-        if self.learns_in_place and self.dtype in HALF_PRECISION:
-            raise ValueError(
-                f"With {self.learns_in_place} the decoder's own type holds what is learned, and dtype={self.dtype} would "
-                "round most of an optimizer's steps away. Leave dtype out, which trains in float32; training: {bf16: true} "
-                "computes in bfloat16 all the same."
-            )
-        if self.training.get("push_to_hub"):
-            raise ValueError(
-                "training.push_to_hub would upload checkpoints as they are, unverified and with adapters apart from a base "
-                "that others may not have. Leave it out and publish the finished encoder: st-llm2vec publish "
-                f"{self.output} {self.training.get('hub_model_id') or 'org/name'}"
-            )
-
-    @property
-    def learns_in_place(self) -> str:
-        """The setting by which weights learn that are in the decoder's own type, and not an adapter's; empty without."""
-        return "adapter: null" if self.adapter is None else ""
-
     # What a stage of its own says ------------------------------------------------------------------------
+
+    def check_data(self) -> None:
+        """Refuse data that is not there."""
+        raise NotImplementedError
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read and check the data, before any training time is spent."""
@@ -134,8 +59,7 @@ class Stage:
 
     def evaluator(self, encoder: TextEncoder, loss: Any) -> SentenceEvaluator | None:
         """Make the evaluator that runs while training: Spearman correlation on the pairs of ``evaluation``."""
-        pairs = self.pairs()
-        if pairs is None:
+        if (pairs := self.pairs()) is None:
             return None
         return EmbeddingSimilarityEvaluator(
             pairs["sentence1"], pairs["sentence2"], pairs["score"], main_similarity="cosine", name="sts"
@@ -177,15 +101,6 @@ class Stage:
             )
         if not self.folder.finished:
             self.check_data()
-
-    def check_data(self) -> None:
-        """Refuse data that is not there."""
-        raise NotImplementedError
-
-    def batch_rows(self) -> int:
-        """The rows of a batch that are compared: of all processes, where their texts are gathered."""
-        gathered = PartialState().num_processes if getattr(self, "gather_across_devices", False) else 1
-        return int(self.arguments().train_batch_size) * gathered
 
     def run(self) -> TextEncoder:
         """Train, or continue where an interrupted run stopped, and save the encoder.
@@ -241,15 +156,6 @@ class Stage:
             return load(self.model, **options)
         return convert(self.model, get_recipe(self.recipe), measure=False, **options, **self.changes)
 
-    def loading_options(self) -> dict[str, Any]:
-        """How the weights are loaded: their type, attention implementation and quantisation."""
-        in_float32 = self.learns_in_place and self.dtype in (None, AUTO)
-        return {
-            "dtype": "float32" if in_float32 else self.dtype,
-            "attn_implementation": self.attn_implementation,
-            "quantization_config": self.adapter.quantization_config() if self.adapter is not None else None,
-        }
-
     def limited(self, encoder: TextEncoder) -> TextEncoder:
         """Set the longest input of the training run."""
         self._full_length = encoder.max_seq_length
@@ -287,37 +193,6 @@ class Stage:
                 self.dtype,
             )
 
-    def arguments(
-        self, data: TrainingData | None = None, evaluator: SentenceEvaluator | None = None
-    ) -> SentenceTransformerTrainingArguments:
-        """The trainer's arguments: the paper's, the data's instructions and the evaluation's, with this run's on top."""
-        given: dict[str, Any] = {
-            "output_dir": str(Path(self.output) / CHECKPOINTS),
-            "logging_steps": 10,
-            "report_to": "none",
-            **self.arguments_of_paper,
-        }
-        if data is not None and data.prompts:
-            given["prompts"] = data.prompts
-        if evaluator is not None:
-            given |= {"eval_strategy": "steps", "metric_for_best_model": self.metric, "greater_is_better": True}
-            given["load_best_model_at_end"] = self.patience is not None
-        if self.patience is not None:
-            given["restore_callback_states_from_checkpoint"] = True
-            given["save_strategy"] = self.training.get("eval_strategy", "steps")
-            steps = self.training.get("eval_steps", self.training.get("logging_steps", given["logging_steps"]))
-            given["eval_steps"] = given["save_steps"] = steps
-        given |= self.training
-        if given.get("gradient_checkpointing"):
-            given.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
-        if given.get("bf16") and not torch.accelerator.is_available():
-            given.setdefault("use_cpu", True)  # which has bfloat16, and the trainer wants to be told
-        check_fields(SentenceTransformerTrainingArguments, given, UNFIT)
-        try:
-            return SentenceTransformerTrainingArguments(**given)
-        except (TypeError, ImportError) as error:
-            raise ValueError(f"{UNFIT}: {error}") from error
-
     def trainer(self, encoder: TextEncoder, data: TrainingData) -> SentenceTransformerTrainer:
         """The stock trainer with this stage's parts."""
         loss = self.loss(encoder, data)
@@ -328,21 +203,15 @@ class Stage:
             train_dataset=data.dataset,
             loss=loss,
             evaluator=evaluator,
-            callbacks=self.callbacks(),
         )
+        if self.patience is not None:
+            trainer.add_callback(EarlyStoppingCallback(self.patience))
+        if self.stop_after is not None:
+            trainer.add_callback(StopAfter(self.stop_after))
         trainer.add_callback(StopAtNonFinite(trainer.loss))
         if trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback):
             trainer.add_callback(ProgressLines(self.stop_after))
         return trainer
-
-    def callbacks(self) -> list[TrainerCallback]:
-        """Early stopping, and the stop short of the learning rate's horizon."""
-        found: list[TrainerCallback] = []
-        if self.patience is not None:
-            found.append(EarlyStoppingCallback(self.patience))
-        if self.stop_after is not None:
-            found.append(StopAfter(self.stop_after))
-        return found
 
     def train(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> TextEncoder:
         """Train, from the last checkpoint if there is one, then finish on the main process.
@@ -358,8 +227,8 @@ class Stage:
             TrainingError: If the best checkpoint could not be read back.
         """
         processes = PartialState()
-        first = Throughput(trainer.model)  # before the loggers, so that they all see its number
-        trainer.callback_handler.callbacks.insert(0, first)
+        # Before the loggers, so that they all see its number.
+        trainer.callback_handler.callbacks.insert(0, Throughput(trainer.model))
         train_from(trainer, self.folder.last_checkpoint(processes.num_processes))
         encoder = cast("TextEncoder", trainer.model)
         if processes.is_main_process:
@@ -391,18 +260,18 @@ class Stage:
             return merge(encoder, dtype=dtype, share=self.interpolation)
         except ValueError as error:
             kept = self.folder.last_checkpoint(PartialState().num_processes)
-            place = f" The trained encoder is in {kept}, its adapter apart." if kept else ""
-            raise TrainingError(f"{error}{place}") from error
+            where = f" The trained encoder is in {kept}, its adapter apart." if kept else ""
+            raise TrainingError(f"{error}{where}") from error
 
     def _unquantized(self, encoder: TextEncoder) -> TextEncoder:
         """The same encoder and adapter over the decoder's full weights, since 4-bit ones cannot take the update."""
-        plain = self._loaded(**{**self.loading_options(), "quantization_config": None})
-        self.attach(plain)
+        full = self._loaded(**{**self.loading_options(), "quantization_config": None})
+        self.attach(full)
         learned = learned_beside_quantized(encoder.state_dict(), encoder.transformer.model)
-        lost = plain.load_state_dict(learned, strict=False).unexpected_keys
+        lost = full.load_state_dict(learned, strict=False).unexpected_keys
         if lost:
             raise TrainingError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")
-        return plain
+        return full
 
     def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:
         """What was trained on what, for the manifest and the model card."""
@@ -423,21 +292,8 @@ class Stage:
             "merged": False,
         }
 
-    @property
-    def called(self) -> str:
-        """The name of its preset, if it has one, or else its own."""
-        return self.preset or self.name
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data."""
-        settings = dataclasses.asdict(self)
-        del settings["preset"]
-        return {"stage": self.called, **settings}
-
 
 def _is_encoder(model: str) -> bool:
-    from huggingface_hub import file_exists
-
     if Path(model).is_dir():
         return (Path(model) / "modules.json").is_file()
     return not Path(model).exists() and model.count("/") == 1 and file_exists(model, "modules.json")
