@@ -65,7 +65,7 @@ def fail(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(label: str, total: int | None) -> Iterator[Any]:
+def progress_bar(label: str, total: int) -> Iterator[Any]:
     """A bar on stderr, where that is a terminal; yields a function that advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
@@ -223,7 +223,7 @@ def recipes_view() -> RenderableType:
     return Group(*blocks)
 
 
-def vectors_view(texts: Sequence[str], vectors: Any, total: int | None) -> RenderableType:
+def vectors_view(texts: Sequence[str], vectors: Any, total: int) -> RenderableType:
     """The first texts with the beginnings of their vectors."""
     import numpy as np
 
@@ -236,7 +236,7 @@ def vectors_view(texts: Sequence[str], vectors: Any, total: int | None) -> Rende
         numbers = " ".join(f"{value:+.3f}" for value in vectors[row][:3])
         shown = Text(shorten(text, max(20, output.width - 62)) or "(empty)", style="" if text.strip() else "dim")
         table.add_row(str(row + 1), shown, f"{numbers} …", f"{float(units[row] @ units[0]):.3f}")
-    if total is not None and total <= len(texts):
+    if total <= len(texts):
         return table
-    rest = f"The first {len(texts)} rows" + (f" of {total:,}" if total else "") + "; --output FILE writes them all."
+    rest = f"The first {len(texts)} rows of {total:,}; --output FILE writes them all."
     return Group(table, Padding(Text(rest, style="dim"), (1, 0, 0, 0)))

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import quiet, say
-from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, check_target, pair, say_dtype, show_encoder
+from st_llm2vec.cli.options import (
+    AsJson,
+    Dtype,
+    EncoderFolder,
+    MaxLength,
+    ModelName,
+    Prompts,
+    Revision,
+    check_target,
+    pair,
+    say_dtype,
+    show_encoder,
+)
 
 
 @app.command()
 def convert(
-    decoder: Annotated[str, typer.Argument(help="A folder, a GGUF file, or a name on the Hugging Face Hub.")],
-    target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")],
+    decoder: ModelName,
+    target: EncoderFolder,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name or a YAML file.")] = "llm2vec",
-    prompt: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Longest input in tokens, template included.")] = None,
+    prompt: Prompts = None,
+    max_length: MaxLength = None,
     dtype: Dtype = None,
     attn_implementation: Annotated[str | None, typer.Option(help="sdpa, eager or flash_attention_2.")] = None,
     changes: Annotated[
@@ -36,7 +45,6 @@ def convert(
 ) -> None:
     """Turn a decoder into a text encoder and save it."""
     overrides = _overrides(recipe, prompt or [], changes or [], max_length)
-    check_dtype(dtype)
     check_target(decoder, target)
     quiet()
     from st_llm2vec.conversion.convert import convert as convert_decoder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,98 +13,57 @@ import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import messages, output, quiet, say
-from st_llm2vec.cli.options import AsJson, Revision, print_json, say_dtype
+from st_llm2vec.cli.options import DTYPE_HELP, AsJson, EncoderName, Revision, print_json, say_dtype
 
 if TYPE_CHECKING:
     from st_llm2vec.corpus import Progress
 
 SECONDS_BETWEEN_LINES = 30
-CORPUS, VECTORS, MACHINE = "The corpus", "The vectors", "The machine"
+# Options under headings of --help.
+_corpus = partial(typer.Option, rich_help_panel="The corpus")
+_vectors = partial(typer.Option, rich_help_panel="The vectors")
+_machine = partial(typer.Option, rich_help_panel="The machine")
 
 
 @app.command()
 def embed(
-    encoder: Annotated[str, typer.Argument(help="An encoder's folder or its name on the Hugging Face Hub.")],
+    encoder: EncoderName,
     target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the shards; that of a job to resume it.")],
     inputs: Annotated[
         list[Path] | None,
-        typer.Option(
+        _corpus(
             "--input",
             "-i",
             help="A Parquet, JSON lines, CSV or text file, compressed or not, or a folder; may be given several times.",
-            rich_help_panel=CORPUS,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A dataset on the Hub or on disk.", rich_help_panel=CORPUS)
-    ] = None,
-    config: Annotated[str | None, typer.Option(help="The dataset's configuration.", rich_help_panel=CORPUS)] = None,
-    split: Annotated[
-        str | None, typer.Option(help="The dataset's split.", show_default="train", rich_help_panel=CORPUS)
-    ] = None,
-    dataset_revision: Annotated[
-        str | None, typer.Option(help="The dataset's branch, tag or commit.", rich_help_panel=CORPUS)
-    ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of texts.", show_default="text", rich_help_panel=CORPUS)
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option(help="Column of ids.", show_default="row numbers, from 0", rich_help_panel=CORPUS)
-    ] = None,
-    max_chars: Annotated[
-        int, typer.Option(help="Longer texts are left out and recorded.", rich_help_panel=CORPUS)
-    ] = 1_000_000,
+    dataset: Annotated[str | None, _corpus(help="A dataset on the Hub or on disk.")] = None,
+    config: Annotated[str | None, _corpus(help="The dataset's configuration.")] = None,
+    split: Annotated[str | None, _corpus(help="The dataset's split.", show_default="train")] = None,
+    dataset_revision: Annotated[str | None, _corpus(help="The dataset's branch, tag or commit.")] = None,
+    column: Annotated[str | None, _corpus(help="Column of texts.", show_default="text")] = None,
+    id_column: Annotated[str | None, _corpus(help="Column of ids.", show_default="row numbers, from 0")] = None,
+    max_chars: Annotated[int, _corpus(help="Longer texts are left out and recorded.")] = 1_000_000,
     too_long: Annotated[
-        str,
-        typer.Option(help="Texts of more tokens than the encoder reads: truncate or skip.", rich_help_panel=CORPUS),
+        str, _corpus(help="Texts of more tokens than the encoder reads: truncate or skip.")
     ] = "truncate",
-    task: Annotated[
-        str, typer.Option("--as", help="document or query: whose saved prompt is used.", rich_help_panel=VECTORS)
-    ] = "document",
-    prompt: Annotated[
-        str | None, typer.Option(help="A bare instruction in place of the saved one.", rich_help_panel=VECTORS)
-    ] = None,
-    prompt_name: Annotated[
-        str | None, typer.Option(help="Name of one of the encoder's own prompts.", rich_help_panel=VECTORS)
-    ] = None,
-    truncate_dim: Annotated[
-        int | None, typer.Option(help="Keep only the first dimensions (Matryoshka).", rich_help_panel=VECTORS)
-    ] = None,
-    normalize: Annotated[bool, typer.Option(help="Give vectors length one.", rich_help_panel=VECTORS)] = False,
+    task: Annotated[str, _vectors("--as", help="document or query: whose saved prompt is used.")] = "document",
+    prompt: Annotated[str | None, _vectors(help="A bare instruction in place of the saved one.")] = None,
+    prompt_name: Annotated[str | None, _vectors(help="Name of one of the encoder's own prompts.")] = None,
+    truncate_dim: Annotated[int | None, _vectors(help="Keep only the first dimensions (Matryoshka).")] = None,
+    normalize: Annotated[bool, _vectors(help="Give vectors length one.")] = False,
     precision: Annotated[
-        str,
-        typer.Option(
-            help="float32, float16, bfloat16 (safetensors only), int8, uint8, binary or ubinary.",
-            rich_help_panel=VECTORS,
-        ),
+        str, _vectors(help="float32, float16, bfloat16 (safetensors only), int8, uint8, binary or ubinary.")
     ] = "float32",
-    calibration_rows: Annotated[
-        int, typer.Option(help="First texts that give the ranges of int8 and uint8.", rich_help_panel=VECTORS)
-    ] = 4096,
-    file_format: Annotated[
-        str, typer.Option("--format", help="parquet or safetensors.", rich_help_panel=VECTORS)
-    ] = "parquet",
-    shard_rows: Annotated[int, typer.Option(help="Rows of the corpus in a shard.", rich_help_panel=VECTORS)] = 10_000,
-    batch_size: Annotated[int, typer.Option(help="Texts in a batch.", rich_help_panel=MACHINE)] = 32,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights' type: float32, float16, bfloat16, or auto: bfloat16 where the device computes it natively.",
-            show_default="as stored",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    attn_implementation: Annotated[
-        str | None, typer.Option(help="sdpa, eager or flash_attention_2.", rich_help_panel=MACHINE)
-    ] = None,
+    calibration_rows: Annotated[int, _vectors(help="First texts that give the ranges of int8 and uint8.")] = 4096,
+    file_format: Annotated[str, _vectors("--format", help="parquet or safetensors.")] = "parquet",
+    shard_rows: Annotated[int, _vectors(help="Rows of the corpus in a shard.")] = 10_000,
+    batch_size: Annotated[int, _machine(help="Texts in a batch.")] = 32,
+    dtype: Annotated[str | None, _machine(help=DTYPE_HELP, show_default="as stored")] = None,
+    attn_implementation: Annotated[str | None, _machine(help="sdpa, eager or flash_attention_2.")] = None,
     devices: Annotated[
         list[str] | None,
-        typer.Option(
-            "--device",
-            help="May be given several times: one process for each.",
-            show_default="all GPUs",
-            rich_help_panel=MACHINE,
-        ),
+        _machine("--device", help="May be given several times: one process for each.", show_default="all GPUs"),
     ] = None,
     revision: Revision = None,
     as_json: AsJson = False,

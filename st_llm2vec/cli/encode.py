@@ -11,7 +11,7 @@ import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import output, progress_bar, quiet, vectors_view
-from st_llm2vec.cli.options import AsJson, Dtype, check_dtype, print_json, say_dtype
+from st_llm2vec.cli.options import AsJson, Dtype, EncoderName, print_json, say_dtype
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,7 +25,7 @@ BATCHES_PER_CHUNK = 16
 
 @app.command()
 def encode(
-    encoder: Annotated[str, typer.Argument(help="An encoder's folder or its name on the Hugging Face Hub.")],
+    encoder: EncoderName,
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Texts.", show_default=False)] = None,
     inputs: Annotated[
         list[str] | None,
@@ -57,7 +57,6 @@ def encode(
 
     if prompt is not None and prompt_name is not None:
         raise ValueError("Give --prompt or --prompt-name, not both.")
-    check_dtype(dtype)
     if target is not None:
         check_output(target)
     quiet()

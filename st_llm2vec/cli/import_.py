@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import quiet, say
-from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, check_target, pair, say_dtype, show_encoder
+from st_llm2vec.cli.options import (
+    AsJson,
+    Dtype,
+    EncoderFolder,
+    MaxLength,
+    Prompts,
+    Revision,
+    check_target,
+    pair,
+    say_dtype,
+    show_encoder,
+)
 
 
 @app.command("import")
 def import_(
     source: Annotated[str, typer.Argument(help="A folder or a name on the Hugging Face Hub.")],
-    target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")],
+    target: EncoderFolder,
     recipe: Annotated[
         str | None, typer.Option("--recipe", "-r", help="What it was made with.", show_default="seen from its files")
     ] = None,
@@ -34,10 +44,8 @@ def import_(
             show_default="the one that the adapter names",
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Longest input in tokens, template included.")] = None,
+    prompt: Prompts = None,
+    max_length: MaxLength = None,
     dtype: Dtype = None,
     revision: Revision = None,
     allow_pickles: Annotated[
@@ -48,7 +56,6 @@ def import_(
     """Import a checkpoint of LLM2Vec, NV-Embed, GritLM, E5-Mistral, Echo, bge-en-icl or SGPT; none of its code is run."""
     if mntp is not None and no_mntp:
         raise ValueError("Give --mntp or --no-mntp, not both.")
-    check_dtype(dtype)
     check_target(source, target)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "allow_pickles": allow_pickles}
     if prompt:

@@ -8,12 +8,12 @@ import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import encoder_inspection_view, inspection_view, output, quiet, recipes_view
-from st_llm2vec.cli.options import AsJson, Revision, print_json
+from st_llm2vec.cli.options import AsJson, ModelName, Revision, print_json
 
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, or a name on the Hugging Face Hub.")],
+    model: ModelName,
     measure: Annotated[
         bool | None,
         typer.Option(

@@ -13,16 +13,28 @@ from st_llm2vec.cli.console import encoder_view, output, say
 if TYPE_CHECKING:
     from st_llm2vec.folder.encoder import TextEncoder
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="Weights' type: float32, float16, bfloat16, or auto: bfloat16 where the device computes it natively, "
-        "float32 elsewhere.",
-        show_default="as stored",
-    ),
+DTYPE_HELP = (
+    "Weights' type: float32, float16, bfloat16, or auto: bfloat16 where the device computes it natively, "
+    "float32 elsewhere."
+)
+
+
+def _known_dtype(dtype: str | None) -> str | None:
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
+    return dtype
+
+
+EncoderName = Annotated[str, typer.Argument(help="An encoder's folder or its name on the Hugging Face Hub.")]
+ModelName = Annotated[str, typer.Argument(help="A folder, a GGUF file, or a name on the Hugging Face Hub.")]
+EncoderFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")]
+Prompts = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
 ]
+MaxLength = Annotated[int | None, typer.Option(help="Longest input in tokens, template included.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+Dtype = Annotated[str | None, typer.Option(help=DTYPE_HELP, show_default="as stored", callback=_known_dtype)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 
 
@@ -32,12 +44,6 @@ def check_target(decoder: str, target: Path) -> None:
         raise ValueError(f"{target} is a file; give a folder for the encoder.")
     if target.is_dir() and Path(decoder).is_dir() and target.samefile(decoder):
         raise ValueError(f"{target} is the decoder's own folder, which the encoder would overwrite; give another one.")
-
-
-def check_dtype(dtype: str | None) -> None:
-    """Refuse what is no type of weights."""
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"--dtype {dtype} is not one of {', '.join(DTYPES)}.")
 
 
 def say_dtype(dtype: str | None, device: str | None = None) -> None:
@@ -68,5 +74,5 @@ def show_encoder(encoder: TextEncoder, target: Path, names: tuple[str, ...], as_
         return
     assert encoder.manifest is not None
     made = {name: getattr(encoder.manifest, name) for name in names}
-    place = {"output": str(target), "dimension": encoder.get_embedding_dimension()}
-    print_json({**place, **made, "config": encoder.manifest.config.to_dict()})
+    saved = {"output": str(target), "dimension": encoder.get_embedding_dimension()}
+    print_json({**saved, **made, "config": encoder.manifest.config.to_dict()})

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import facts, output, plain_table, quiet, say
-from st_llm2vec.cli.options import AsJson, print_json
+from st_llm2vec.cli.options import AsJson, EncoderName, print_json
 
 if TYPE_CHECKING:
     from st_llm2vec.publishing import Publication
 
-UNITS = ("B", "kB", "MB", "GB")
-
 
 @app.command()
 def publish(
-    encoder: Annotated[str, typer.Argument(help="An encoder's folder or its name on the Hugging Face Hub.")],
+    encoder: EncoderName,
     repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Where to publish it.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; it is made if it is not there.")] = None,
@@ -81,10 +80,10 @@ def _show(published: Publication) -> None:
     table = plain_table("file", "size")
     table.columns[1].justify = "right"
     for name, size in published.files.items():
-        table.add_row(name, readable_size(size))
+        table.add_row(name, decimal(size))
     output.print(table)
     rows = {
-        "in all": f"{len(published.files)} files, {readable_size(sum(published.files.values()))}",
+        "in all": f"{len(published.files)} files, {decimal(sum(published.files.values()))}",
         "model card": published.card,
         "vectors": f"agree to {published.check.distance:.1e} over {published.check.texts} texts (plain SentenceTransformer, "
         "st_llm2vec not importable)",
@@ -94,17 +93,3 @@ def _show(published: Publication) -> None:
     if published.removed:
         rows["removed"] = ", ".join(published.removed)
     output.print(facts(dict(rows)))
-
-
-def readable_size(size: float) -> str:
-    """Bytes in decimal units.
-
-    Example:
-        >>> readable_size(11271440)
-        '11.3 MB'
-    """
-    for unit in UNITS:
-        if size < 1000 or unit == UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError

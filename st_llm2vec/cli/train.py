@@ -11,7 +11,7 @@ import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import output, quiet, say
-from st_llm2vec.cli.options import AsJson, Dtype, check_dtype, pair, print_json
+from st_llm2vec.cli.options import AsJson, Dtype, pair, print_json
 
 
 @app.command()
@@ -72,7 +72,6 @@ def train(
     if plan is not None and (texts is not None or pairs is not None):
         raise ValueError("A plan names its own data; leave --texts and --pairs out, or change it with --set.")
     settings = read_plan(plan) if plan is not None else default_plan(recipe, texts, pairs)
-    check_dtype(dtype)
     given = {
         "training.max_steps": steps,
         "training.learning_rate": learning_rate,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import output, plain_table, quiet, say
-from st_llm2vec.cli.options import AsJson, Dtype, Revision, check_dtype, print_json, say_dtype
+from st_llm2vec.cli.options import AsJson, Dtype, Revision, print_json, say_dtype
 
 if TYPE_CHECKING:
     from st_llm2vec.folder.encoder import TextEncoder
@@ -44,16 +44,16 @@ def verify(
     its attention with what it says of itself. The exit code is 1 where something differs, or is farther from the authors'
     values than the tolerance.
     """
+    from st_llm2vec.importing.checkpoint import fetch
     from st_llm2vec.importing.references import ExpectedVectors, references, verify_similarities, verify_vectors
 
     if model is None:
         names = list(references())
         print_json(names) if as_json else output.print("\n".join(names), highlight=False)
         return
-    check_dtype(dtype)
     if expected is not None and reference is not None:
         raise ValueError("Give --expected or --reference, not both.")
-    checkpoint = _fetch(model, revision)
+    checkpoint = fetch(model, {"revision": revision} if revision else {})
     wanted = _wanted(checkpoint, reference) if expected is None else ExpectedVectors.read(expected)
     quiet()
     if not as_json:
@@ -71,12 +71,6 @@ def verify(
     print_json(found.to_dict()) if as_json else _show(found)
     if not found.passed:
         raise typer.Exit(1)
-
-
-def _fetch(model: str, revision: str | None) -> Checkpoint:
-    from st_llm2vec.importing.checkpoint import fetch
-
-    return fetch(model, {"revision": revision} if revision else {})
 
 
 def _wanted(checkpoint: Checkpoint, reference: str | None) -> Reference | None:
