@@ -13,10 +13,11 @@ from typing import Any
 
 from datasets import Dataset
 
-from st_llm2vec.data.read import BYTES, kind_of, local_files, one_suffix, parquet_columns, read_dataset, read_lines
+from st_llm2vec.data.read import BYTES, FORMATS, local_files, one_suffix, parquet_columns, read_dataset, read_lines
 
 DIGESTED = 1 << 16
 LOOKED_AT = 100
+JSON_LINES = (".jsonl", ".ndjson")
 TEXT_TYPES = ("string", "large_string", "null")
 
 
@@ -163,25 +164,20 @@ def open_corpus(
         split, hub = split or "train", {"revision": revision} if revision else {}
         data = read_dataset(f"{dataset}:{config}" if config else dataset, split=split, **hub)
         name, identity = f"{dataset} ({split})", _dataset_identity(dataset, config, split, revision)
-        reopen = partial(
-            open_corpus,
-            dataset=dataset,
-            config=config,
-            split=split,
-            revision=revision,
-            column=column,
-            id_column=id_column,
-        )
+        reopen = partial(open_corpus, dataset=dataset, config=config, split=split, revision=revision)
     else:
         files = [file.absolute() for one in inputs or () for file in local_files([Path(one)])]
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         suffix = one_suffix(files)
-        kind = kind_of(suffix)
+        if FORMATS[suffix][0] == "text":
+            kind = "text"
+        elif suffix in JSON_LINES:
+            kind = "json"
         for file in files if suffix == ".parquet" else ():  # before its columns are copied
             _require_columns(str(file), parquet_columns(file), text, id_column)
         data = read_dataset(files, only_texts=wanted) if kind == "table" else read_lines(files, name)
         identity = {"kind": suffix, "files": [_file_identity(file) for file in files]}
-        reopen = partial(open_corpus, files, column=column, id_column=id_column)
+        reopen = partial(open_corpus, files)
     if kind == "text" and (column or id_column):
         raise ValueError(f"{name} has no columns, only a text in each line; leave --column and --id-column out.")
     if kind == "json":
@@ -192,6 +188,7 @@ def open_corpus(
         _require_texts(name, data, text)
         data = data.select_columns(wanted)
     columns = {} if kind == "text" else {"column": text, "id_column": id_column}
+    reopen = partial(reopen, column=column, id_column=id_column)
     return Corpus(name, data, {**identity, **columns, "rows": len(data)}, text, id_column, kind, reopen)
 
 

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +54,7 @@ def open_encoders(
         devices = [f"cuda:{number}" for number in range(gpus)] if gpus > 1 else []
     if len(devices) > 1:
         return ManyProcesses(settings, folder, devices)
-    return ThisProcess(settings, folder, devices[0] if devices else None)
+    return nullcontext(ThisProcess(settings, folder, devices[0] if devices else None))
 
 
 class ThisProcess:
@@ -63,12 +64,6 @@ class ThisProcess:
         self.encoder = ShardEncoder(settings, folder, device)
         self.describe = self.encoder.describe
         self.calibrate = self.encoder.calibrate
-
-    def __enter__(self) -> Encoders:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     def process(self, shards: Iterator[ShardRows], advance: Advance) -> Iterator[ShardReport]:
         """One shard after the other."""
@@ -98,14 +93,14 @@ class ManyProcesses:
 
     def describe(self) -> dict[str, Any]:
         """Ask every process, so that all have loaded, and compare."""
-        first, *others = [self._result(one) for one in [pool.submit(_describe) for pool in self.pools]]
+        first, *others = [self._result(one) for one in [pool.submit(_call, "describe") for pool in self.pools]]
         if any(other != first for other in others):
             raise ValueError(f"The encoder is not the same on {', '.join(self.devices)}: {first} and {others}.")
         return first
 
     def calibrate(self, texts: Sequence[str]) -> np.ndarray:
         """Let the first process do it."""
-        return self._result(self.pools[0].submit(_calibrate, list(texts)))
+        return self._result(self.pools[0].submit(_call, "calibrate", list(texts)))
 
     def process(self, shards: Iterator[ShardRows], advance: Advance) -> Iterator[ShardReport]:
         """Keep every process busy."""
@@ -115,7 +110,7 @@ class ManyProcesses:
         while True:
             while min(load) < WAITING_PER_DEVICE and (shard := next(shards, None)) is not None:
                 free = load.index(min(load))
-                waiting[self.pools[free].submit(_process, shard)] = free
+                waiting[self.pools[free].submit(_call, "process", shard)] = free
                 load[free] += 1
             if not waiting:
                 return
@@ -145,14 +140,7 @@ def _begin(settings: EmbeddingSettings, folder: Path, device: str) -> None:
     """Load the encoder when it is first asked for, so that its errors reach the asker; die with the parent."""
     global _encoder
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    loaded: list[ShardEncoder] = []
-
-    def encoder() -> ShardEncoder:
-        if not loaded:
-            loaded.append(ShardEncoder(settings, folder, device))
-        return loaded[0]
-
-    _encoder = encoder
+    _encoder = cache(partial(ShardEncoder, settings, folder, device))
 
 
 def _die_with_parent() -> None:
@@ -162,13 +150,5 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _describe() -> dict[str, Any]:
-    return _encoder().describe()
-
-
-def _calibrate(texts: list[str]) -> np.ndarray:
-    return _encoder().calibrate(texts)
-
-
-def _process(shard: ShardRows) -> ShardReport:
-    return _encoder().process(shard)
+def _call(method: str, *arguments: Any) -> Any:
+    return getattr(_encoder(), method)(*arguments)

@@ -45,10 +45,6 @@ class JobFolder:
         """Where a shard's vectors are."""
         return self.path / "shards" / f"{shard:05d}.{self.file_format}"
 
-    def rejected_file(self, shard: int) -> Path:
-        """Where a shard's bad rows are."""
-        return self.path / "rejected" / f"{shard:05d}.jsonl"
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process, and clear away what a killed one left behind.
@@ -130,7 +126,8 @@ class JobFolder:
         if rejected:
             lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rejected)
             data = lines.encode("utf-8", "backslashreplace")
-            write_atomically(self.rejected_file(report.shard), lambda part: part.write_bytes(data))
+            file = self.path / "rejected" / f"{report.shard:05d}.jsonl"
+            write_atomically(file, lambda part: part.write_bytes(data))
         write_shard(self.shard_file(report.shard), ids, vectors, report, named_ids)
 
     def complete(self, reports: dict[int, ShardReport]) -> dict[str, Any]:

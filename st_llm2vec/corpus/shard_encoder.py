@@ -98,7 +98,9 @@ class ShardEncoder:
         Returns:
             What became of the rows.
         """
-        rows, rejected = self._sort_out(shard.rows)
+        judged = [(row, judge(row, self.settings.max_chars)) for row in shard.rows]
+        rows = [row for row, problem in judged if problem is None]
+        rejected = [_record(row, problem, embedded=False) for row, problem in judged if problem is not None]
         texts = [row.value for row in rows]
         counts = self._token_counts(texts)
         limit = self.encoder.max_seq_length or UNLIMITED
@@ -126,16 +128,6 @@ class ShardEncoder:
         rejected.sort(key=lambda record: record["row"])
         self.folder.write(report, [row.id for row in rows], vectors, shard.named_ids, rejected)
         return report
-
-    def _sort_out(self, rows: list[Row]) -> tuple[list[Row], list[dict[str, Any]]]:
-        good, rejected = [], []
-        for row in rows:
-            problem = judge(row, self.settings.max_chars)
-            if problem is None:
-                good.append(row)
-            else:
-                rejected.append(_record(row, problem, embedded=False))
-        return good, rejected
 
     def _vectors(self, texts: list[str], counts: list[int], read: Any, advance: Advance | None) -> torch.Tensor:
         """The vectors ``(texts, width)`` as they are stored."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as arrow
 import torch
+from pyarrow import parquet
+from safetensors import safe_open
+from safetensors.torch import save
 
 METADATA_KEY = "st_llm2vec_shard"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -40,15 +43,6 @@ class ShardReport:
     truncated: int
     tokens: int
 
-    def to_json(self) -> str:
-        """As it is stored."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> ShardReport:
-        """As it was stored."""
-        return cls(**json.loads(text))
-
 
 def write_shard(path: Path, ids: list[Any], vectors: torch.Tensor, report: ShardReport, named_ids: bool) -> None:
     """Write ids and vectors.
@@ -61,17 +55,18 @@ def write_shard(path: Path, ids: list[Any], vectors: torch.Tensor, report: Shard
         named_ids: Whether the ids are strings.
     """
     writer = _write_parquet if path.suffix == ".parquet" else _write_safetensors
-    write_atomically(path, lambda part: writer(part, ids, vectors, report, named_ids))
+    metadata = {METADATA_KEY: json.dumps(asdict(report))}
+    write_atomically(path, lambda part: writer(part, ids, vectors, metadata, named_ids))
 
 
 def read_shard(path: Path) -> tuple[list[Any], torch.Tensor]:
     """Read the ids and the vectors ``(rows, width)`` of a shard."""
     if path.suffix == ".parquet":
-        table = importlib.import_module("pyarrow.parquet").read_table(path)
+        table = parquet.read_table(path)
         column = table.column("embedding").combine_chunks()
         flat = np.array(column.flatten().to_numpy(zero_copy_only=False))
         return table.column("id").to_pylist(), torch.from_numpy(flat.reshape(len(table), column.type.list_size))
-    with importlib.import_module("safetensors").safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="pt") as file:
         named = file.metadata().get("ids")
         ids = json.loads(named) if named is not None else file.get_tensor("ids").tolist()
         return ids, file.get_tensor("embeddings")
@@ -85,10 +80,11 @@ def read_report(path: Path) -> ShardReport:
     """
     try:
         if path.suffix == ".parquet":
-            schema = importlib.import_module("pyarrow.parquet").read_schema(path)
-            return ShardReport.from_json((schema.metadata or {})[METADATA_KEY.encode()].decode())
-        with importlib.import_module("safetensors").safe_open(path, framework="pt") as file:
-            return ShardReport.from_json((file.metadata() or {})[METADATA_KEY])
+            text = (parquet.read_schema(path).metadata or {})[METADATA_KEY.encode()].decode()
+        else:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {})[METADATA_KEY]
+        return ShardReport(**json.loads(text))
     except Exception as error:
         raise ValueError(
             f"{path} is not a whole shard of embeddings ({error}). Delete it, and run the job again to make it anew."
@@ -133,25 +129,25 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_parquet(path: Path, ids: list[Any], vectors: torch.Tensor, report: ShardReport, named_ids: bool) -> None:
-    arrow = importlib.import_module("pyarrow")
+def _write_parquet(
+    path: Path, ids: list[Any], vectors: torch.Tensor, metadata: dict[str, str], named_ids: bool
+) -> None:
     width = vectors.shape[1]
     values = arrow.array(vectors.numpy().reshape(-1))
     id_type = arrow.string() if named_ids else arrow.int64()
     fields = [("id", id_type), ("embedding", arrow.list_(values.type, width))]
-    schema = arrow.schema(fields, metadata={METADATA_KEY: report.to_json()})
+    schema = arrow.schema(fields, metadata=metadata)
     columns = [arrow.array(ids, id_type), arrow.FixedSizeListArray.from_arrays(values, width)]
     table = arrow.table(columns, schema=schema)
-    importlib.import_module("pyarrow.parquet").write_table(
-        table, path, compression="none", use_dictionary=False, write_statistics=["id"]
-    )
+    parquet.write_table(table, path, compression="none", use_dictionary=False, write_statistics=["id"])
 
 
-def _write_safetensors(path: Path, ids: list[Any], vectors: torch.Tensor, report: ShardReport, named_ids: bool) -> None:
-    metadata = {METADATA_KEY: report.to_json()}
+def _write_safetensors(
+    path: Path, ids: list[Any], vectors: torch.Tensor, metadata: dict[str, str], named_ids: bool
+) -> None:
     tensors = {"embeddings": vectors.contiguous()}
     if named_ids:
-        metadata["ids"] = json.dumps(ids, ensure_ascii=False)
+        metadata = {**metadata, "ids": json.dumps(ids, ensure_ascii=False)}
     else:
         tensors["ids"] = torch.tensor(ids, dtype=torch.int64)
-    path.write_bytes(importlib.import_module("safetensors.torch").save(tensors, metadata=metadata))
+    path.write_bytes(save(tensors, metadata=metadata))
