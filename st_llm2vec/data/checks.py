@@ -68,7 +68,7 @@ def check_texts(
 
 
 def check_pairs(dataset: Dataset | DatasetDict, where: str = "the dataset") -> None:
-    """Raise if a hard negative equals its row's positive or query, blanks around them aside. Reads the whole dataset.
+    """Raise if a hard negative equals its row's positive or query, whitespace around them aside. Reads the whole dataset.
 
     Args:
         dataset: Columns as the contrastive losses read them: query, positive, then negatives, of texts or of

@@ -80,14 +80,14 @@ class _Examples:
         self.classes = {label: _distinct(texts) for label, texts in classes.items()}
         self.keys = {label: {text.strip() for text in texts} for label, texts in self.classes.items()}
         self.everything: list[str] = []
-        self.spans: dict[Hashable, tuple[int, int]] = {}
+        self.starts: dict[Hashable, int] = {}
         for label, texts in self.classes.items():
             if len(texts) < 2:
                 raise ValueError(
                     f"The class {label!r} has one text only, {texts[0][:60]!r}, so that it has no positive. Leave the "
                     "class out, or give label_texts."
                 )
-            self.spans[label] = (len(self.everything), len(self.everything) + len(texts))
+            self.starts[label] = len(self.everything)
             self.everything += texts
 
     def draw(self, text: str, label: Hashable, count: int, draws: random.Random) -> tuple[str, list[str]]:
@@ -95,12 +95,11 @@ class _Examples:
         positive = draws.choice(self.classes[label])
         while positive.strip() == text.strip():
             positive = draws.choice(self.classes[label])
-        start, end = self.spans[label]
-        outside = len(self.everything) - (end - start)
-        shared, found = self.keys[label], list[str]()
-        for place in _shuffled(outside, draws):
-            other = self.everything[place if place < start else place + end - start]
-            if other.strip() not in shared:
+        start, size = self.starts[label], len(self.classes[label])
+        found: list[str] = []
+        for position in _shuffled(len(self.everything) - size, draws):
+            other = self.everything[position if position < start else position + size]
+            if other.strip() not in self.keys[label]:
                 found.append(other)
             if len(found) == count:
                 break
@@ -138,6 +137,6 @@ def _shuffled(size: int, draws: random.Random) -> Iterator[int]:
     """The numbers below ``size`` in random order, each drawn when it is asked for (Fisher and Yates)."""
     moved: dict[int, int] = {}
     for last in range(size - 1, -1, -1):
-        place = draws.randrange(last + 1)
-        yield moved.get(place, place)
-        moved[place] = moved.get(last, last)
+        drawn = draws.randrange(last + 1)
+        yield moved.get(drawn, drawn)
+        moved[drawn] = moved.get(last, last)

@@ -10,7 +10,7 @@ import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
@@ -26,11 +26,11 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".parquet": ("parquet", {}),
     **dict.fromkeys((".txt", ".text", ".md"), ("text", {"encoding": "utf-8-sig"})),
 }
-JSON_LINES = (".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 SAVED_TO_DISK = ("state.json", "dataset_dict.json")
 BYTES = "latin-1"
 """The encoding in which each byte is one character, and so no line is broken."""
+HUB_FILE = "hf://datasets/"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 LEFT_OVER = "__index_level_"
 FAILURES = (DatasetsError, OSError, RuntimeError, StopIteration, TypeError, ValueError)
@@ -74,7 +74,7 @@ def read_dataset(
     """
     files = local_files(source)
     where = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "") or str(source)
-    if _is_hub_file(source):
+    if str(source).startswith(HUB_FILE):
         suffix = _suffix(Path(str(source)))
         if suffix not in FORMATS:
             raise _of_no_format(where)
@@ -103,17 +103,6 @@ def read_dataset(
     return dataset
 
 
-def kind_of(suffix: str) -> Literal["text", "json", "table"]:
-    """What a row is in files of a format: a text in a line, an object in a line, or a row of a table.
-
-    Args:
-        suffix: A key of :data:`FORMATS`.
-    """
-    if FORMATS[suffix][0] == "text":
-        return "text"
-    return "json" if suffix in JSON_LINES else "table"
-
-
 def read_lines(files: Sequence[Path], where: str) -> Dataset:
     """Read files of lines so that no line can break the reading.
 
@@ -127,8 +116,7 @@ def read_lines(files: Sequence[Path], where: str) -> Dataset:
     Raises:
         ValueError: If a file is empty or cannot be decompressed.
     """
-    dataset: Dataset = _from_files(_filled(files), ".txt", where, "train", None, {"encoding": BYTES})
-    return dataset
+    return _from_files(_filled(files), ".txt", where, "train", None, {"encoding": BYTES})
 
 
 def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the dataset") -> None:
@@ -149,10 +137,6 @@ def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the 
         )
 
 
-def _is_hub_file(source: Any) -> bool:
-    return isinstance(source, str) and source.startswith("hf://datasets/")
-
-
 def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files, or the one folder of a saved dataset, that a source names; none for a dataset on the Hub.
 
@@ -165,7 +149,7 @@ def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     Raises:
         ValueError: If there is no such file, or the source is no name.
     """
-    if _is_hub_file(source):
+    if str(source).startswith(HUB_FILE):
         return []
     if not isinstance(source, str | Path | Sequence):
         raise ValueError(f"The data is named by {source!r}; a text, or a list of them, is expected: data: texts.txt.")
@@ -188,7 +172,7 @@ def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """The files of a folder and of those in it, by name; what is hidden or a mark of another program is left out."""
+    """The files of a folder and of those in it, by name, but hidden ones and other programs' marks."""
     found = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith((".", "_"))]
     readable = [file for file in found if _suffix(file) in FORMATS]
     if not readable:
@@ -274,18 +258,18 @@ def _of_no_format(name: str | Path) -> ValueError:
 
 def _filled(files: Sequence[Path]) -> list[str]:
     """The files that hold anything, by their absolute names."""
-    filled = [str(file.absolute()) for file in files if file.stat().st_size and not _is_empty_table(file)]
+    filled = [str(file.absolute()) for file in files if _holds_rows(file)]
     if not filled:
         raise ValueError(f"{files[0]} is empty: it holds no rows.")
     return filled
 
 
-def _is_empty_table(file: Path) -> bool:
-    """Whether a file is whole Parquet without a row, which ``datasets`` cannot read."""
+def _holds_rows(file: Path) -> bool:
+    """Whether a file is not empty; Parquet without a row is, and ``datasets`` cannot read it."""
     try:
-        return _suffix(file) == ".parquet" and not parquet.read_metadata(file).num_rows
-    except ArrowException:
-        return False
+        return file.stat().st_size > 0 and (_suffix(file) != ".parquet" or parquet.read_metadata(file).num_rows > 0)
+    except ArrowException:  # which reading it says
+        return True
 
 
 def parquet_columns(file: Path) -> list[str]:

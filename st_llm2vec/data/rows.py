@@ -174,7 +174,7 @@ def as_text(value: Any, column: str, where: str, number: int, blank: bool = Fals
 
 
 def refuse_equal_negative(others: Mapping[str, str], negatives: Sequence[str], where: str, number: int) -> None:
-    """Raise if a negative equals the query or the positive, blanks around them aside.
+    """Raise if a negative equals the query or the positive, whitespace around them aside.
 
     Args:
         others: The query and the positive, by their columns' names.

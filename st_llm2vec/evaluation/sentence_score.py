@@ -59,8 +59,8 @@ def score_of(vectors: NDArray[Any]) -> float:
     """Score unit vectors of shape ``(groups, 4, dimension)``, in the order of a group's sentences."""
     first = vectors[:, 0]
     grades, cosines = [], []
-    for place, grade in enumerate(GRADES.values(), start=1):
-        cosines.append((first * vectors[:, place]).sum(axis=1))
+    for position, grade in enumerate(GRADES.values(), start=1):
+        cosines.append((first * vectors[:, position]).sum(axis=1))
         grades.append(np.full(len(first), grade))
     cosines.append((first * np.roll(first, 1, axis=0)).sum(axis=1))
     grades.append(np.zeros(len(first)))
