@@ -141,28 +141,25 @@ class ProgressLines(ProgressCallback):
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
         self.stop_after = stop_after
-        self.first_step, self.since = 0, 0.0
+        self.first_step, self.total, self.since = 0, 0, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock, and the bar where stderr is a terminal."""
         self.first_step, self.since = state.global_step, time.perf_counter()
         self.current_step = state.global_step
+        self.total = min(state.max_steps, self.stop_after or state.max_steps)
         if state.is_world_process_zero:
             hidden = args.disable_tqdm or not sys.stderr.isatty()
-            total = self._total(state)
-            self.training_bar = tqdm(total=total, initial=state.global_step, dynamic_ncols=True, disable=hidden)
+            self.training_bar = tqdm(total=self.total, initial=state.global_step, dynamic_ncols=True, disable=hidden)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write the line."""
         if state.is_world_process_zero and logs:
             tqdm.write("  ".join(self._parts(state, logs)), file=sys.stderr)
 
-    def _total(self, state: Any) -> int:
-        return min(state.max_steps, self.stop_after or state.max_steps)
-
     def _parts(self, state: Any, logs: Mapping[str, Any]) -> list[str]:
-        total, done = self._total(state), state.global_step
-        parts = [f"step {done}/{total}"]
+        done = state.global_step
+        parts = [f"step {done}/{self.total}"]
         if "loss" not in logs:
             shown = {name: value for name, value in logs.items() if not name.endswith(UNSAID)}
             return parts + [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]
@@ -171,7 +168,7 @@ class ProgressLines(ProgressCallback):
             parts.append(f"lr {logs['learning_rate']:.2g}")
         if "tokens_per_second" in logs:
             parts.append(f"{logs['tokens_per_second']:,} tokens/s")
-        left = (time.perf_counter() - self.since) / max(done - self.first_step, 1) * (total - done)
+        left = (time.perf_counter() - self.since) / max(done - self.first_step, 1) * (self.total - done)
         return [*parts, f"{datetime.timedelta(seconds=round(left))} left", f"peak {peak_memory() / GIB:.1f} GiB"]
 
 

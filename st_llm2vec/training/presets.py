@@ -44,12 +44,10 @@ def build_stage(name: str, **settings: Any) -> Stage:
     check_names([name], STAGES, "The stage cannot be built")
     known = [one.name for one in dataclasses.fields(STAGES[name]) if one.name != "preset"]
     check_names(settings, known, f"The stage {name} does not have these settings")
-    if name not in PRESETS:
-        return STAGES[name](**{"data": None, **settings})
-    preset = {field: value for field, value in PRESETS[name].items() if field != "stage"}
-    fields = {"data": None, **preset, **settings, "preset": name}
+    preset = {field: value for field, value in PRESETS.get(name, {}).items() if field != "stage"}
+    fields = {"data": None, **preset, **settings, "preset": name if preset else None}
     for field in ("adapter", "training"):
-        if isinstance(settings.get(field), dict):
+        if field in preset and isinstance(settings.get(field), dict):
             fields[field] = {**preset[field], **settings[field]}
     return STAGES[name](**fields)
 

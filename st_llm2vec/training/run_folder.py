@@ -67,11 +67,11 @@ class RunFolder:
     def claim(self) -> None:
         """Write the run's settings into the folder."""
         if not self._record:
-            self._write({"settings": self.settings, "files": self.files, "finished": False})
+            self._write(finished=False)
 
     def finish(self) -> None:
         """Note that the encoder is saved."""
-        self._write({"settings": self.settings, "files": self.files, "finished": True})
+        self._write(finished=True)
 
     def last_checkpoint(self, processes: int = 1) -> str | None:
         """The last checkpoint that was written to its end, or ``None``.
@@ -85,14 +85,10 @@ class RunFolder:
         Raises:
             ValueError: If there are complete checkpoints, but of another number of processes.
         """
-        others = set()
-        found = []
-        for folder in self.checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-            step = folder.name.rpartition("-")[2]
-            if step.isdigit() and _is_complete(folder, processes):
-                found.append((int(step), str(folder)))
-            others.add(_processes(folder))
-        others -= {0, processes}
+        counts = {folder: _processes(folder) for folder in self.checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+        steps = {folder.name.rpartition("-")[2]: folder for folder, count in counts.items() if count == processes}
+        found = [(int(step), str(folder)) for step, folder in steps.items() if step.isdigit()]
+        others = set(counts.values()) - {0, processes}
         if others and not found:
             raise ValueError(
                 f"The checkpoints in {self.checkpoints} were made by {max(others)} processes, and there are {processes} "
@@ -123,12 +119,12 @@ class RunFolder:
         self.files = {**record.get("files", {}), **self.files}
         return record
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, *, finished: bool) -> None:
+        self._record = {"settings": self.settings, "files": self.files, "finished": finished}
         self.path.mkdir(parents=True, exist_ok=True)
         staging = self.path / f".{RUN_FILE}"
-        staging.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        staging.write_text(json.dumps(self._record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(staging, self.path / RUN_FILE)
-        self._record = record
 
 
 def was_over(checkpoint: str) -> bool:
@@ -140,17 +136,17 @@ def was_over(checkpoint: str) -> bool:
 
 def _processes(folder: Path) -> int:
     """How many processes wrote the checkpoint, 0 if it is torn."""
-    ranks = len(list(folder.glob("rng_state_*.pth")))
-    return next((count for count in (1, ranks) if count and _is_complete(folder, count)), 0)
-
-
-def _is_complete(folder: Path, processes: int) -> bool:
-    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
     try:
         json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return (folder / "modules.json").is_file() and all((folder / name).is_file() for name in names)
+        return 0
+    if not (folder / "modules.json").is_file():
+        return 0
+    if (folder / "rng_state.pth").is_file():
+        return 1
+    ranks = {file.name for file in folder.glob("rng_state_*.pth")}
+    whole = len(ranks) > 1 and ranks == {f"rng_state_{rank}.pth" for rank in range(len(ranks))}
+    return len(ranks) if whole else 0
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -14,7 +14,7 @@ from huggingface_hub import file_exists
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
 from torch import nn
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback, set_seed
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.data import TrainingData
@@ -27,7 +27,7 @@ from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import attach_adapter, body_weights, interpolate
-from st_llm2vec.training.callbacks import ProgressLines, StopAfter, StopAtNonFinite, Throughput
+from st_llm2vec.training.callbacks import ProgressLines, StopAtNonFinite, Throughput
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs
 from st_llm2vec.training.run_folder import RunFolder
 from st_llm2vec.training.settings import check_loggers
@@ -203,11 +203,8 @@ class Stage(StageSettings):
             train_dataset=data.dataset,
             loss=loss,
             evaluator=evaluator,
+            callbacks=self.callbacks(),
         )
-        if self.patience is not None:
-            trainer.add_callback(EarlyStoppingCallback(self.patience))
-        if self.stop_after is not None:
-            trainer.add_callback(StopAfter(self.stop_after))
         trainer.add_callback(StopAtNonFinite(trainer.loss))
         if trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback):
             trainer.add_callback(ProgressLines(self.stop_after))

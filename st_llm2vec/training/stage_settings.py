@@ -1,4 +1,4 @@
-"""What a stage of training is told: its fields, what they may be together, and the trainer's arguments that follow."""
+"""What a stage of training is told: its fields, what they may be together, and the trainer's arguments and callbacks that follow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 from accelerate import PartialState
 from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from st_llm2vec.data import TrainingData
 from st_llm2vec.encoding.dtype import AUTO
 from st_llm2vec.training.adapters import Adapter
+from st_llm2vec.training.callbacks import StopAfter
 from st_llm2vec.training.named_data import plain
 from st_llm2vec.training.run_folder import CHECKPOINTS
 from st_llm2vec.training.settings import build_arguments, check_fields
@@ -138,6 +140,15 @@ class StageSettings:
             steps = self.training.get("eval_steps", self.training.get("logging_steps", given["logging_steps"]))
             given["eval_steps"] = given["save_steps"] = steps
         return build_arguments(given | self.training)
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """Early stopping, and the stop short of the learning rate's horizon."""
+        found: list[TrainerCallback] = []
+        if self.patience is not None:
+            found.append(EarlyStoppingCallback(self.patience))
+        if self.stop_after is not None:
+            found.append(StopAfter(self.stop_after))
+        return found
 
     @property
     def called(self) -> str:
