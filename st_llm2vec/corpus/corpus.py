@@ -13,11 +13,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from st_llm2vec.data.read import BYTES, FORMATS, local_files, one_suffix, parquet_columns, read_dataset, read_lines
+from st_llm2vec.data.read import BYTES, kind_of, local_files, one_suffix, parquet_columns, read_dataset, read_lines
 
 DIGESTED = 1 << 16
 LOOKED_AT = 100
-JSON_LINES = (".jsonl", ".ndjson")
 TEXT_TYPES = ("string", "large_string", "null")
 
 
@@ -169,10 +168,7 @@ def open_corpus(
         files = [file.absolute() for one in inputs or () for file in local_files([Path(one)])]
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         suffix = one_suffix(files)
-        if FORMATS[suffix][0] == "text":
-            kind = "text"
-        elif suffix in JSON_LINES:
-            kind = "json"
+        kind = kind_of(suffix)
         for file in files if suffix == ".parquet" else ():  # before its columns are copied
             _require_columns(str(file), parquet_columns(file), text, id_column)
         data = read_dataset(files, only_texts=wanted) if kind == "table" else read_lines(files, name)

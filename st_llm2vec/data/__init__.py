@@ -3,7 +3,8 @@
 from st_llm2vec.data.blocks import pack_blocks
 from st_llm2vec.data.checks import check_contrast, check_pairs, check_texts
 from st_llm2vec.data.labels import pairs_from_labels
-from st_llm2vec.data.read import read_dataset, require_columns
+from st_llm2vec.data.read import read_dataset
+from st_llm2vec.data.rows import require_columns
 from st_llm2vec.data.training_data import TrainingData, TrainingSource, build_training_data
 
 __all__ = [

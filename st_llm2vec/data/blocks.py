@@ -8,8 +8,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from st_llm2vec.data.read import require_columns
-from st_llm2vec.data.rows import as_text
+from st_llm2vec.data.rows import as_text, require_columns
 
 BLOCK_COLUMN = "block"
 

@@ -11,8 +11,7 @@ from datasets.utils import tqdm
 from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
 from transformers import PreTrainedTokenizerBase
 
-from st_llm2vec.data.read import require_columns
-from st_llm2vec.data.rows import as_text, refuse_equal_negative
+from st_llm2vec.data.rows import as_text, refuse_equal_negative, require_columns
 
 logger = logging.getLogger(__name__)
 

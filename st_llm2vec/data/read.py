@@ -10,7 +10,7 @@ import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
@@ -26,6 +26,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".parquet": ("parquet", {}),
     **dict.fromkeys((".txt", ".text", ".md"), ("text", {"encoding": "utf-8-sig"})),
 }
+JSON_LINES = (".jsonl", ".ndjson")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 SAVED_TO_DISK = ("state.json", "dataset_dict.json")
 BYTES = "latin-1"
@@ -103,6 +104,17 @@ def read_dataset(
     return dataset
 
 
+def kind_of(suffix: str) -> Literal["text", "json", "table"]:
+    """What a row is in files of a format: a text in a line, an object in a line, or a row of a table.
+
+    Args:
+        suffix: A key of :data:`FORMATS`.
+    """
+    if FORMATS[suffix][0] == "text":
+        return "text"
+    return "json" if suffix in JSON_LINES else "table"
+
+
 def read_lines(files: Sequence[Path], where: str) -> Dataset:
     """Read files of lines so that no line can break the reading.
 
@@ -117,24 +129,6 @@ def read_lines(files: Sequence[Path], where: str) -> Dataset:
         ValueError: If a file is empty or cannot be decompressed.
     """
     return _from_files(_filled(files), ".txt", where, "train", None, {"encoding": BYTES})
-
-
-def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the dataset") -> None:
-    """Raise unless the columns are there.
-
-    Args:
-        dataset: The dataset.
-        columns: Their names.
-        where: What the dataset is called in the message.
-
-    Raises:
-        ValueError: If one is missing.
-    """
-    missing = [name for name in columns if name not in dataset.column_names]
-    if missing:
-        raise ValueError(
-            f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}."
-        )
 
 
 def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:

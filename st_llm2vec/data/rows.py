@@ -9,8 +9,6 @@ from typing import Any
 
 from datasets import Dataset
 
-from st_llm2vec.data.read import require_columns
-
 ROLES = ("query", "positive", "negative")
 FLAG_EMBEDDING = {"query": "query", "positive": "pos", "negative": "neg"}
 
@@ -147,6 +145,24 @@ def _texts(record: dict[str, Any], columns: Sequence[str], where: str, number: i
         values = record[column] if isinstance(record[column], list) else [record[column]]
         found += [as_text(one, column, where, number) for one in values if one is not None and one != ""]
     return found
+
+
+def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the dataset") -> None:
+    """Raise unless the columns are there.
+
+    Args:
+        dataset: The dataset.
+        columns: Their names.
+        where: What the dataset is called in the message.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    missing = [name for name in columns if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}."
+        )
 
 
 def as_text(value: Any, column: str, where: str, number: int, blank: bool = False) -> str:
