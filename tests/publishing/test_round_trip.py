@@ -22,7 +22,7 @@ PUBLISH = """
 import sys
 import numpy as np
 from st_llm2vec import convert, load, publish
-from st_llm2vec.publishing.snippets import DOCUMENTS, QUERY
+from st_llm2vec.publishing.card import DOCUMENTS, QUERY
 
 decoder, out, instruction, texts = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split("|")
 encoder = convert(decoder, "llm2vec", max_length=128, prompts={"query": instruction})
