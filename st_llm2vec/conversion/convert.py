@@ -84,16 +84,16 @@ def convert(
         (1, 192)
     """
     config = get_recipe(recipe).replace(**overrides)
-    hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
-    hub = {key: value for key, value in hub.items() if value}
+    in_memory = isinstance(decoder, torch.nn.Module)
     if isinstance(decoder, torch.nn.Module):
         transformer = wrap_model(decoder, tokenizer)
         name = decoder.config._name_or_path or type(decoder).__name__
     else:
         name = str(decoder)
+        hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
         transformer = load_transformer(name, dtype, attn_implementation, hub, quantization_config, device)
     settings = transformer.model.config
-    untrained = not (isinstance(decoder, torch.nn.Module) or hasattr(settings, "st_llm2vec_layout"))
+    untrained = not (in_memory or hasattr(settings, "st_llm2vec_layout"))
     gguf = getattr(settings, GGUF_SOURCE, None)
     prove_decoder(transformer.model, name)
     probe, repaired = apply_attention(transformer.model, config.attention, name)
@@ -101,7 +101,7 @@ def convert(
         logger.warning("%s is a %s.", name, probe.describe())
     prepare_tokenizer(transformer, config, name, overrides)
     compilation = compile_encoder(transformer, config, repaired)
-    transformer.model.config.st_llm2vec_layout = compilation.layout
+    settings.st_llm2vec_layout = compilation.layout
     logger.info("%s as %s: %s (%s)", name, config.name, compilation.layout, compilation.reason)
     encoder = TextEncoder(
         modules=compilation.modules,
@@ -109,7 +109,7 @@ def convert(
         prompts=compilation.prompts,
         default_prompt_name=config.default_prompt_name,
         similarity_fn_name="cosine",
-        base_is_stored=not isinstance(decoder, torch.nn.Module),
+        base_is_stored=not in_memory,
         manifest=Manifest(
             config=config,
             base={
@@ -248,12 +248,8 @@ def left_padding_changes(model: PreTrainedModel) -> bool:
     """Whether a text's last state changes when padding stands before it and no positions are given."""
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    ids = (
-        torch.arange(10, 16, device=device)
-        .remainder(int(model.config.get_text_config(decoder=True).vocab_size))
-        .unsqueeze(0)
-    )
+    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+    ids = torch.arange(10, 16, device=next(model.parameters()).device).remainder(vocabulary).unsqueeze(0)
     padded = torch.cat([ids[:, :1].expand(1, 4), ids], dim=1)
     mask = torch.ones_like(padded)
     mask[:, :4] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ def load_transformer(
     name: str,
     dtype: Any,
     attn_implementation: str | None,
-    hub: dict[str, Any],
+    hub: Mapping[str, Any],
     quantization_config: Any = None,
     device: str | None = None,
 ) -> Transformer:
@@ -41,7 +42,7 @@ def load_transformer(
         name: The folder, the file or the repository's name.
         dtype: Weights' type, ``None`` for the stored one, or ``"auto"`` for the device's own.
         attn_implementation: Attention implementation, or ``None`` for Transformers' choice.
-        hub: ``revision``, ``token`` and ``local_files_only``, those that are set. Code in a repository is never run.
+        hub: ``revision``, ``token`` and ``local_files_only``. Code in a repository is never run.
         quantization_config: How to quantise the weights, or ``None``.
         device: Where the model will run, for ``"auto"``.
 
@@ -52,10 +53,10 @@ def load_transformer(
         ValueError: If there is no model, it is an encoder-decoder, or weights or tokenizer are missing.
     """
     if is_gguf(name):
-        return wrap_model(*_read_gguf(name, dtype, attn_implementation, quantization_config, device))
+        return _load_gguf_transformer(name, resolve_dtype(dtype, device), attn_implementation, quantization_config)
     model = load_model(name, dtype, attn_implementation, hub, quantization_config, device)
     try:
-        transformer = _around(model, name, {**hub, "trust_remote_code": False})
+        transformer = _around(model, name, hub)
     except Exception as error:  # The tokenizers library raises bare exceptions for files that it cannot read.
         raise ValueError(
             f"{name} has no tokenizer that could be loaded (tokenizer.json, tokenizer_config.json): {error}"
@@ -68,21 +69,17 @@ def load_model(
     name: str,
     dtype: Any,
     attn_implementation: str | None,
-    hub: dict[str, Any],
+    hub: Mapping[str, Any],
     quantization_config: Any = None,
     device: str | None = None,
 ) -> PreTrainedModel:
-    """Load a decoder's body, without its tokenizer; arguments and errors as for :func:`load_transformer`."""
-    if is_gguf(name):
-        return _read_gguf(name, dtype, attn_implementation, quantization_config, device)[0]
-    hub = {**hub, "trust_remote_code": False}
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+    """Load the body of a decoder in a folder or on the Hub; arguments and errors as for :func:`load_transformer`."""
+    folder = Path(name)
+    if folder.is_dir():
+        _require_decoder_files(folder, name)
+    elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ValueError(f"There is no folder {name}.")
-    _refuse_adapter(name)
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ValueError(f"{name} has no config.json, so it is not a model's folder. Give the folder that holds one.")
-    if Path(name).is_dir():
-        require_readable(Path(name), name)
+    hub = _of_the_hub(hub)
     try:
         config = AutoConfig.from_pretrained(name, **hub)
     except Exception as error:  # A field of the wrong type raises what the configuration's own checks raise.
@@ -94,39 +91,56 @@ def load_model(
         )
     _refuse_encoder_decoder(name, config)
     quantized = quantization_config is not None or getattr(config, "quantization_config", None) is not None
-    options = {
+    wanted = {
         "dtype": resolve_dtype(dtype, device, quantized),
         "attn_implementation": attn_implementation,
         "quantization_config": quantization_config,
-        **hub,
     }
-    return _load_body(name, config, {key: value for key, value in options.items() if value is not None})
+    options: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+    options |= {"config": config, "output_loading_info": True, **hub}
+    try:
+        with without_reports():
+            model, report = cast("tuple[Any, Any]", AutoModel.from_pretrained(name, **options))
+            if report["missing_keys"] and config.get_text_config(decoder=True).tie_word_embeddings:
+                whole, report = cast("tuple[Any, Any]", AutoModelForCausalLM.from_pretrained(name, **options))
+                model = whole.base_model
+    except Exception as error:  # Sizes that cannot be, shards that are damaged: each library raises its own.
+        raise ValueError(f"{name} could not be loaded: {error}") from error
+    judge_report(model, report, name)
+    require_finite(model, name)
+    return cast("PreTrainedModel", model)
 
 
-def _read_gguf(
-    name: str, dtype: Any, attn_implementation: str | None, quantization_config: Any, device: str | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A GGUF file's decoder and tokenizer."""
+def _load_gguf_transformer(
+    name: str, dtype: Any, attn_implementation: str | None, quantization_config: Any
+) -> Transformer:
     if quantization_config is not None:
         raise ValueError(
             f"{name} is a GGUF file, whose weights are dequantised when they are read; they cannot be quantised again on "
             "the way. Convert it without quantization_config, save the encoder, and load that one quantised."
         )
     with without_reports():
-        model, tokenizer, report = load_gguf(name, resolve_dtype(dtype, device), attn_implementation)
+        model, tokenizer, report = load_gguf(name, dtype, attn_implementation)
     judge_report(model, report, name)
-    require_finite(model, name)
     _refuse_encoder_decoder(name, model.config)
-    return model, tokenizer
+    return wrap_model(model, tokenizer)
 
 
-def _refuse_adapter(name: str) -> None:
-    """Transformers would load the adapter's base and attach the adapter to it, so that a folder lost its base."""
-    if (Path(name) / "adapter_config.json").is_file():
+def _require_decoder_files(folder: Path, name: str) -> None:
+    if (folder / "adapter_config.json").is_file():
+        # Transformers would load the adapter's base and attach the adapter to it, so that a folder lost its base.
         raise ValueError(
             f"{name} is an adapter, not a decoder. If LLM2Vec made it, import it: `st-llm2vec import {name}`. Otherwise "
             "merge it into its base first, with PEFT's merge_and_unload(), then convert that."
         )
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{name} has no config.json, so it is not a model's folder. Give the folder that holds one.")
+    require_readable(folder, name)
+
+
+def _of_the_hub(hub: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are set, and never code from a repository."""
+    return {"trust_remote_code": False, **{key: value for key, value in hub.items() if value}}
 
 
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Transformer:
@@ -148,27 +162,13 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
             raise ValueError("A loaded model without a source needs its tokenizer too: convert(model, tokenizer=...).")
         tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path, trust_remote_code=False)
     body = cast("PreTrainedModel", model.base_model)
-    require_finite(body, body.config._name_or_path or type(model).__name__)
-    require_tokenizer_fits(body, tokenizer, body.config._name_or_path or type(model).__name__)
+    name = body.config._name_or_path or type(model).__name__
+    require_finite(body, name)
+    require_tokenizer_fits(body, tokenizer, name)
     with tempfile.TemporaryDirectory() as folder:
         body.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        return _around(body, folder, {"trust_remote_code": False})
-
-
-def _load_body(name: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
-    try:
-        with without_reports():
-            options = {"config": config, "output_loading_info": True, **options}
-            model, report = cast("tuple[Any, Any]", AutoModel.from_pretrained(name, **options))
-            if report["missing_keys"] and config.get_text_config(decoder=True).tie_word_embeddings:
-                whole, report = cast("tuple[Any, Any]", AutoModelForCausalLM.from_pretrained(name, **options))
-                model = whole.base_model
-    except Exception as error:  # Sizes that cannot be, shards that are damaged: each library raises its own.
-        raise ValueError(f"{name} could not be loaded: {error}") from error
-    judge_report(model, report, name)
-    require_finite(model, name)
-    return model
+        return _around(body, folder, {})
 
 
 def _refuse_encoder_decoder(name: str, config: Any) -> None:
@@ -180,12 +180,12 @@ def _refuse_encoder_decoder(name: str, config: Any) -> None:
 
 
 @without_collection()
-def _around(model: PreTrainedModel, source: str, hub: dict[str, Any]) -> Transformer:
+def _around(model: PreTrainedModel, source: str, hub: Mapping[str, Any]) -> Transformer:
     """Build a stock ``Transformer`` around a model that is already in memory."""
     transformer = preloaded(model)(
         source,
-        processor_kwargs=dict(hub),
-        config_kwargs=dict(hub),
+        processor_kwargs=_of_the_hub(hub),
+        config_kwargs=_of_the_hub(hub),
         modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
         module_output_name="token_embeddings",
     )

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from st_llm2vec.folder.checksums import sha256
 
@@ -31,15 +38,15 @@ def download(name: str, **options: Any) -> Path:
 
     Raises:
         ValueError: If a file is corrupted. It is removed, so that the next call downloads it again.
-        OSError: If the connection breaks off.
+        Exception: What the client raises; see :func:`hub_errors`.
     """
     started = time.time() - 2  # File systems keep times in steps of up to two seconds.
-    with connection_errors():
-        folder = Path(snapshot_download(name, **options))
+    folder = Path(snapshot_download(name, **options))
     for file in folder.rglob("*.safetensors"):
         blob = file.resolve()
         if SHA256.fullmatch(blob.name) and blob.stat().st_mtime >= started and sha256(blob) != blob.name:
-            _remove([blob, file])
+            for path in (blob, file):
+                path.unlink(missing_ok=True)
             raise ValueError(
                 f"{file.relative_to(folder)} of {name} was corrupted on the way: its sha256 is not the one that the Hub "
                 "has. It was removed from the cache; download it again."
@@ -48,16 +55,31 @@ def download(name: str, **options: Any) -> Path:
 
 
 @contextmanager
-def connection_errors() -> Iterator[None]:
-    """Make one kind of error of the HTTP library's own, whose module differs between versions of huggingface_hub."""
+def hub_errors(name: str | Path) -> Iterator[None]:
+    """Say in a sentence why something named so is neither a folder here nor could be downloaded.
+
+    Args:
+        name: What was taken for a repository's name, since there is no such folder.
+
+    Raises:
+        EntryNotFoundError: If the repository does not hold the file, as the client raises it.
+        ValueError: If anything else is wrong: the name, the token, the connection.
+    """
     try:
         yield
-    except (OSError, ValueError):
+    except HFValidationError as error:
+        raise ValueError(f"There is no folder {name}, and it is no repository's name either.") from error
+    except GatedRepoError as error:
+        raise ValueError(
+            f"{name} is gated: accept its terms on its page, then pass your token or run `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"There is neither a folder {name} nor, for this token, a repository of that name on the Hub."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(f"{name} is not in the cache and could not be downloaded: {error}") from error
+    except (EntryNotFoundError, ValueError):
         raise
-    except Exception as error:
-        raise OSError(f"the connection broke off ({type(error).__name__}: {error})") from error
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+    except Exception as error:  # The HTTP library's own errors differ between versions of huggingface_hub.
+        raise ValueError(f"{name} could not be downloaded from the Hub ({type(error).__name__}: {error}).") from error

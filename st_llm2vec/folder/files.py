@@ -89,7 +89,7 @@ def require_readable(folder: Path, source: str | Path) -> None:
         if (folder / name).is_file():
             require_fields(read_json(folder / name, source), fields, name, source)
     if (folder / INDEX).is_file():
-        _require_shards(folder, source)
+        shard_files(folder, source)
     if (folder / "sentence_bert_config.json").is_file():
         _require_modalities(read_json(folder / "sentence_bert_config.json", source).get("modality_config"), source)
 
@@ -186,8 +186,19 @@ def _refuse_pointers(folder: Path, path: str, source: str | Path) -> None:
             refuse_pointer(file, source, file.relative_to(folder).as_posix())
 
 
-def _require_shards(folder: Path, source: str | Path) -> None:
-    weight_map = read_json(folder / INDEX, source).get("weight_map")
+def shard_files(folder: Path, source: str | Path) -> list[Path]:
+    """The files that the index of a folder's weights names.
+
+    Args:
+        folder: A folder with an index.
+        source: Its name, for the message.
+
+    Raises:
+        ValueError: If the index names none, or a file is missing.
+    """
+    index = read_json(folder / INDEX, source)
+    require_fields(index, SHAPES[INDEX], INDEX, source)
+    weight_map = index.get("weight_map")
     if not weight_map or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise ValueError(f"{INDEX} of {source} has no weight_map from weights to files; {AGAIN}.")
     shards = sorted(set(weight_map.values()))
@@ -196,6 +207,7 @@ def _require_shards(folder: Path, source: str | Path) -> None:
         raise ValueError(
             f"{source} lacks {len(missing)} of its {len(shards)} shards (the first is {missing[0]}); download it again."
         )
+    return [folder / shard for shard in shards]
 
 
 def _require_modalities(modalities: Any, source: str | Path) -> None:

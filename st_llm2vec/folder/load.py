@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.environment import check_version_requirements
@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoTokenizer
 from st_llm2vec.encoding.dtype import resolve_dtype
 from st_llm2vec.folder.check_loaded import require_sound
 from st_llm2vec.folder.checksums import verify_checksums
-from st_llm2vec.folder.download import connection_errors, download
+from st_llm2vec.folder.download import download, hub_errors
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.files import read_json, read_modules, require_readable
 from st_llm2vec.folder.gguf_file import is_gguf
@@ -203,17 +203,11 @@ def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) 
         "local_files_only": hub["local_files_only"],
     }
     try:
-        with connection_errors():
+        with hub_errors(path_or_id):
             hf_hub_download(str(path_or_id), "modules.json", **options)
-        return download(str(path_or_id), ignore_patterns=IGNORED_ON_THE_HUB, **options)
-    except HFValidationError as error:
-        raise ValueError(f"There is no folder {path_or_id}, and it is no repository's name either.") from error
-    except LocalEntryNotFoundError as error:
-        raise ValueError(f"{path_or_id} is not in the cache and could not be downloaded: {error}") from error
+            return download(str(path_or_id), ignore_patterns=IGNORED_ON_THE_HUB, **options)
     except EntryNotFoundError as error:
         raise _no_encoder(path_or_id) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise ValueError(f"{path_or_id} could not be downloaded from the Hub: {error}") from error
 
 
 def _stored_quantized(folder: Path, entries: list[dict[str, str]]) -> bool:

@@ -181,7 +181,7 @@ def _swap(fresh: Path, old: Path, path: Path) -> None:
     leaving = {entry.name for entry in arriving} | {
         entry.name for entry in path.iterdir() if MISLEADING.fullmatch(entry.name)
     }
-    leaving |= _module_folders(path)
+    leaving |= module_folders(path / "modules.json")
     moves = [(path / name, old / name) for name in sorted(leaving) if (path / name).exists()]
     moves += [(entry, path / entry.name) for entry in arriving]
     done: list[tuple[Path, Path]] = []
@@ -195,10 +195,10 @@ def _swap(fresh: Path, old: Path, path: Path) -> None:
         raise
 
 
-def _module_folders(path: Path) -> set[str]:
-    """The module folders of the encoder that is there already, as its own ``modules.json`` names them."""
+def module_folders(file: Path) -> frozenset[str]:
+    """The folders of an encoder's modules, as its ``modules.json`` names them; none where it cannot be read."""
     try:
-        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
-        return {str(module["path"]) for module in modules if MODULE_FOLDER.fullmatch(str(module["path"]))}
+        folders = {str(module["path"]).split("/")[0] for module in json.loads(file.read_text(encoding="utf-8"))}
     except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        return frozenset()
+    return frozenset(folder for folder in folders if MODULE_FOLDER.fullmatch(folder))

@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from st_llm2vec.folder.download import download
-from st_llm2vec.folder.files import read_json, refuse_pointer
+from st_llm2vec.folder.download import download, hub_errors
+from st_llm2vec.folder.files import INDEX, read_json, refuse_pointer, require_fields, shard_files
 from st_llm2vec.folder.gguf_file import is_gguf
 from st_llm2vec.modules.formatter import leading_special_ids
 
@@ -27,7 +20,6 @@ from st_llm2vec.modules.formatter import leading_special_ids
 WANTED = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "model*.safetensors", "adapter_model.safetensors"]
 PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -54,12 +46,10 @@ class Checkpoint:
         Raises:
             ValueError: If it is no JSON object.
         """
-        path = self.folder / file
-        if not path.is_file():
+        if not self.has(file):
             return {}
-        data = read_json(path, self.name)
-        if not isinstance(data, dict):
-            raise ValueError(f"{file} of {self.name} must hold a JSON object, not {type(data).__name__}.")
+        data: dict[str, Any] = read_json(self.folder / file, self.name)
+        require_fields(data, {}, file, self.name)
         return data
 
     @property
@@ -83,9 +73,9 @@ class Checkpoint:
             ValueError: If there are no weights, shards are missing, a file is damaged, or there are only pickles.
         """
         if self.has(INDEX):
-            return self._shards()
+            return [readable(shard, self.name) for shard in shard_files(self.folder, self.name)]
         if self.has("model.safetensors"):
-            return [self._readable(self.folder / "model.safetensors")]
+            return [readable(self.folder / "model.safetensors", self.name)]
         self.refuse_pickles("pytorch_model*.bin")
         if any(self.folder.glob("pytorch_model*.bin")):
             return []
@@ -108,22 +98,6 @@ class Checkpoint:
             with safe_open(file, framework="pt") as tensors:
                 found |= dict.fromkeys(tensors.keys(), file)
         return found
-
-    def _shards(self) -> list[Path]:
-        weight_map = self.read_json(INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise ValueError(f"{INDEX} of {self.name} has no weight_map; download it again.")
-        shards = sorted({str(shard) for shard in weight_map.values()})
-        missing = [shard for shard in shards if not self.has(shard)]
-        if missing:
-            raise ValueError(
-                f"{self.name} lacks {len(missing)} of its {len(shards)} shards (the first is {missing[0]}); download it "
-                "again."
-            )
-        return [self._readable(self.folder / shard) for shard in shards]
-
-    def _readable(self, file: Path) -> Path:
-        return readable(file, self.name)
 
 
 def load_tokenizer(source: Checkpoint) -> PreTrainedTokenizerBase:
@@ -178,7 +152,7 @@ def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False)
 
     Args:
         name: A folder, or a name on the Hugging Face Hub.
-        hub: ``revision``, ``token`` and ``local_files_only``, those that are set.
+        hub: ``revision``, ``token`` and ``local_files_only``.
         allow_pickles: Whether weights may be read from pickles where there are no safetensors.
 
     Returns:
@@ -194,18 +168,6 @@ def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False)
             f"{name} is a GGUF file, and published checkpoints are imported from their folders. A decoder in a GGUF file "
             f"is converted: `st-llm2vec convert {name}`."
         )
-    try:
+    with hub_errors(name):
         folder = download(str(name), allow_patterns=[*WANTED, *(PICKLES * allow_pickles)], **hub)
-    except HFValidationError as error:
-        raise ValueError(f"There is no folder {name}, and it is no repository's name either.") from error
-    except GatedRepoError as error:
-        raise ValueError(
-            f"{name} is gated: accept its terms on its page, then pass your token or run `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ValueError(
-            f"There is neither a folder {name} nor, for this token, a repository of that name on the Hub."
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ValueError(f"{name} is no folder here and could not be downloaded: {error}") from error
     return Checkpoint(str(name), folder, allow_pickles)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from st_llm2vec.conversion.convert import convert
-from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.folder.merge import merge_published
 from st_llm2vec.importing import nv_embed
-from st_llm2vec.importing.adapters import CONFIG, PublishedAdapter, attach_published
-from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer
+from st_llm2vec.importing.adapters import CONFIG, PublishedAdapter, fetch_base, load_merged
+from st_llm2vec.importing.checkpoint import Checkpoint, fetch
 from st_llm2vec.importing.llm2vec import SETTINGS, from_llm2vec
 from st_llm2vec.recipe.config import EncoderConfig, get_recipe
 
@@ -53,9 +50,9 @@ def from_published(
     Raises:
         ValueError: If the recipe cannot be seen, or the checkpoint cannot be imported.
     """
-    hub = {key: options[key] for key in ("revision", "token", "local_files_only") if options.get(key)}
+    hub: dict[str, Any] = {key: options[key] for key in ("revision", "token", "local_files_only") if key in options}
     checkpoint = fetch(source, hub, bool(options.get("allow_pickles")))
-    config = get_recipe(recipe) if recipe is not None else get_recipe(detect_recipe(checkpoint))
+    config = get_recipe(recipe if recipe is not None else detect_recipe(checkpoint))
     if config.name != "llm2vec" and mntp is not None:
         raise ValueError(
             f"mntp is for LLM2Vec checkpoints; {checkpoint.name} is imported as {config.name!r}. Leave it out (--mntp)."
@@ -87,13 +84,15 @@ def detect_recipe(checkpoint: Checkpoint) -> str:
         )
     settings, adapter = checkpoint.read_json("config.json"), checkpoint.read_json(CONFIG)
     mapped = str((adapter.get("auto_mapping") or {}).get("parent_library"))
-    if checkpoint.has(SETTINGS) or mapped.startswith("llm2vec.") or (adapter and _named_llm2vec(checkpoint, adapter)):
+    named = adapter and "llm2vec" in f"{checkpoint.name} {adapter.get('base_model_name_or_path')}".lower()
+    if checkpoint.has(SETTINGS) or mapped.startswith("llm2vec.") or named:
         return "llm2vec"
     if settings.get("model_type") == nv_embed.MODEL_TYPE:
         return "nv-embed"
     if any("gritlm" in str(code).lower() for code in (settings.get("auto_map") or {}).values()):
         return "gritlm"
-    added = _added_tokens(checkpoint)
+    listed = checkpoint.read_json("tokenizer.json").get("added_tokens") or []
+    added = {str(one.get("content")) for one in listed} | set(checkpoint.read_json("added_tokens.json"))
     if {"<instruct>", "<query>", "<response>"} <= added:
         return "bge-en-icl"
     names = f"{checkpoint.name} {settings.get('_name_or_path')} {adapter.get('base_model_name_or_path')}".lower()
@@ -116,39 +115,21 @@ def bare_prompts(checkpoint: Checkpoint) -> dict[str, str]:
     return {name: match.group(1) for name, match in found.items() if match}
 
 
-def _named_llm2vec(checkpoint: Checkpoint, adapter: dict[str, Any]) -> bool:
-    return "llm2vec" in f"{checkpoint.name} {adapter.get('base_model_name_or_path')}".lower()
-
-
-def _added_tokens(checkpoint: Checkpoint) -> set[str]:
-    listed = checkpoint.read_json("tokenizer.json").get("added_tokens") or []
-    return {str(one.get("content")) for one in listed} | set(checkpoint.read_json("added_tokens.json"))
-
-
 def _with_recipe(
     checkpoint: Checkpoint, config: EncoderConfig, base: str | Path | None, options: dict[str, Any]
 ) -> TextEncoder:
     """A checkpoint that needs only the right recipe: a whole decoder, or one adapter over its base."""
     loading = ("device", "dtype", "attn_implementation", "revision", "token", "local_files_only", "allow_pickles")
     fields = {name: value for name, value in options.items() if name not in loading}
-    hub = {key: options[key] for key in ("token", "local_files_only") if options.get(key)}
+    hub: dict[str, Any] = {key: options[key] for key in ("token", "local_files_only") if key in options}
     adapter = PublishedAdapter.read(checkpoint) if checkpoint.has(CONFIG) else None
     if adapter is None and base is not None:
         raise ValueError(f"{checkpoint.name} is a whole checkpoint, not an adapter; leave base out (--base).")
-    decoder = checkpoint
-    if adapter is not None:
-        name = base or adapter.base
-        if not name:
-            raise ValueError(f"{checkpoint.name} does not say which base it is for; name it (base=..., --base).")
-        pinned = {"revision": adapter.config.revision} if base is None and adapter.config.revision else {}
-        decoder = fetch(name, {**hub, **pinned}, checkpoint.allow_pickles)
-    decoder.weight_files()
-    device, attention = options.get("device"), options.get("attn_implementation")
-    model = load_model(str(decoder.folder), options.get("dtype"), attention, {}, device=device)
-    if adapter is not None:
-        asked = None if options.get("dtype") is None else model.dtype
-        model = merge_published(model, [partial(attach_published, adapter, decoder.name)], asked)
-    tokenizer = load_tokenizer(checkpoint if checkpoint.has_tokenizer else decoder)
+    decoder = fetch_base(adapter, base, adapter.base, hub) if adapter else checkpoint
+    device = options.get("device")
+    model, tokenizer = load_merged(
+        decoder, [adapter] if adapter else [], options.get("dtype"), options.get("attn_implementation"), device
+    )
     prompts = bare_prompts(checkpoint) if config.name == "e5-mistral" else {}
     if prompts and "prompts" not in fields:
         fields["prompts"] = {**config.prompts, **prompts}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +15,9 @@ import torch
 from transformers import PreTrainedModel
 
 from st_llm2vec.conversion.convert import convert
-from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.folder.merge import merge_published
-from st_llm2vec.importing.adapters import CONFIG, PublishedAdapter, attach_published
-from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer
+from st_llm2vec.importing.adapters import CONFIG, PublishedAdapter, fetch_base, load_merged
+from st_llm2vec.importing.checkpoint import Checkpoint, fetch
 
 SETTINGS = "llm2vec_config.json"
 DEFAULTS = {"pooling_mode": "mean", "max_length": 512, "doc_max_length": 400, "skip_instruction": True}
@@ -59,7 +56,7 @@ def from_llm2vec(
 
     Each adapter is merged once, in that order, in float32 and in the CPU's memory. The MNTP adapter of
     ``org/name-mntp-supervised`` is looked for in ``org/name-mntp``, where LLM2Vec publishes it, and the base where that
-    adapter says. Instructions are passed bare; the blank between instruction and text is added here.
+    adapter says. Instructions are passed bare; the space between instruction and text is added here.
 
     Args:
         source: The repository of the last stage, or of the MNTP stage alone; a folder or a name on the Hub. A
@@ -84,23 +81,39 @@ def from_llm2vec(
         CausalAttentionError: If the base cannot attend in both directions.
     """
     hub = {"token": token, "local_files_only": local_files_only}
-    hub = {key: value for key, value in hub.items() if value}
-    last = fetch(source, {**hub, **({"revision": revision} if revision else {})}, allow_pickles)
+    last = fetch(source, {**hub, "revision": revision}, allow_pickles)
     adapters = _adapters(last, mntp, hub)
-    named = _published_base(last, adapters)
-    decoder = last if not adapters else _base(base, named, adapters, hub, allow_pickles)
-    _refuse_merged(decoder, adapters)
-    decoder.weight_files()
-    model = load_model(str(decoder.folder), dtype, attn_implementation, {}, device=device)
     if adapters:
-        attachments = [partial(attach_published, adapter, decoder.name) for adapter in adapters]
-        model = merge_published(model, attachments, None if dtype is None else model.dtype)
-    owner = next((one for one in (*(a.source for a in adapters), decoder) if one.has_tokenizer), decoder)
-    tokenizer = load_tokenizer(owner)
+        first = adapters[0]
+        named = first.base or first.source.read_json("config.json").get("_name_or_path")
+        decoder = fetch_base(first, base, named, hub)
+        _refuse_merged(decoder, adapters)
+    else:
+        named, decoder = last.read_json("config.json").get("_name_or_path"), last
+    model, tokenizer = load_merged(decoder, adapters, dtype, attn_implementation, device)
     tokenizer.pad_token = tokenizer.eos_token
     fields = encoder_fields({**DEFAULTS, **last.read_json(SETTINGS)}, named, model)
     encoder = convert(model, "llm2vec", tokenizer=tokenizer, device=device, **{**fields, **overrides})
-    _record(encoder, last, adapters, decoder, named, revision)
+    manifest = encoder.manifest
+    assert manifest is not None
+    manifest.base = {
+        "name": named or decoder.name,
+        "architecture": type(model).__name__,
+        "revision": None,
+        "source": last.name,
+        "source_revision": revision,
+        **decoder.licence(),
+    }
+    manifest.stages = [
+        {
+            "name": "mntp" if _is_mntp(one.source) else one.source.name.rstrip("/").rpartition("mntp-")[2],
+            "method": "LLM2Vec adapter",
+            "source": one.source.name,
+            "settings": {"r": one.config.r, "lora_alpha": one.config.lora_alpha},
+            "merged": True,
+        }
+        for one in adapters
+    ]
     return encoder
 
 
@@ -125,11 +138,14 @@ def encoder_fields(settings: Mapping[str, Any], base: str | None, model: PreTrai
     if mode not in POOLING and mode != "bos_token":
         raise ValueError(f"{SETTINGS} has pooling_mode={mode!r}; known are {', '.join([*POOLING, 'bos_token'])}.")
     before, after = CHAT.get(base or "", ("", ""))
+    family = model.config.model_type
+    if mode == "eos_token" and family not in END_OF_TEXT:
+        raise ValueError(f"pooling_mode='eos_token' is not defined for {family} models; LLM2Vec has no end for them.")
     if mode == "eos_token":
-        after += "<|end_of_text|>" if base == "meta-llama/Meta-Llama-3-8B" else END_OF_TEXT[_family(model)]
-    blank = " " if before.endswith(" ") else ""
+        after += "<|end_of_text|>" if base == "meta-llama/Meta-Llama-3-8B" else END_OF_TEXT[family]
+    space = " " if before.endswith(" ") else ""
     opened, closed = ("{pool}", "{/pool}") if settings["skip_instruction"] else ("", "")
-    plain = f"{{bos}}{before.rstrip(' ')}{opened}{blank}{{text}}{after}{closed}"
+    plain = f"{{bos}}{before.rstrip(' ')}{opened}{space}{{text}}{after}{closed}"
     instructed = f"{{bos}}{before}{{instruction}}{opened} {{text}}{after}{closed}"
     if mode == "bos_token":
         plain, instructed = (
@@ -143,13 +159,6 @@ def encoder_fields(settings: Mapping[str, Any], base: str | None, model: PreTrai
         "pooling": POOLING.get(mode, "last_token"),
         "max_length": min(int(settings["max_length"]), context),
     }
-
-
-def _family(model: PreTrainedModel) -> str:
-    family = model.config.model_type
-    if family not in END_OF_TEXT:
-        raise ValueError(f"pooling_mode='eos_token' is not defined for {family} models; LLM2Vec has no end for them.")
-    return family
 
 
 def _adapters(
@@ -205,73 +214,14 @@ def _mntp_name(last: Checkpoint, final: PublishedAdapter) -> str:
     )
 
 
-def _published_base(last: Checkpoint, adapters: list[PublishedAdapter]) -> str | None:
-    """The decoder's published name, wherever a copy of it may lie."""
-    if adapters:
-        return adapters[0].base or adapters[0].source.read_json("config.json").get("_name_or_path")
-    return last.read_json("config.json").get("_name_or_path")
-
-
-def _base(
-    base: str | Path | None,
-    named: str | None,
-    adapters: list[PublishedAdapter],
-    hub: dict[str, Any],
-    allow_pickles: bool,
-) -> Checkpoint:
-    first = adapters[0]
-    if base is None and not named:
-        raise ValueError(f"{first.source.name} does not say which base it is for; name it (base=..., --base).")
-    pinned = {"revision": first.config.revision} if base is None and first.config.revision else {}
-    try:
-        return fetch(base or str(named), {**hub, **pinned}, allow_pickles)
-    except ValueError as error:
-        if base is not None:
-            raise
-        raise ValueError(
-            f"The base {named!r} that {first.source.name} names is not at hand: {error} A copy of it can be named (base=..., "
-            "--base)."
-        ) from error
-
-
 def _refuse_merged(decoder: Checkpoint, adapters: list[PublishedAdapter]) -> None:
     """Raise where the base has an adapter in it, or beside it, already: it would be applied twice."""
-    if adapters and decoder.has(CONFIG):
+    if decoder.has(CONFIG):
         raise ValueError(
             f"The base {decoder.name} is itself an adapter. Give it as mntp (--mntp), and the decoder as base (--base)."
         )
-    if adapters and (decoder.has(SETTINGS) or decoder.has("st_llm2vec.json")):
+    if decoder.has(SETTINGS) or decoder.has("st_llm2vec.json"):
         raise ValueError(
             f"The base {decoder.name} is an encoder already, with its adapters merged; applying {adapters[-1].source.name} "
             "would apply one twice. Give the decoder itself."
         )
-
-
-def _record(
-    encoder: TextEncoder,
-    last: Checkpoint,
-    adapters: list[PublishedAdapter],
-    decoder: Checkpoint,
-    named: str | None,
-    revision: str | None,
-) -> None:
-    manifest = encoder.manifest
-    assert manifest is not None
-    manifest.base = {
-        "name": named or decoder.name,
-        "architecture": type(encoder.transformer.model).__name__,
-        "revision": None,
-        "source": last.name,
-        "source_revision": revision,
-        **decoder.licence(),
-    }
-    manifest.stages = [
-        {
-            "name": "mntp" if _is_mntp(one.source) else one.source.name.rstrip("/").rpartition("mntp-")[2],
-            "method": "LLM2Vec adapter",
-            "source": one.source.name,
-            "settings": {"r": one.config.r, "lora_alpha": one.config.lora_alpha},
-            "merged": True,
-        }
-        for one in adapters
-    ]

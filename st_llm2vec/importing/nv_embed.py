@@ -85,8 +85,7 @@ def from_nv_embed(
     """
     if allow_pickles:
         raise ValueError("NV-Embed checkpoints are read from safetensors only; leave allow_pickles out.")
-    hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
-    checkpoint = fetch(source, {key: value for key, value in hub.items() if value})
+    checkpoint = fetch(source, {"revision": revision, "token": token, "local_files_only": local_files_only})
     settings = checkpoint.read_json("config.json")
     if settings.get("model_type") != MODEL_TYPE:
         raise ValueError(

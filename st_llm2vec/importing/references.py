@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import yaml
+from sentence_transformers.util import cos_sim
 
 from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.proof.distance import largest_cosine_distance
 
 FILE = Path(__file__).with_name("references.yaml")
 VECTOR_TOLERANCE = 1e-6
@@ -33,9 +35,9 @@ class Reference:
 
     model: str
     instruction: str
-    queries: tuple[str, ...]
-    documents: tuple[str, ...]
-    expected: tuple[tuple[float, ...], ...]
+    queries: list[str]
+    documents: list[str]
+    expected: list[list[float]]
     tolerance: float
     source: str
 
@@ -89,21 +91,11 @@ def references() -> dict[str, Reference]:
 
     Example:
         >>> references()["nvidia/NV-Embed-v2"].expected[0]
-        (0.8742693, 0.0046284)
+        [0.8742693, 0.0046284]
     """
     data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    found = {}
-    for entry in data["references"]:
-        texts = data["texts"][entry.pop("texts")]
-        expected = tuple(tuple(row) for row in entry.pop("expected"))
-        found[entry["model"]] = Reference(
-            instruction=texts["instruction"],
-            queries=tuple(texts["queries"]),
-            documents=tuple(texts["documents"]),
-            expected=expected,
-            **entry,
-        )
-    return found
+    found = (Reference(**{**data["texts"][entry.pop("texts")], **entry}) for entry in data["references"])
+    return {one.model: one for one in found}
 
 
 def find_reference(name: str) -> Reference:
@@ -132,19 +124,14 @@ def verify_similarities(encoder: TextEncoder, reference: Reference) -> Verificat
     Returns:
         The comparison, value by value.
     """
-    queries = encoder.encode(list(reference.queries), prompt=reference.instruction, show_progress_bar=False)
-    documents = encoder.encode(list(reference.documents), show_progress_bar=False)
-    found = _unit(queries) @ _unit(documents).T
-    comparisons = [
-        Comparison(
-            f"query {row + 1}, document {column + 1}",
-            value,
-            float(found[row, column]),
-            bool(abs(found[row, column] - value) <= reference.tolerance),
-        )
-        for row, values in enumerate(reference.expected)
-        for column, value in enumerate(values)
-    ]
+    queries = encoder.encode(reference.queries, prompt=reference.instruction, show_progress_bar=False)
+    documents = encoder.encode(reference.documents, show_progress_bar=False)
+    similarities = cos_sim(queries.astype(np.float64), documents.astype(np.float64)).numpy()
+    comparisons = []
+    for (row, column), found in np.ndenumerate(similarities):
+        expected = reference.expected[row][column]
+        agrees = bool(abs(found - expected) <= reference.tolerance)
+        comparisons.append(Comparison(f"query {row + 1}, document {column + 1}", expected, float(found), agrees))
     return Verification(reference.model, reference.source, reference.tolerance, tuple(comparisons))
 
 
@@ -210,12 +197,7 @@ def verify_vectors(
             raise ValueError(
                 f"{kind} of {expected.path} has the shape {vectors.shape}, but the encoder gives {found.shape}."
             )
-        distance = float((1 - (_unit(found) * _unit(vectors)).sum(axis=-1)).max())
+        distance = largest_cosine_distance(found, vectors)
         what = f"{kind}: largest cosine distance over {len(expected.texts)} texts"
-        comparisons.append(Comparison(what, 0.0, max(distance, 0.0), bool(distance <= tolerance)))
+        comparisons.append(Comparison(what, 0.0, distance, distance <= tolerance))
     return Verification(expected.path, "vectors in a file", tolerance, tuple(comparisons))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float64)
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

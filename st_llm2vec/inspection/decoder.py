@@ -23,6 +23,7 @@ from st_llm2vec.conversion.convert import (
 from st_llm2vec.conversion.decoder import load_transformer
 from st_llm2vec.encoding.dtype import native_dtype
 from st_llm2vec.folder.gguf_file import SOURCE as GGUF_SOURCE
+from st_llm2vec.folder.merge import type_name
 from st_llm2vec.inspection.advice import recommend, recommend_untrained
 from st_llm2vec.inspection.recipes import Facts, Outlook, attention_kept, outlooks
 from st_llm2vec.inspection.tokenizer import TokenizerFacts, tokenizer_facts
@@ -130,7 +131,7 @@ def inspect_model(
     """
     name = str(name)
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
-    transformer = load_transformer(name, None, None, {key: value for key, value in hub.items() if value})
+    transformer = load_transformer(name, None, None, hub)
     model = transformer.model
     embeddings: Any = model.get_input_embeddings()
     dtype, parameters = model.dtype, sum(parameter.numel() for parameter in model.parameters())
@@ -155,7 +156,7 @@ def inspect_model(
         width=transformer.get_embedding_dimension(),
         vocabulary=int(embeddings.weight.shape[0]),
         context=context if context is not None and context < LARGE_INTEGER else None,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=type_name(dtype),
         attention=as_loaded.describe(),
         bidirectional=bidirectional,
         refusal=refusal,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError
 
-from st_llm2vec.folder.download import connection_errors
+from st_llm2vec.folder.download import hub_errors
 from st_llm2vec.folder.load import load
+from st_llm2vec.folder.merge import type_name
 from st_llm2vec.modules.attention import probe_attention
 
 
@@ -68,10 +69,10 @@ def is_encoder(name: str | Path, **hub: Any) -> bool:
     if Path(name).exists():
         return (Path(name) / "modules.json").is_file()
     try:
-        with connection_errors():
+        with hub_errors(name):
             hf_hub_download(str(name), "modules.json", **hub)
         return True
-    except (HFValidationError, HfHubHTTPError, OSError):
+    except (EntryNotFoundError, ValueError):
         return False
 
 
@@ -112,7 +113,7 @@ def inspect_encoder(name: str | Path, **hub: Any) -> EncoderInspection:
         dimension=encoder.get_embedding_dimension() or 0,
         longest=encoder.max_seq_length,
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=type_name(model.dtype),
         prompts={key: text for key, text in encoder.prompts.items() if text},
         default_prompt=encoder.default_prompt_name,
     )

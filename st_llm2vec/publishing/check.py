@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sentence_transformers
 import torch
 import transformers
 
 from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.merge import type_name
 from st_llm2vec.folder.module_file import MODULE_NAME
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, configured_attention
 from st_llm2vec.proof.distance import largest_cosine_distance
@@ -51,20 +51,6 @@ class Check:
         return {**asdict(self), "probe": self.probe.to_dict()}
 
 
-def probe_vectors(encoder: TextEncoder) -> np.ndarray:
-    """Vectors of the probe texts with every prompt, ``(prompts, texts, dimension)``."""
-    ways = [
-        encoder.encode(list(TEXTS), prompt_name=name, show_progress_bar=False, convert_to_tensor=True)
-        for name in prompt_names(encoder)
-    ]
-    return torch.stack(ways).float().cpu().numpy()
-
-
-def prompt_names(encoder: TextEncoder) -> list[str | None]:
-    """No prompt, and every prompt that says something."""
-    return [None, *(name for name, text in encoder.prompts.items() if text)]
-
-
 def check_folder(encoder: TextEncoder, folder: Path, merged: float | None = None, device: str | None = "cpu") -> Check:
     """Load a folder in a fresh process without this package and compare; raise unless everything agrees.
 
@@ -82,18 +68,21 @@ def check_folder(encoder: TextEncoder, folder: Path, merged: float | None = None
         ValueError: If vectors differ, or depend on the batch.
     """
     custom = (folder / f"{MODULE_NAME}.py").is_file()
-    reading = read_without_package(
-        folder, TEXTS, prompt_names(encoder), trust_remote_code=custom, alone=True, device=device
-    )
+    prompt_names = [None, *(name for name, text in encoder.prompts.items() if text)]
+    reading = read_without_package(folder, TEXTS, prompt_names, trust_remote_code=custom, alone=True, device=device)
     assert reading.alone is not None
     _prove_attention(encoder, reading.probe)
-    here = probe_vectors(encoder)
+    here = [
+        encoder.encode(list(TEXTS), prompt_name=name, show_progress_bar=False, convert_to_tensor=True)
+        for name in prompt_names
+    ]
+    dtype = encoder.transformer.model.dtype
     check = Check(
         texts=len(TEXTS),
-        prompts=len(prompt_names(encoder)),
-        dtype=str(encoder.transformer.model.dtype).removeprefix("torch."),
-        tolerance=VECTORS.of(encoder.transformer.model.dtype),
-        distance=largest_cosine_distance(here, reading.vectors),
+        prompts=len(prompt_names),
+        dtype=type_name(dtype),
+        tolerance=VECTORS.of(dtype),
+        distance=largest_cosine_distance(torch.stack(here).float().cpu().numpy(), reading.vectors),
         invariance=largest_cosine_distance(reading.vectors, reading.alone),
         merged=merged,
         probe=reading.probe,
@@ -102,7 +91,15 @@ def check_folder(encoder: TextEncoder, folder: Path, merged: float | None = None
             "transformers": transformers.__version__,
         },
     )
-    _refuse(check)
+    for finding, distance in (
+        ("plain Sentence Transformers, without this package, gives other vectors", check.distance),
+        ("a text's vector depends on the texts beside it", check.invariance),
+    ):
+        if not distance <= check.tolerance:
+            raise ValueError(
+                f"The folder is not published, since {finding}: the largest cosine distance over {check.texts} texts is "
+                f"{distance:.1e}, more than {check.tolerance:.0e} ({check.dtype})."
+            )
     return check
 
 
@@ -119,16 +116,3 @@ def _prove_attention(encoder: TextEncoder, probe: AttentionProbe) -> None:
             f"The encoder is meant to be causal, but plain Sentence Transformers loads it so that the probe finds: "
             f"{probe.describe()}. It is not published."
         )
-
-
-def _refuse(check: Check) -> None:
-    findings = {
-        "plain Sentence Transformers, without this package, gives other vectors": (check.distance, check.tolerance),
-        "a text's vector depends on the texts beside it": (check.invariance, check.tolerance),
-    }
-    for finding, (distance, tolerance) in findings.items():
-        if not distance <= tolerance:
-            raise ValueError(
-                f"The folder is not published, since {finding}: the largest cosine distance over {check.texts} texts is "
-                f"{distance:.1e}, more than {tolerance:.0e} ({check.dtype})."
-            )

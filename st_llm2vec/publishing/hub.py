@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from st_llm2vec.folder.save import MISLEADING, MODULE_FOLDER
+from st_llm2vec.folder.save import MISLEADING, module_folders
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 CARD = "README.md"
@@ -137,18 +136,13 @@ def _look(api: HfApi, target: Target) -> Remote:
             files, commit = {one.rfilename for one in info.siblings or ()}, info.sha
         except RevisionNotFoundError:
             commit = None  # A new branch begins as a copy of main, and has its files.
-    modules = _module_folders(api, target, info.sha) if "modules.json" in files else frozenset()
+    modules: frozenset[str] = frozenset()
+    if "modules.json" in files:
+        file = hf_hub_download(
+            target.repo_id, "modules.json", revision=info.sha, token=api.token, endpoint=api.endpoint
+        )
+        modules = module_folders(Path(file))
     return Remote(True, tuple(sorted(files)), commit, modules)
-
-
-def _module_folders(api: HfApi, target: Target, commit: str | None) -> frozenset[str]:
-    path = hf_hub_download(target.repo_id, "modules.json", revision=commit, token=api.token, endpoint=api.endpoint)
-    try:
-        modules = json.loads(Path(path).read_text(encoding="utf-8"))
-        folders = {str(module["path"]).split("/")[0] for module in modules}
-    except (ValueError, KeyError, TypeError):
-        return frozenset()
-    return frozenset(folder for folder in folders if MODULE_FOLDER.fullmatch(folder))
 
 
 def commit_folder(
@@ -174,6 +168,7 @@ def commit_folder(
         ValueError: If it fails. Nothing is published then, unless the message says that this is not known.
     """
     paths = folder_files(folder)
+    options: dict[str, Any] = {"revision": target.revision, "create_pr": target.create_pr}
     try:
         if not remote.exists:
             say(f"Creating {target.repo_id} …")
@@ -182,7 +177,6 @@ def commit_folder(
             api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
         additions = [CommitOperationAdd(name, path) for name, path in paths.items()]
         say(f"Uploading {len(additions)} files …")
-        options: dict[str, Any] = {"revision": target.revision, "create_pr": target.create_pr}
         api.preupload_lfs_files(target.repo_id, additions, free_memory=False, **options)
     except HfHubHTTPError as error:
         raise _refused(error, target.repo_id, "Nothing was published.") from error
@@ -216,8 +210,7 @@ def commit_folder(
 
 def folder_files(folder: Path) -> dict[str, Path]:
     """The files of a folder by their names in the repository, the model card first."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return dict(sorted(names.items(), key=lambda one: (one[0] != CARD, one[0])))
 
 

@@ -131,7 +131,11 @@ def publish(
         progress("Verifying it in a fresh process without st-llm2vec …")
         check = check_folder(encoder, folder, merged)
         custom = (folder / f"{MODULE_NAME}.py").is_file()
-        licence = {"license": license} if license else _base_licence(encoder.manifest, base_model, token)
+        if license:
+            licence = {"license": license}
+        else:  # What is recorded, what the base's copy here says, or what its card on the Hub says.
+            base = encoder.manifest.base if encoder.manifest is not None else {}
+            licence = licence_of(base, token) or licence_of({"name": base_model}, token)
         card = own_card or model_card(
             encoder,
             repo_id,
@@ -152,15 +156,13 @@ def publish(
         url = commit = None
         if api is not None:
             message = commit_message or f"Add {manifest.config.name if manifest else 'text'} encoder"
-            url, commit = commit_folder(api, target, remote, folder, message, _description(check), progress)
+            description = (
+                f"Verified before the upload by loading it with Sentence Transformers alone: cosine distance at most "
+                f"{check.distance:.1e} over {check.texts} texts; attention {check.probe.describe()}."
+            )
+            url, commit = commit_folder(api, target, remote, folder, message, description, progress)
     state = "kept" if kept else "replaced" if CARD in remote.files else "new"
     return Publication(repo_id, url, commit, sizes, remote.stale(set(sizes)), state, check)
-
-
-def _base_licence(manifest: Manifest | None, base_model: str | None, token: str | bool | None) -> dict[str, str]:
-    """The licence of the base: what is recorded, what its copy here says, or what its card on the Hub says."""
-    base = manifest.base if manifest is not None else {}
-    return licence_of(base, token) or licence_of({"name": base_model}, token)
 
 
 def _read_card(path: str | Path | None) -> str | None:
@@ -187,43 +189,35 @@ def _whole_encoder(
     model_or_folder: TextEncoder | str | Path, progress: Callable[[str], None]
 ) -> tuple[TextEncoder, float | None]:
     """The encoder with its adapters merged, and how far its vectors moved by that, if it had any."""
-    loaded = isinstance(model_or_folder, str | Path)
-    if not isinstance(model_or_folder, TextEncoder | str | Path):
+    if isinstance(model_or_folder, TextEncoder):
+        encoder = model_or_folder
+    elif isinstance(model_or_folder, str | Path):
+        progress(f"Loading {model_or_folder} …")
+        folder = Path(model_or_folder)
+        if (folder / "adapter_config.json").is_file() and not (folder / "modules.json").is_file():
+            raise ValueError(
+                f"{folder} holds an adapter alone, which would run on its base causally and without its template. Make "
+                f"an encoder of it first: `st-llm2vec import {folder}` for published checkpoints; or attach it to the "
+                "encoder that it was trained on, and publish that."
+            )
+        encoder = load(model_or_folder, verify=None)
+    else:
         raise ValueError(
             f"publish takes an encoder of this package or its folder, not a {type(model_or_folder).__name__}. Load the folder "
             "with st_llm2vec.load, or make an encoder with st_llm2vec.convert."
         )
-    if isinstance(model_or_folder, TextEncoder):
-        encoder = model_or_folder
-    else:
-        progress(f"Loading {model_or_folder} …")
-        _refuse_bare_adapter(Path(model_or_folder))
-        encoder = load(model_or_folder, verify=None)
     require_finite(encoder, "The encoder")
-    _refuse_unknown_attention(encoder)
-    prove_meant_attention(encoder, "The encoder")
-    if not has_adapter(encoder.transformer.model):
-        return encoder, None
-    progress("Merging the adapters …")
-    whole = encoder if loaded else copy.deepcopy(encoder)
-    return whole, merge(whole).distance
-
-
-def _refuse_bare_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").is_file() and not (folder / "modules.json").is_file():
-        raise ValueError(
-            f"{folder} holds an adapter alone, which would run on its base causally and without its template. Make an "
-            f"encoder of it first: `st-llm2vec import {folder}` for published checkpoints; or attach it to the encoder that "
-            "it was trained on, and publish that."
-        )
-
-
-def _refuse_unknown_attention(encoder: TextEncoder) -> None:
     if encoder.manifest is None and configured_attention(encoder.transformer.model) == "causal":
         raise ValueError(
             "The encoder is causal, and without its st_llm2vec.json nothing says that it is meant to be: it may have lost "
             "its bidirectional attention. Publish the folder that convert or training wrote."
         )
+    prove_meant_attention(encoder, "The encoder")
+    if not has_adapter(encoder.transformer.model):
+        return encoder, None
+    progress("Merging the adapters …")
+    whole = copy.deepcopy(encoder) if encoder is model_or_folder else encoder
+    return whole, merge(whole).distance
 
 
 def _write(encoder: TextEncoder, folder: Path, manifest: Manifest | None, max_shard_size: str) -> None:
@@ -237,10 +231,3 @@ def _write(encoder: TextEncoder, folder: Path, manifest: Manifest | None, max_sh
     finally:
         encoder.manifest = kept
         del model.save_pretrained
-
-
-def _description(check: Check) -> str:
-    return (
-        f"Verified before the upload by loading it with Sentence Transformers alone: cosine distance at most "
-        f"{check.distance:.1e} over {check.texts} texts; attention {check.probe.describe()}."
-    )
