@@ -43,8 +43,13 @@ def require_sound(encoder: TextReader, folder: Path, source: str | Path, cache_f
     require_tokenizer_fits(transformer.model, encoder.tokenizer, source)
     if not ours:
         prove_meant_attention(encoder, str(source))
+    found = disagreements(encoder)
+    if found:
+        raise ValueError(
+            f"{source} is not what its st_llm2vec.json says: {found[0]}. A file of the folder was changed since it was saved; "
+            "restore it, or save the encoder again. A folder of your own making needs no st_llm2vec.json: remove it."
+        )
     if encoder.manifest is not None:
-        _require_agreement(encoder, source)
         prove_reading(list(encoder), encoder.manifest.config, encoder.layout, str(source))
 
 
@@ -78,14 +83,4 @@ def _require_same_base(encoder: TextReader, source: str | Path) -> None:
         raise ValueError(
             f"The adapter in {source} was saved on other weights than its base {base} holds now: their fingerprint is not "
             "the one in st_llm2vec.json. Put back the base that it was trained on, or train it again on this one."
-        )
-
-
-def _require_agreement(encoder: TextReader, source: str | Path) -> None:
-    """Raise if the modules are not those of the manifest."""
-    found = disagreements(encoder)
-    if found:
-        raise ValueError(
-            f"{source} is not what its st_llm2vec.json says: {found[0]}. A file of the folder was changed since it was saved; "
-            "restore it, or save the encoder again. A folder of your own making needs no st_llm2vec.json: remove it."
         )

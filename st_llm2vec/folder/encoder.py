@@ -61,21 +61,16 @@ class TextEncoder(TextReader):
         base_is_stored: bool = True,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("backend", "torch") != "torch":
-            raise ValueError(
-                f"The backend {kwargs['backend']!r} does not keep an encoder's attention and vectors (docs/backends.md); "
-                'leave backend out, or set it to "torch".'
-            )
+        refuse_backend(kwargs.get("backend", "torch"))
         super().__init__(model_name_or_path, **kwargs)
-        if manifest is None and model_name_or_path is not None and Path(model_name_or_path).is_dir():
-            manifest = read_manifest(model_name_or_path)
-        self.manifest = manifest
+        in_folder = model_name_or_path is not None and Path(model_name_or_path).is_dir()
+        self.manifest = read_manifest(str(model_name_or_path)) if manifest is None and in_folder else manifest
         for module in self:
             if isinstance(module, WordWeights):
                 module.requires_grad_(False)  # they say what is pooled, which no training may change
         self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
-        if model_name_or_path is not None and Path(model_name_or_path).is_dir():
-            require_sound(self, Path(model_name_or_path), model_name_or_path, kwargs.get("cache_folder"))
+        if in_folder:
+            require_sound(self, Path(str(model_name_or_path)), str(model_name_or_path), kwargs.get("cache_folder"))
         elif model_name_or_path is not None:
             prove_meant_attention(self, model_name_or_path)
         padded_because = enable_padding_free(self.transformer)
@@ -236,6 +231,19 @@ class TextEncoder(TextReader):
 
 
 refuse_trainer_uploads(TextEncoder)
+
+
+def refuse_backend(backend: str) -> None:
+    """Raise for any other backend than PyTorch.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if backend != "torch":
+        raise ValueError(
+            f"The backend {backend!r} does not keep an encoder's attention and vectors (docs/backends.md); leave backend "
+            'out, or set it to "torch".'
+        )
 
 
 def _describe(module: nn.Module) -> str:

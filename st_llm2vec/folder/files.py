@@ -170,7 +170,7 @@ def require_fields(data: Any, fields: Mapping[str, Kinds], name: str, source: st
 
 
 def refuse_pointer(file: Path, source: str | Path, name: str | None = None) -> None:
-    """Raise if a file is what git leaves in the place of a large one where git-lfs is missing."""
+    """Raise if a file is what git leaves instead of a large one where git-lfs is missing."""
     if file.is_file() and file.stat().st_size < 1024:
         with file.open("rb") as opened:
             if opened.read(len(POINTER)) == POINTER:

@@ -77,12 +77,12 @@ def load_gguf(
     """
     path = Path(path)
     facts = gguf_facts(path)
-    place = {"pretrained_model_name_or_path": str(path.parent.resolve()), "gguf_file": path.name}
+    file = {"pretrained_model_name_or_path": str(path.parent.resolve()), "gguf_file": path.name}
     try:
-        config = AutoConfig.from_pretrained(**place)
-        tokenizer = AutoTokenizer.from_pretrained(**place)
+        config = AutoConfig.from_pretrained(**file)
+        tokenizer = AutoTokenizer.from_pretrained(**file)
         loaded = kind.from_pretrained(
-            **place,
+            **file,
             config=config,
             dtype=dtype or torch.float32,
             quantization_config=GgufConfig(dequantize=True),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.base.modules.module import Module
+from sentence_transformers.util import import_from_string
 from sentence_transformers.util.environment import check_version_requirements
 from transformers import AutoConfig, AutoTokenizer
 
@@ -20,7 +19,7 @@ from st_llm2vec.encoding.dtype import resolve_dtype
 from st_llm2vec.folder.check_loaded import require_sound
 from st_llm2vec.folder.checksums import verify_checksums
 from st_llm2vec.folder.download import download, hub_errors
-from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.folder.encoder import TextEncoder, refuse_backend
 from st_llm2vec.folder.files import read_json, read_modules, require_readable
 from st_llm2vec.folder.gguf_file import is_gguf
 from st_llm2vec.folder.manifest_file import read_manifest
@@ -29,8 +28,6 @@ from st_llm2vec.folder.weights import restore_latents
 from st_llm2vec.host.quiet_loading import without_collection
 from st_llm2vec.losses.output_head import HEAD_FILE
 from st_llm2vec.modules.attention import CausalAttentionError
-
-logger = logging.getLogger(__name__)
 
 STOCK_NAMESPACE = "sentence_transformers."
 IGNORED_ON_THE_HUB = ["*.bin", "*.pt", "*.onnx", "onnx/*", "openvino/*", "*.py", "*.gguf"]
@@ -122,7 +119,10 @@ def load(
         "attn_implementation": attn_implementation,
         "quantization_config": quantization_config or further.get("quantization_config"),
     }
-    quantized = own["quantization_config"] is not None or _stored_quantized(folder, entries)
+    stored = folder / entries[0]["path"] / "config.json"
+    quantized = own["quantization_config"] is not None or (
+        stored.is_file() and "quantization_config" in read_json(stored, folder)
+    )
     own["dtype"] = resolve_dtype(own["dtype"], device, quantized)
     arguments = {
         "model_kwargs": {key: value for key, value in further.items() if key != "torch_dtype"}
@@ -150,11 +150,7 @@ def load(
 
 def _refuse_foreign(backend: str, trust_remote_code: bool, *arguments: Mapping[str, Any] | None) -> None:
     """Refuse what this package does not do: other backends, and code from a repository."""
-    if backend != "torch":
-        raise ValueError(
-            f"The backend {backend!r} does not keep an encoder's attention and vectors (docs/backends.md); leave backend "
-            'out, or set it to "torch".'
-        )
+    refuse_backend(backend)
     if trust_remote_code or any((given or {}).get("trust_remote_code") for given in arguments):
         raise ValueError(
             "Code from a repository is never run here, and an encoder of this package needs none; leave trust_remote_code "
@@ -210,11 +206,6 @@ def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) 
         raise _no_encoder(path_or_id) from error
 
 
-def _stored_quantized(folder: Path, entries: list[dict[str, str]]) -> bool:
-    file = folder / entries[0]["path"] / "config.json" if entries else folder / "config.json"
-    return file.is_file() and "quantization_config" in read_json(file, folder)
-
-
 @without_collection()
 def _load_modules(
     source: str | Path,
@@ -232,20 +223,19 @@ def _load_modules(
         except CausalAttentionError:
             raise
         except Exception as error:  # Each library raises its own for a file that it cannot read.
-            culprit = f"{entry['path']}/config.json" if modules else _unreadable(folder / entry["path"])
-            where = f" ({culprit})" if culprit else ""
-            raise ValueError(f"{source} could not be loaded{where}: {error or type(error).__name__}") from error
+            file = f" ({entry['path']}/config.json)" if modules else _unreadable(folder / entry["path"])
+            raise ValueError(f"{source} could not be loaded{file}: {error or type(error).__name__}") from error
     return modules
 
 
 def _unreadable(folder: Path) -> str:
-    """Which of a transformer's files it is that cannot be read; empty if it is none of those with settings."""
+    """Which of a transformer's files cannot be read, in brackets; empty if it is none of those with settings."""
     readers: dict[str, Any] = {"config.json": AutoConfig, "tokenizer.json, tokenizer_config.json": AutoTokenizer}
     for files, reader in readers.items():
         try:
             reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except Exception:
-            return files
+            return f" ({files})"
     return ""
 
 
@@ -260,9 +250,8 @@ def _module_class(type_name: str, source: str | Path) -> type[Module]:
     if type_name in CUSTOM_MODULES:
         return CUSTOM_MODULES[type_name]
     if type_name.startswith(STOCK_NAMESPACE):
-        module, name = type_name.rsplit(".", 1)
         try:
-            found = getattr(importlib.import_module(module), name)
+            found = import_from_string(type_name)
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"{source} names the module {type_name!r}, which the installed Sentence Transformers does not have; "

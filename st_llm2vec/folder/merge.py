@@ -13,9 +13,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -84,16 +83,18 @@ def merge(
         ValueError: If an adapter cannot be merged: its base is quantised, it is no adapter of weights, the sum is not
             finite, or the vectors are others afterwards. Then the encoder is not to be used.
     """
-    _refuse_unmergeable(encoder.transformer.model)
-    device, stored = encoder.device, _plain(encoder).dtype
+    attached: Any = encoder.transformer.model
+    _refuse_unmergeable(attached)
+    model: PreTrainedModel = attached.get_base_model() if hasattr(attached, "get_base_model") else attached
+    device, stored = encoder.device, model.dtype
     one_type = {weight.dtype for module in list(encoder)[1:] for weight in module.parameters()} <= {stored}
-    start = _weights_before(_plain(encoder))
-    _cast(encoder.cpu(), _plain(encoder), torch.float32)  # where there is room, and products are not rounded
-    with _any_attention(_plain(encoder)):
-        before = _vectors(encoder, probes)
-        model = encoder.transformer.model = _merge_layers(_plain(encoder))
+    start = _weights_before(model)
+    _cast(encoder.cpu(), model, torch.float32)  # where there is room, and products are not rounded
+    with _any_attention(model):
+        before = encoder.encode(list(probes), show_progress_bar=False)
+        encoder.transformer.model = _merge_layers(model)
         _use_stock_transformer(encoder)
-        distance = largest_cosine_distance(before, _vectors(encoder, probes))
+        distance = largest_cosine_distance(before, encoder.encode(list(probes), show_progress_bar=False))
     if not distance <= MERGED_VECTORS.full:
         raise ValueError(
             f"Merged and unmerged vectors differ by a cosine distance of {distance:.1e} in float32, more than rounding "
@@ -105,7 +106,11 @@ def merge(
         mix(model, start, share)
     done = _choose_type(model, start, stored, dtype, distance, one_type)
     _cast(encoder, model, done.dtype)
-    _move(encoder, device)
+    try:
+        encoder.to(device)
+    except torch.OutOfMemoryError:
+        encoder.cpu()
+        logger.warning("The merged weights do not fit on %s and stay on the CPU.", device)
     return done
 
 
@@ -166,13 +171,8 @@ def _refuse_unmergeable(model: Any) -> None:
         raise ValueError(f"An adapter of the kind {', '.join(sorted(kinds))} cannot be merged into the weights.")
 
 
-def _plain(encoder: TextReader) -> PreTrainedModel:
-    model: Any = encoder.transformer.model
-    return cast("PreTrainedModel", model.get_base_model() if hasattr(model, "get_base_model") else model)
-
-
 def _wrapped(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The outermost modules that PEFT has put in the place of the model's own, by name."""
+    """The outermost modules that PEFT has replaced the model's own with, by name."""
     inside: list[str] = []
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and not name.startswith(tuple(inside)):
@@ -181,18 +181,14 @@ def _wrapped(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _weights_before(model: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach().to("cpu", copy=True) for name, weight in _base_weights(model)}
-
-
-def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The weights of the model as it was before PEFT came, by the names that they had."""
+    """Copies of the weights that the model had before PEFT came, by the names that they had."""
     wrapped = dict(_wrapped(model))
+    inside = tuple(f"{name}." for name in wrapped)
+    weights = {name: weight for name, weight in model.named_parameters() if not name.startswith(inside)}
     for name, module in wrapped.items():
         base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module.original_module
-        for own, weight in base.named_parameters():
-            yield f"{name}.{own}", weight
-    places = tuple(f"{name}." for name in wrapped)
-    yield from ((name, weight) for name, weight in model.named_parameters() if not name.startswith(places))
+        weights |= {f"{name}.{own}": weight for own, weight in base.named_parameters()}
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
 
 
 def _merge_layers(model: PreTrainedModel) -> PreTrainedModel:
@@ -269,17 +265,9 @@ def _cast(owner: nn.Module, model: PreTrainedModel, dtype: torch.dtype) -> None:
             buffers[name].data = computed.to(buffers[name].device)
 
 
-def _move(encoder: TextReader, device: torch.device) -> None:
-    try:
-        encoder.to(device)
-    except torch.OutOfMemoryError:
-        encoder.cpu()
-        logger.warning("The merged weights do not fit on %s and stay on the CPU.", device)
-
-
 @contextmanager
 def _any_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Put an attention in the place of one that computes in half precision alone."""
+    """Replace an attention that computes in half precision alone."""
     kept = model.config._attn_implementation
     if not kept.startswith("flash"):
         yield
@@ -289,11 +277,6 @@ def _any_attention(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(kept)
-
-
-def _vectors(encoder: TextReader, texts: Sequence[str]) -> np.ndarray:
-    vectors: np.ndarray = encoder.encode(list(texts), show_progress_bar=False)
-    return vectors
 
 
 def _use_stock_transformer(encoder: TextReader) -> None:

@@ -72,7 +72,10 @@ def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None])
         _forget_last_call(encoder)  # the card's example is a call, and a trainer saves the tokenizer once more
         complete_folder(encoder, fresh)
         if encoder.manifest is not None:
-            manifest = replace(encoder.manifest, adapter_base=_adapter_base(encoder))
+            model = encoder.transformer.model
+            # The weights under an adapter are not in the folder; a reload is held against their fingerprint.
+            compared = has_adapter(model) and keeps_fingerprint(model)
+            manifest = replace(encoder.manifest, adapter_base=encoder.base_fingerprint if compared else None)
             write_manifest(manifest, fresh)  # the last file, since it has the checksums of the others
         for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)
@@ -129,12 +132,6 @@ def refuse_lost_base(encoder: TextReader, path: Path) -> None:
             "on others. Save the encoder before the adapter is attached, load it from there and attach it to that; or "
             "merge the adapter first."
         )
-
-
-def _adapter_base(encoder: TextReader) -> str | None:
-    """The fingerprint of the weights under an adapter, which are not in the folder, if a reload can be held against it."""
-    model = encoder.transformer.model
-    return encoder.base_fingerprint if has_adapter(model) and keeps_fingerprint(model) else None
 
 
 def complete_folder(encoder: TextReader, folder: Path) -> None:
