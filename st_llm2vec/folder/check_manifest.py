@@ -34,18 +34,22 @@ def disagreements(encoder: TextReader) -> list[str]:
     if encoder.manifest is None:
         return []
     config, layout = encoder.manifest.config, encoder.manifest.layout
-    statements = {
-        "layout": (layout, _layout(encoder)),
+    formatter = getattr(encoder[0], "formatter", None)
+    found_layout = "message" if "message" in encoder.transformer.modality_config else "text"
+    if formatter is not None:
+        found_layout = "custom"
+    statements: dict[str, tuple[Any, Any]] = {
+        "layout": (layout, found_layout),
         "attention": (config.attention, configured_attention(encoder.transformer.model)),
         "hidden states": (
-            _output(config.layer),
+            "last_hidden_state" if config.layer == -1 else ["hidden_states", config.layer],
             _plain(encoder.transformer.modality_config["text"]["method_output_name"]),
         ),
         "normalisation": (config.normalize, any(isinstance(module, Normalize) for module in encoder)),
         "pooling": (_meant_pooling(config, layout), _found_pooling(encoder)),
     }
     if layout == "custom":
-        statements["templates"] = (config.formatter_config(), getattr(encoder[0], "formatter", None))
+        statements["templates"] = (config.formatter_config(), formatter)
     if layout == "text":
         span = not InstructionFormatter(**config.formatter_config()).template.pools_everything
         statements["pooling of the prompt"] = (not span, all(one.include_prompt for one in _poolings(encoder, Pooling)))
@@ -85,16 +89,6 @@ def require_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenize
             f"{beyond[min(beyond)]!r}, number {min(beyond)}, while the embeddings have {rows} rows): it belongs to another "
             "model, or tokens were added without resize_token_embeddings. Bring the two together again."
         )
-
-
-def _layout(encoder: TextReader) -> str:
-    if getattr(encoder[0], "formatter", None) is not None:
-        return "custom"
-    return "message" if "message" in encoder.transformer.modality_config else "text"
-
-
-def _output(layer: int) -> Any:
-    return "last_hidden_state" if layer == -1 else ["hidden_states", layer]
 
 
 def _plain(value: Any) -> Any:

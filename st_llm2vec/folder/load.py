@@ -97,7 +97,7 @@ def load(
             nor ours; or an argument asks for what is not done here.
         CausalAttentionError: If the encoder is meant to be bidirectional and is not here.
     """
-    hub: dict[str, Any] = {"token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
+    hub = {"token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
     _refuse_foreign(backend, trust_remote_code, model_kwargs, processor_kwargs, tokenizer_kwargs, config_kwargs)
     folder = _resolve(path_or_id, revision, hub)
     entries = read_modules(folder, path_or_id)
@@ -114,19 +114,17 @@ def load(
     if verify or (verify is None and kept):
         verify_checksums(folder, kept, path_or_id)
     further = dict(model_kwargs or {})
-    own = {
-        "dtype": dtype or further.get("dtype", further.get("torch_dtype")),
-        "attn_implementation": attn_implementation,
-        "quantization_config": quantization_config or further.get("quantization_config"),
-    }
+    dtype = dtype or further.get("dtype", further.get("torch_dtype"))
+    quantization_config = quantization_config or further.get("quantization_config")
     stored = folder / entries[0]["path"] / "config.json"
-    quantized = own["quantization_config"] is not None or (
+    quantized = quantization_config is not None or (
         stored.is_file() and "quantization_config" in read_json(stored, folder)
     )
-    own["dtype"] = resolve_dtype(own["dtype"], device, quantized)
+    dtype = resolve_dtype(dtype, device, quantized)
+    own = {"dtype": dtype, "attn_implementation": attn_implementation, "quantization_config": quantization_config}
+    further.pop("torch_dtype", None)
     arguments = {
-        "model_kwargs": {key: value for key, value in further.items() if key != "torch_dtype"}
-        | {key: value for key, value in own.items() if value is not None},
+        "model_kwargs": {**further, **{key: value for key, value in own.items() if value is not None}},
         "processor_kwargs": {**(processor_kwargs or {}), **(tokenizer_kwargs or {})},
         "config_kwargs": dict(config_kwargs or {}),
     }
@@ -140,7 +138,7 @@ def load(
         model_card_data=model_card_data,
         manifest=manifest,
     )
-    if own["dtype"] is None:
+    if dtype is None:
         restore_latents(encoder, folder)
     encoder.trained_head = folder if (folder / HEAD_FILE).is_file() else None
     require_sound(encoder, folder, path_or_id, cache_folder)

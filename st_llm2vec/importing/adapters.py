@@ -138,26 +138,14 @@ def load_merged(
     decoder.weight_files()
     model = load_model(str(decoder.folder), dtype, attn_implementation, {}, device=device)
     if adapters:
-        attachments = [partial(attach_published, adapter, decoder.name) for adapter in adapters]
+        attachments = [partial(_attach, adapter, decoder.name) for adapter in adapters]
         model = merge_published(model, attachments, None if dtype is None else model.dtype)
     sources = [*(adapter.source for adapter in adapters), decoder]
     return model, load_tokenizer(next((source for source in sources if source.has_tokenizer), decoder))
 
 
-def attach_published(adapter: PublishedAdapter, base: str, model: PreTrainedModel) -> PeftModel:
-    """Attach an adapter to a model.
-
-    Args:
-        adapter: The adapter.
-        base: The model's name, for messages.
-        model: The body of a decoder; it is changed.
-
-    Returns:
-        The model with the adapter.
-
-    Raises:
-        ValueError: If the adapter is for another model.
-    """
+def _attach(adapter: PublishedAdapter, base: str, model: PreTrainedModel) -> PeftModel:
+    """Attach an adapter to the body of a decoder; the base is the decoder's name, for messages."""
     config, weights = copy.deepcopy(adapter.config), adapter.weights()
     config.base_model_name_or_path = None  # PEFT would put the model's own name here, and warn that it is another one.
     try:
@@ -167,7 +155,7 @@ def attach_published(adapter: PublishedAdapter, base: str, model: PreTrainedMode
     expected = {name: tuple(one.shape) for name, one in get_peft_model_state_dict(attached).items()}
     unknown, missing = sorted(set(weights) - set(expected)), sorted(set(expected) - set(weights))
     if unknown:
-        raise _other_base(adapter, base, f"{len(unknown)} of its tensors have no place there, e.g. {unknown[0]}")
+        raise _other_base(adapter, base, f"{len(unknown)} of its tensors are unknown there, e.g. {unknown[0]}")
     if missing:
         raise _other_base(adapter, base, f"it lacks {len(missing)} tensors for it, e.g. {missing[0]}")
     for name, shape in expected.items():

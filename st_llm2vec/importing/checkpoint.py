@@ -15,6 +15,7 @@ from st_llm2vec.folder.download import download, hub_errors
 from st_llm2vec.folder.files import INDEX, read_json, refuse_pointer, require_fields, shard_files
 from st_llm2vec.folder.gguf_file import is_gguf
 from st_llm2vec.modules.formatter import leading_special_ids
+from st_llm2vec.publishing.licence import licence_of_card
 
 # Weights are named one by one: some repositories hold them twice, as `consolidated.safetensors` or `original/*.pth`.
 WANTED = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "model*.safetensors", "adapter_model.safetensors"]
@@ -59,8 +60,6 @@ class Checkpoint:
 
     def licence(self) -> dict[str, str]:
         """The licence fields of its model card, if it has any."""
-        from st_llm2vec.publishing.licence import licence_of_card
-
         return licence_of_card(self.folder / "README.md")
 
     def weight_files(self) -> list[Path]:

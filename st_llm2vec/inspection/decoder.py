@@ -25,7 +25,7 @@ from st_llm2vec.encoding.dtype import native_dtype
 from st_llm2vec.folder.gguf_file import SOURCE as GGUF_SOURCE
 from st_llm2vec.folder.merge import type_name
 from st_llm2vec.inspection.advice import recommend, recommend_untrained
-from st_llm2vec.inspection.recipes import Facts, Outlook, attention_kept, outlooks
+from st_llm2vec.inspection.recipes import Outlook, attention_kept, outlooks
 from st_llm2vec.inspection.tokenizer import TokenizerFacts, tokenizer_facts
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention
 from st_llm2vec.proof.same_tokens import tokenizer_of
@@ -141,11 +141,15 @@ def inspect_model(
     context = transformer.max_seq_length
     bidirectional, refusal, needs_repair = _try_bidirectional(model, name)
     recommended, advice = recommend(bidirectional, refusal)
-    seconds = _seconds(measure, parameters - embeddings.weight.numel())
+    if measure is None:
+        small = parameters - embeddings.weight.numel() <= MEASURED_ON_A_CPU
+        seconds = SECONDS if small or torch.cuda.is_available() else 0.0
+    else:
+        seconds = math.inf if measure else 0.0
     if seconds:
         device = get_device_name()
         transformer.to(device=device, dtype=native_dtype(device))
-    recipes = outlooks(transformer, Facts(name, refusal, needs_repair), seconds)
+    recipes = outlooks(transformer, name, refusal=refusal, needs_repair=needs_repair, seconds=seconds)
     untrained, untrained_advice = recommend_untrained(recipes, recommended)
     return Inspection(
         name=name,
@@ -171,12 +175,6 @@ def inspect_model(
         untrained_advice=untrained_advice,
         source=getattr(model.config, GGUF_SOURCE, {}),
     )
-
-
-def _seconds(measure: bool | None, parameters: int) -> float:
-    if measure is None:
-        return SECONDS if torch.cuda.is_available() or parameters <= MEASURED_ON_A_CPU else 0.0
-    return math.inf if measure else 0.0
 
 
 def _try_bidirectional(model: PreTrainedModel, name: str) -> tuple[tuple[AttentionProbe, ...], str, bool]:

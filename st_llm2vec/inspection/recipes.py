@@ -48,27 +48,16 @@ class Outlook:
         return self.layout in ("text", "message")
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the outlooks on all recipes depend on.
-
-    Args:
-        name: The decoder's name, for messages.
-        refusal: Why no bidirectional recipe can be used; empty if they can.
-        needs_repair: Whether the attention must be repaired at every load.
-    """
-
-    name: str
-    refusal: str
-    needs_repair: bool
-
-
-def outlooks(transformer: Transformer, facts: Facts, seconds: float) -> tuple[Outlook, ...]:
+def outlooks(
+    transformer: Transformer, name: str, *, refusal: str, needs_repair: bool, seconds: float
+) -> tuple[Outlook, ...]:
     """Look at every recipe.
 
     Args:
         transformer: The decoder; its attention and its tokenizer are left as they were.
-        facts: What is known of it.
+        name: Its name, for messages.
+        refusal: Why no bidirectional recipe can be used; empty if they can.
+        needs_repair: Whether the attention must be repaired at every load.
         seconds: How long to score recipes; the last one begun is finished. With 0 none is scored.
 
     Returns:
@@ -77,33 +66,41 @@ def outlooks(transformer: Transformer, facts: Facts, seconds: float) -> tuple[Ou
     order = [*MOST_TELLING, *(name for name in RECIPES if name not in MOST_TELLING)]
     scores: dict[tuple[Any, ...], float] = {}
     end = time.monotonic() + seconds
-    found = {name: _outlook(transformer, RECIPES[name], facts, scores, time.monotonic() < end) for name in order}
-    return tuple(found[name] for name in RECIPES)
+    found = {}
+    for recipe in order:
+        config = RECIPES[recipe]
+        bidirectional = config.attention == "bidirectional"
+        if bidirectional and refusal:
+            why = "the recipe is bidirectional, and this model cannot be"
+            found[recipe] = Outlook(recipe, "impossible", why)
+        else:
+            repaired = needs_repair and bidirectional
+            found[recipe] = _outlook(transformer, name, config, repaired, scores, time.monotonic() < end)
+    return tuple(found[recipe] for recipe in RECIPES)
 
 
 def _outlook(
     transformer: Transformer,
+    name: str,
     config: EncoderConfig,
-    facts: Facts,
+    repaired: bool,
     scores: dict[tuple[Any, ...], float],
     measure: bool,
 ) -> Outlook:
     """Compile a recipe as ``convert`` would, on a transformer that shares weights and tokenizer."""
-    bidirectional = config.attention == "bidirectional"
-    if bidirectional and facts.refusal:
-        return Outlook(config.name, "impossible", "the recipe is bidirectional, and this model cannot be")
     trial = copy.copy(transformer)
     trial.input_formatter = copy.copy(transformer.input_formatter)
     random = config.pooling == "latent_attention"
+    measure = measure and not random
     # Latent attention has hundreds of millions of parameters for a large model; on "meta" it has their shapes alone.
     weightless = torch.device("meta") if random else nullcontext()
     try:
         with _tokenizer_kept(transformer.tokenizer):
-            prepare_tokenizer(trial, config, facts.name, {})
+            prepare_tokenizer(trial, config, name, {})
             with weightless:
-                compiled = compile_encoder(trial, config, facts.needs_repair and bidirectional)
+                compiled = compile_encoder(trial, config, repaired)
             score = None
-            if compiled.layout != "custom" or (measure and not random):
+            if compiled.layout != "custom" or measure:
                 encoder = TextEncoder(
                     modules=compiled.modules,
                     device=str(transformer.model.device),
@@ -111,7 +108,7 @@ def _outlook(
                     base_is_stored=False,
                 )
                 encoder.check_room()
-                score = _score(encoder, config, facts.name, scores) if measure and not random else None
+                score = _score(encoder, config, name, scores) if measure else None
     except ValueError as error:
         return Outlook(config.name, "impossible", str(error))
     return Outlook(config.name, compiled.layout, compiled.reason, score)

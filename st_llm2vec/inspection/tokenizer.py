@@ -14,7 +14,7 @@ class TokenizerFacts:
     """A tokenizer in a few words.
 
     Args:
-        family: How it treats blanks, in words.
+        family: How it treats spaces, in words.
         tokens: Size of its vocabulary.
         bos: The tokens it puts before a text, as text; empty if none.
         eos: The end-of-text token, if it has one.
@@ -31,7 +31,7 @@ class TokenizerFacts:
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
-    """See what blanks, special tokens and chat template a tokenizer has."""
+    """See what spaces, special tokens and chat template a tokenizer has."""
     return TokenizerFacts(
         family=_family(tokenizer),
         tokens=len(tokenizer),
@@ -48,5 +48,5 @@ def _family(tokenizer: PreTrainedTokenizerBase) -> str:
     if "ByteLevel" in str(backend.pre_tokenizer):
         return f"byte-level {kind}"
     if "Metaspace" in str(backend.pre_tokenizer) or "▁" in str(backend.normalizer):
-        return f"Metaspace {kind} (SentencePiece's blanks)"
+        return f"Metaspace {kind} (SentencePiece's spaces)"
     return f"{kind}, neither byte-level nor Metaspace"
