@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from st_llm2vec.folder.files import read_json
+from st_llm2vec.folder.files import read_json, tensor_names
 from st_llm2vec.host.quiet_loading import without_reports
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
@@ -39,20 +38,13 @@ def require_all_weights(
         return
     if not files:
         return
-    stored: set[str] = set()
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                stored |= set(tensors.keys())
-        except SafetensorError as error:
-            raise ValueError(f"{file.name} of {source} cannot be read ({error}); save or download it again.") from error
+    stored = {name for file in files for name in tensor_names(file, source)}
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     if getattr(model, "is_quantized", False):  # A quantised weight has statistics of its own beside it.
         parameters = {name for name, _ in model.named_parameters()}
         judge_report(model, {"missing_keys": parameters - stored - tied, "unexpected_keys": ()}, source)
         return
-    own = set(model.state_dict()) - tied
-    if stored != own:
+    if stored != set(model.state_dict()) - tied:
         _judge_loading(folder, model, source)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 POINTER = b"version https://git-lfs.github.com/spec/"
 CARRIED_BY_LFS = ("*.safetensors", "*.bin", "*.gguf", "tokenizer.json", "tokenizer.model")
 INDEX = "model.safetensors.index.json"
@@ -178,6 +180,23 @@ def refuse_pointer(file: Path, source: str | Path, name: str | None = None) -> N
                     f"{name or file.name} of {source} is a git-lfs pointer, not the file itself: the repository was cloned without "
                     "git-lfs. Run `git lfs install` and `git lfs pull` there, or download it again."
                 )
+
+
+def tensor_names(file: Path, source: str | Path) -> set[str]:
+    """The names of the tensors in a safetensors file, from its header.
+
+    Raises:
+        ValueError: If it is truncated or no safetensors file.
+    """
+    refuse_pointer(file, source)
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return set(tensors.keys())
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise ValueError(
+            f"{file.name} of {source} is truncated or damaged ({size:,} bytes: {error}), so that it cannot be read; {AGAIN}."
+        ) from error
 
 
 def _refuse_pointers(folder: Path, path: str, source: str | Path) -> None:

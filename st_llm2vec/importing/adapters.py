@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from st_llm2vec.conversion.decoder import load_model
 from st_llm2vec.folder.check_finite import require_finite
+from st_llm2vec.folder.files import tensor_names
 from st_llm2vec.folder.merge import merge_published
-from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer, readable
+from st_llm2vec.importing.checkpoint import Checkpoint, fetch, load_tokenizer
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
@@ -63,7 +64,8 @@ class PublishedAdapter:
         """The file with its weights."""
         safe = self.source.folder / "adapter_model.safetensors"
         if safe.is_file():
-            return readable(safe, self.source.name)
+            tensor_names(safe, self.source.name)
+            return safe
         self.source.refuse_pickles("adapter_model.bin")
         if not self.source.has("adapter_model.bin"):
             raise ValueError(f"{self.source.name} has no adapter_model.safetensors; download it again.")
@@ -135,7 +137,7 @@ def load_merged(
     Raises:
         ValueError: If a file is missing or damaged, or an adapter is for another model.
     """
-    decoder.weight_files()
+    decoder.tensor_files()  # which raises where one is missing or damaged
     model = load_model(str(decoder.folder), dtype, attn_implementation, {}, device=device)
     if adapters:
         attachments = [partial(_attach, adapter, decoder.name) for adapter in adapters]

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from st_llm2vec.folder.download import download, hub_errors
-from st_llm2vec.folder.files import INDEX, read_json, refuse_pointer, require_fields, shard_files
+from st_llm2vec.folder.files import INDEX, read_json, refuse_pointer, require_fields, shard_files, tensor_names
 from st_llm2vec.folder.gguf_file import is_gguf
 from st_llm2vec.modules.formatter import leading_special_ids
 from st_llm2vec.publishing.licence import licence_of_card
@@ -62,23 +61,27 @@ class Checkpoint:
         """The licence fields of its model card, if it has any."""
         return licence_of_card(self.folder / "README.md")
 
-    def weight_files(self) -> list[Path]:
-        """The model's safetensors files, each of them readable and none of them missing.
+    def tensor_files(self) -> dict[str, Path]:
+        """The model's safetensors, each file readable and none of them missing.
 
         Returns:
-            The files; empty if the weights are pickles and these are allowed.
+            Every tensor's file, by its name; empty if the weights are pickles and these are allowed.
 
         Raises:
             ValueError: If there are no weights, shards are missing, a file is damaged, or there are only pickles.
         """
         if self.has(INDEX):
-            return [readable(shard, self.name) for shard in shard_files(self.folder, self.name)]
-        if self.has("model.safetensors"):
-            return [readable(self.folder / "model.safetensors", self.name)]
-        self.refuse_pickles("pytorch_model*.bin")
-        if any(self.folder.glob("pytorch_model*.bin")):
-            return []
-        raise ValueError(f"{self.name} holds no weights: neither model.safetensors nor {INDEX}. Download it again.")
+            files = shard_files(self.folder, self.name)
+        elif self.has("model.safetensors"):
+            files = [self.folder / "model.safetensors"]
+        else:
+            self.refuse_pickles("pytorch_model*.bin")
+            files = []
+            if not any(self.folder.glob("pytorch_model*.bin")):
+                raise ValueError(
+                    f"{self.name} holds no weights: neither model.safetensors nor {INDEX}. Download it again."
+                )
+        return {name: file for file in files for name in tensor_names(file, self.name)}
 
     def refuse_pickles(self, pattern: str) -> None:
         """Raise if there are files of this kind and they were not asked for."""
@@ -89,14 +92,6 @@ class Checkpoint:
                 "Use a revision with safetensors, or allow it: allow_pickles=True (--allow-pickles); it is then read "
                 "with PyTorch's restricted unpickler."
             )
-
-    def tensor_names(self) -> dict[str, Path]:
-        """Every tensor of the model's safetensors, and the file it is in."""
-        found: dict[str, Path] = {}
-        for file in self.weight_files():
-            with safe_open(file, framework="pt") as tensors:
-                found |= dict.fromkeys(tensors.keys(), file)
-        return found
 
 
 def load_tokenizer(source: Checkpoint) -> PreTrainedTokenizerBase:
@@ -127,23 +122,6 @@ def load_tokenizer(source: Checkpoint) -> PreTrainedTokenizerBase:
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)]
         )
     return tokenizer
-
-
-def readable(file: Path, source: str) -> Path:
-    """The same file, if its header says no more than the file holds.
-
-    Raises:
-        ValueError: If it is truncated or no safetensors file.
-    """
-    refuse_pointer(file, source)
-    try:
-        with safe_open(file, framework="pt"):
-            return file
-    except SafetensorError as error:
-        size = file.stat().st_size
-        raise ValueError(
-            f"{file.name} of {source} is truncated or damaged ({size:,} bytes: {error}); download it again."
-        ) from error
 
 
 def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False) -> Checkpoint:

@@ -135,7 +135,7 @@ def encoder_fields(settings: dict[str, Any], model: PreTrainedModel) -> dict[str
 
 def _tensor_files(checkpoint: Checkpoint) -> dict[str, Path]:
     """Every tensor's file; a name that belongs to neither part is refused, and so is a checkpoint without one part."""
-    files = checkpoint.tensor_names()
+    files = checkpoint.tensor_files()
     unknown = sorted(name for name in files if not name.startswith((DECODER, LATENT)))
     if unknown:
         raise ValueError(

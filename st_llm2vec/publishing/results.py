@@ -51,9 +51,9 @@ def to_results(data: Results) -> list[EvalResult]:
             found += _from_mteb(entry)
         elif {"dataset", "metric", "value"} <= set(entry):
             task = str(entry.get("task") or "sentence-similarity")
-            found.append(_result(task, str(entry["dataset"]), str(entry["metric"]), entry["value"]))
+            found.append(_result(str(entry["dataset"]), str(entry["metric"]), entry["value"], task=task))
         elif entry and all(isinstance(value, int | float) for value in entry.values()):
-            found += [_result("sentence-similarity", "evaluator", name, value) for name, value in entry.items()]
+            found += [_result("evaluator", name, value) for name, value in entry.items()]
         else:
             raise ValueError(
                 f"The result {dict(entry)!r} is none of: task, dataset, metric and value; MTEB's task_name and scores; "
@@ -70,34 +70,28 @@ def results_of(encoder: TextEncoder) -> list[EvalResult]:
         name = str(getattr(evaluator, "name", "") or type(evaluator).__name__)
         primary = getattr(evaluator, "primary_metric", None)
         chosen = {primary: metrics[primary]} if primary in metrics else metrics
-        found += [
-            _result("sentence-similarity", name, str(key).removeprefix(f"{name}_"), value)
-            for key, value in chosen.items()
-        ]
+        found += [_result(name, str(key).removeprefix(f"{name}_"), value) for key, value in chosen.items()]
     for stage in encoder.manifest.stages if encoder.manifest is not None else []:
         metrics = stage.get("evaluation")
         if isinstance(metrics, Mapping):
-            numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-            found += [_result("sentence-similarity", str(stage.get("name", "stage")), *one) for one in numbers.items()]
+            name = str(stage.get("name", "stage"))
+            found += [_result(name, *one) for one in metrics.items() if isinstance(one[1], int | float)]
     return found
 
 
 def _from_mteb(entry: Mapping[str, Any]) -> list[EvalResult]:
-    return [
-        _result(
-            "sentence-similarity",
-            f"MTEB {entry['task_name']}"
-            + (f" ({row['hf_subset']})" if row.get("hf_subset", "default") != "default" else ""),
-            "main_score",
-            row["main_score"],
-            split,
-        )
-        for split, rows in entry["scores"].items()
-        for row in rows
-    ]
+    found = []
+    for split, rows in entry["scores"].items():
+        for row in rows:
+            subset = row.get("hf_subset", "default")
+            name = f"MTEB {entry['task_name']}" + (f" ({subset})" if subset != "default" else "")
+            found.append(_result(name, "main_score", row["main_score"], split))
+    return found
 
 
-def _result(task: str, dataset: str, metric: str, value: Any, split: str | None = None) -> EvalResult:
+def _result(
+    dataset: str, metric: str, value: Any, split: str | None = None, task: str = "sentence-similarity"
+) -> EvalResult:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"The result {metric} on {dataset} is {value!r}, not a number.")
     return EvalResult(
