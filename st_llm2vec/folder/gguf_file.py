@@ -30,33 +30,6 @@ def is_gguf(name: str | Path) -> bool:
     return Path(name).suffix.lower() == SUFFIX and not Path(name).is_dir()
 
 
-def gguf_facts(path: str | Path) -> dict[str, str]:
-    """What a GGUF file says of itself, without reading its weights.
-
-    Args:
-        path: The file.
-
-    Returns:
-        ``file``, its name, and ``quantization``, the type that most of its weights have, e.g. ``"Q4_K_M"``.
-
-    Raises:
-        ValueError: If there is no such file, it is damaged, or the package ``gguf`` is missing.
-    """
-    path = _checked(path)
-    from gguf import LlamaFileType
-    from transformers.integrations.gguf import read_gguf_metadata
-
-    try:
-        metadata, _ = read_gguf_metadata(str(path))
-    except Exception as error:  # The reader trusts every length in the file, and a damaged one fails anywhere.
-        raise ValueError(f"{path} cannot be read as a GGUF file, so it is damaged: {error}. Get it again.") from error
-    try:
-        kind = LlamaFileType(metadata["general.file_type"]).name
-    except (KeyError, ValueError):
-        kind = "unknown"
-    return {"file": path.name, "quantization": kind.removeprefix("MOSTLY_").removeprefix("ALL_")}
-
-
 @without_collection()
 def load_gguf(
     path: str | Path, dtype: Any, attn_implementation: str | None, kind: Any = AutoModel
@@ -76,7 +49,7 @@ def load_gguf(
         ValueError: If the file cannot be read, its architecture is unknown, or the package ``gguf`` is missing.
     """
     path = Path(path)
-    facts = gguf_facts(path)
+    facts = _facts(path)
     file = {"pretrained_model_name_or_path": str(path.parent.resolve()), "gguf_file": path.name}
     try:
         config = AutoConfig.from_pretrained(**file)
@@ -125,8 +98,8 @@ def unpack_gguf(path: str | Path, folder: str | Path) -> str:
     return str(folder)
 
 
-def _checked(path: str | Path) -> Path:
-    path = Path(path)
+def _facts(path: Path) -> dict[str, str]:
+    """What a file says of itself: its name, and the type that most of its weights have, e.g. ``"Q4_K_M"``."""
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
     if importlib.util.find_spec("gguf") is None:
@@ -137,4 +110,15 @@ def _checked(path: str | Path) -> Path:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(f"{path} does not begin as a GGUF file does, so it is none or is damaged. Get it again.")
-    return path
+    from gguf import LlamaFileType
+    from transformers.integrations.gguf import read_gguf_metadata
+
+    try:
+        metadata, _ = read_gguf_metadata(str(path))
+    except Exception as error:  # The reader trusts every length in the file, and a damaged one fails anywhere.
+        raise ValueError(f"{path} cannot be read as a GGUF file, so it is damaged: {error}. Get it again.") from error
+    try:
+        kind = LlamaFileType(metadata["general.file_type"]).name
+    except (KeyError, ValueError):
+        kind = "unknown"
+    return {"file": path.name, "quantization": kind.removeprefix("MOSTLY_").removeprefix("ALL_")}
