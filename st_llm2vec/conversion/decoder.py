@@ -79,7 +79,7 @@ def load_model(
         _require_decoder_files(folder, name)
     elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ValueError(f"There is no folder {name}.")
-    hub = _of_the_hub(hub)
+    hub = _hub_options(hub)
     try:
         config = AutoConfig.from_pretrained(name, **hub)
     except Exception as error:  # A field of the wrong type raises what the configuration's own checks raise.
@@ -138,7 +138,7 @@ def _require_decoder_files(folder: Path, name: str) -> None:
     require_readable(folder, name)
 
 
-def _of_the_hub(hub: Mapping[str, Any]) -> dict[str, Any]:
+def _hub_options(hub: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are set, and never code from a repository."""
     return {"trust_remote_code": False, **{key: value for key, value in hub.items() if value}}
 
@@ -184,8 +184,8 @@ def _around(model: PreTrainedModel, source: str, hub: Mapping[str, Any]) -> Tran
     """Build a stock ``Transformer`` around a model that is already in memory."""
     transformer = preloaded(model)(
         source,
-        processor_kwargs=_of_the_hub(hub),
-        config_kwargs=_of_the_hub(hub),
+        processor_kwargs=_hub_options(hub),
+        config_kwargs=_hub_options(hub),
         modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
         module_output_name="token_embeddings",
     )

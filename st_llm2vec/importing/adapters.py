@@ -77,10 +77,11 @@ class PublishedAdapter:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Its tensors, named as for the body of a model; adapters of a model with its head have one ``model.`` more."""
-        if self.file.suffix == ".safetensors":
-            tensors = load_file(self.file)
+        file = self.file
+        if file.suffix == ".safetensors":
+            tensors = load_file(file)
         else:
-            tensors = torch.load(self.file, map_location="cpu", weights_only=True)
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
         headed = all(name.startswith(f"{PREFIX}model.") for name in tensors)
         return {name.replace(f"{PREFIX}model.", PREFIX, 1) if headed else name: one for name, one in tensors.items()}
 
@@ -107,7 +108,7 @@ def fetch_base(
     if not named:
         raise ValueError(f"{adapter.source.name} does not say which base it is for; name it (base=..., --base).")
     try:
-        return fetch(named, {**hub, "revision": adapter.config.revision}, adapter.source.allow_pickles)
+        return fetch(named, {**hub, "revision": adapter.config.revision or None}, adapter.source.allow_pickles)
     except ValueError as error:
         raise ValueError(
             f"The base {named!r} that {adapter.source.name} names is not at hand: {error} A copy of it can be named (base=..., "
