@@ -158,7 +158,7 @@ def _attach(adapter: PublishedAdapter, base: str, model: PreTrainedModel) -> Pef
     expected = {name: tuple(one.shape) for name, one in get_peft_model_state_dict(attached).items()}
     unknown, missing = sorted(set(weights) - set(expected)), sorted(set(expected) - set(weights))
     if unknown:
-        raise _other_base(adapter, base, f"{len(unknown)} of its tensors are unknown there, e.g. {unknown[0]}")
+        raise _other_base(adapter, base, f"{len(unknown)} of its tensors have no place there, e.g. {unknown[0]}")
     if missing:
         raise _other_base(adapter, base, f"it lacks {len(missing)} tensors for it, e.g. {missing[0]}")
     for name, shape in expected.items():
