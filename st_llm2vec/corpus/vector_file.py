@@ -13,6 +13,9 @@ from datasets import Dataset
 from pyarrow import parquet
 from safetensors.numpy import save_file
 
+from st_llm2vec.folder.disk_errors import disk_errors
+from st_llm2vec.folder.staging import staged
+
 AT_ONCE = 4096
 
 
@@ -47,21 +50,18 @@ def vector_file(
 
     Raises:
         ValueError: If the corpus has a column ``embedding`` already.
+        OSError: If the disk is full, or the path may not be written.
     """
     if columns is not None and "embedding" in columns.column_names:
         raise ValueError("The corpus already has a column 'embedding'; rename it, or write .npy or .safetensors.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    filled, written = (path.with_name(f".{path.name}.{os.getpid()}.{name}") for name in ("npy", "part"))
-    try:
+    with disk_errors(path), staged(path) as staging:
+        filled, written = staging / "filled.npy", staging / "written"
         with filled.open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
             np.lib.format.write_array_header_1_0(file, header)
             yield lambda vectors: file.write(np.ascontiguousarray(vectors, "<f4").data)
         WRITERS[path.suffix.lower()](filled, written, columns)
         os.replace(written, path)
-    finally:
-        for part in (filled, written):
-            part.unlink(missing_ok=True)
 
 
 def _write_npy(filled: Path, target: Path, columns: Dataset | None) -> None:

@@ -24,6 +24,7 @@ from st_llm2vec.folder.files import read_json, read_modules, require_readable
 from st_llm2vec.folder.gguf_file import is_gguf
 from st_llm2vec.folder.manifest_file import read_manifest
 from st_llm2vec.folder.save import CUSTOM_MODULES
+from st_llm2vec.folder.staging import settle
 from st_llm2vec.folder.weights import restore_latents
 from st_llm2vec.host.quiet_loading import without_collection
 from st_llm2vec.losses.output_head import HEAD_FILE
@@ -181,6 +182,7 @@ def _truncate(encoder: TextEncoder, dimensions: int | None) -> None:
 
 def _resolve(path_or_id: str | Path, revision: str | None, hub: dict[str, Any]) -> Path:
     """The encoder's folder, downloaded first if it is on the Hub; a decoder is refused before its weights come."""
+    settle(Path(path_or_id))
     if Path(path_or_id).is_dir():
         if not (Path(path_or_id) / "modules.json").is_file():
             raise _no_encoder(path_or_id)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +14,10 @@ from sentence_transformers.base.modules.module import Module
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.folder.check_manifest import disagreements, require_tokenizer_fits
+from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.manifest_file import MANIFEST_NAME, write_manifest
 from st_llm2vec.folder.module_file import MODULE_NAME, module_file_text
+from st_llm2vec.folder.staging import replacing
 from st_llm2vec.folder.weights import fingerprint, keeps_fingerprint
 from st_llm2vec.losses.output_head import HEAD_FILE, write_head
 from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, SpanPooling
@@ -41,11 +40,12 @@ MISLEADING = re.compile(
     rf"adapter_model\.safetensors|{re.escape(HEAD_FILE)}|chat_template\.jinja|"
     rf"{re.escape(MODULE_NAME)}\.py|{re.escape(MANIFEST_NAME)}"
 )
+CARD = "README.md"
 MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]+")
 
 
 def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None]) -> None:
-    """Write into a hidden folder, complete it, then move it into place by renaming; undo everything on failure.
+    """Write a folder beside, complete it, and put it in the place of the old one, whole.
 
     Args:
         encoder: The encoder.
@@ -55,18 +55,18 @@ def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None])
     Raises:
         ValueError: If the encoder is not what its manifest says, has a weight that is not finite, or holds an adapter
             whose base would be lost.
+        OSError: If it cannot be written. What was there is as it was.
     """
     refuse_wrong_attention(encoder)
     refuse_lost_base(encoder, path)
     refuse_disagreement(encoder)
     require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, "the encoder")
     require_finite(encoder, "The encoder")
-    exists = path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path if exists else path.parent, prefix=".saving-"))
-    try:
-        fresh = staging / "new"
-        fresh.mkdir()
+    old_modules = module_folders(path / "modules.json")
+    with (
+        disk_errors(path),
+        replacing(path, lambda name: name in old_modules or MISLEADING.fullmatch(name) is not None) as fresh,
+    ):
         _forget_last_call(encoder)
         write(fresh)
         _forget_last_call(encoder)  # the card's example is a call, and a trainer saves the tokenizer once more
@@ -79,12 +79,8 @@ def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None])
             write_manifest(manifest, fresh)  # the last file, since it has the checksums of the others
         for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)
-        if exists:
-            _swap(fresh, staging / "old", path)
-        else:
-            os.replace(fresh, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if _is_no_model_card(path / CARD):
+            (fresh / CARD).unlink(missing_ok=True)
 
 
 def _forget_last_call(encoder: TextReader) -> None:
@@ -171,25 +167,12 @@ def _keep_attention_beside_adapter(encoder: TextReader, folder: Path, modules: l
     settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _swap(fresh: Path, old: Path, path: Path) -> None:
-    """Set aside what the new encoder replaces, move the new one in, ``modules.json`` last; put all back on failure."""
-    old.mkdir()
-    arriving = sorted(fresh.iterdir(), key=lambda entry: entry.name == "modules.json")
-    leaving = {entry.name for entry in arriving} | {
-        entry.name for entry in path.iterdir() if MISLEADING.fullmatch(entry.name)
-    }
-    leaving |= module_folders(path / "modules.json")
-    moves = [(path / name, old / name) for name in sorted(leaving) if (path / name).exists()]
-    moves += [(entry, path / entry.name) for entry in arriving]
-    done: list[tuple[Path, Path]] = []
+def _is_no_model_card(readme: Path) -> bool:
+    """Whether it is somebody's own, and not one that saving wrote."""
     try:
-        for source, target in moves:
-            os.replace(source, target)
-            done.append((source, target))
-    except BaseException:
-        for source, target in reversed(done):
-            os.replace(target, source)
-        raise
+        return "library_name: sentence-transformers" not in readme.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def module_folders(file: Path) -> frozenset[str]:

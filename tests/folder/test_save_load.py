@@ -188,26 +188,6 @@ def test_saving_over_another_encoder_leaves_nothing_of_it_and_all_else(decoder: 
     assert cosine_distance(our_vectors(load(target)), our_vectors(encoder)) < 1e-6
 
 
-@pytest.mark.parametrize("moves", but_first([9, 1, 4, 14]))
-def test_a_move_that_fails_is_undone(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
-    target = tmp_path / "target"
-    old = make(decoder, "echo")
-    old.save_pretrained(str(target))
-    before = sorted(path.relative_to(target) for path in target.rglob("*"))
-    replace, count = os.replace, iter(range(100))
-
-    def failing(source: Path, destination: Path) -> None:
-        if next(count) == moves:
-            raise OSError("disk gone")
-        replace(source, destination)
-
-    monkeypatch.setattr("os.replace", failing)
-    with pytest.raises(OSError, match="disk gone"):
-        make(decoder, "llm2vec").save_pretrained(str(target))
-    assert sorted(path.relative_to(target) for path in target.rglob("*")) == before
-    assert cosine_distance(our_vectors(load(target)), our_vectors(old)) < 1e-6
-
-
 def test_a_wrong_attention_is_not_saved(decoder: str, tmp_path: Path) -> None:
     encoder = make(decoder, "llm2vec")
     set_attention(encoder[0].model, "causal")
