@@ -111,7 +111,7 @@ def convert(
         similarity_fn_name="cosine",
         base_is_stored=not in_memory,
         manifest=Manifest(
-            config=config,
+            config=compilation.config,
             base={
                 "name": name,
                 "architecture": type(transformer.model).__name__,

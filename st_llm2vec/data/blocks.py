@@ -83,7 +83,8 @@ class _Packer:
         texts = batch[self.column]
         for row, text in zip(rows, texts, strict=True):
             as_text(text, self.column, "the dataset", row, blank=True)
-        encoded = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+        options = {"return_attention_mask": False, "verbose": False, "split_special_tokens": True}
+        encoded = self.tokenizer(texts, **options)["input_ids"]
         ids = [*self.rest, *(token for row in encoded for token in row)]
         whole = len(ids) - len(ids) % self.block_size
         self.rest = ids[whole:]

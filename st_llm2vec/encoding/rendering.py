@@ -17,12 +17,14 @@ from sentence_transformers.base.modules import Transformer
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from st_llm2vec.layouts.message import READS_MESSAGES
+from st_llm2vec.layouts.special_tokens import UNBROKEN, Breaks
 from st_llm2vec.modules.formatter import pad_ids
 
 PLACE = "\ufdd0 the text \ufdd1"  # noncharacters, which no text should hold
 FEATURES = {"input_ids", "attention_mask"}
 OPTIONS = {"task", "max_length"}
 KEPT_FRAMES = 1024
+FILTERS = {"trim", "length"}
 HARMLESS = (
     nodes.Template,
     nodes.Output,
@@ -52,11 +54,13 @@ class Frame:
         before: The string before the text.
         after: The string after it.
         features: The features that are no tensors.
+        breaks: Where special tokens in the texts are broken.
     """
 
     before: str
     after: str
     features: dict[str, Any]
+    breaks: Breaks = UNBROKEN
 
 
 class Rendering:
@@ -87,7 +91,7 @@ class Rendering:
         frame = self._frame(transformer, tokenizer, prompt or None, max_length)
         if frame is None:
             return None
-        filled = [f"{frame.before}{text}{frame.after}" for text in texts]
+        filled = [f"{frame.before}{frame.breaks(text)}{frame.after}" for text in texts]
         if frame.features["modality"] == "text":
             rows = _tokenize(tokenizer, filled, truncation="longest_first", max_length=max_length)
         else:
@@ -160,7 +164,8 @@ def _template_frame(transformer: Transformer, tokenizer: PreTrainedTokenizerBase
     system = [{"role": "system", "content": prompt}] if prompt else []
     rendered = tokenizer.apply_chat_template([*system, {"role": "user", "content": PLACE}], tokenize=False)
     before, *after = str(rendered).split(PLACE)
-    return Frame(before, after[0], {"modality": "message"}) if len(after) == 1 else None
+    breaks = Breaks.in_template(template)
+    return Frame(before, after[0], {"modality": "message"}, breaks) if len(after) == 1 else None
 
 
 def puts_text_verbatim(template: str) -> bool:
@@ -178,10 +183,12 @@ def puts_text_verbatim(template: str) -> bool:
     if not template.startswith(READS_MESSAGES):
         return False
     try:
-        tree = Environment().parse(template.removeprefix(READS_MESSAGES))
+        tree = Environment().parse(Breaks.left_out(template.removeprefix(READS_MESSAGES)))
     except TemplateSyntaxError:
         return False
     if not all(isinstance(node, HARMLESS) for node in tree.find_all(nodes.Node)):
+        return False
+    if not {node.name for node in tree.find_all(nodes.Filter)} <= FILTERS:
         return False
     used = {id(node.node): node for node in tree.find_all(nodes.Getattr) if isinstance(node.node, nodes.Name)}
     names = [node for node in tree.find_all(nodes.Name) if node.name not in ("eos_token", "raise_exception")]

@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util.decorators import deprecated_kwargs
+from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.encoding.inference import infer
 from st_llm2vec.encoding.inputs import block_features, is_block, read_call, with_one_instruction
@@ -126,13 +127,15 @@ class TextReader(SentenceTransformer):
         self.check_room(prompt, longest_input(self.transformer, **_limits(kwargs)))
         if layout == "text":
             prompt = (prompt.strip() or None) if isinstance(prompt, str) else prompt
-            inputs = self._readable(inputs) if prompt is None else [behind_a_blank(text) for text in inputs]
+            inputs = inputs if prompt is None else [behind_a_blank(text) for text in inputs]
         try:
             features: dict[str, Any] | None = self._rendering(self.transformer, inputs, prompt, kwargs)
             if features is None:
                 features = super().preprocess(inputs, prompt=prompt, **kwargs)
         except TemplateError as error:  # what the chat template refuses
             raise ValueError(str(error)) from error
+        if features and self.layout == "text":
+            features = with_something_to_read(features, self.tokenizer)
         return add_position_ids(features, self.transformer.model) if features else features
 
     def _block_features(self, blocks: Sequence[Any], prompt: Any, max_length: int | None) -> dict[str, Any]:
@@ -177,7 +180,11 @@ class TextReader(SentenceTransformer):
             or known in self._fitting_prompts
         ):
             return
-        formatter = InstructionFormatter(**self.manifest.config.formatter_config())
+        written = {
+            **self.manifest.config.formatter_config(),
+            "split_special_tokens": self.tokenizer.split_special_tokens,
+        }
+        formatter = InstructionFormatter(**written)  # another way of reading would switch the tokenizer for all threads
         if prompt and formatter.instruction_template is None:
             return
         needed = formatter([""], prompt, self.tokenizer, UNLIMITED)["input_ids"].shape[1]
@@ -190,14 +197,22 @@ class TextReader(SentenceTransformer):
             self._fitting_prompts.clear()
         self._fitting_prompts.add(known)
 
-    def _readable(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read."""
-        if self.tokenizer("")["input_ids"]:
-            return inputs
-        return [self.tokenizer.pad_token if self._leaves_nothing(text) else text for text in inputs]
 
-    def _leaves_nothing(self, text: Any) -> bool:
-        return isinstance(text, str) and not text.strip() and not self.tokenizer(text)["input_ids"]
+def with_something_to_read(features: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Read an empty text as one padding token where the tokenizer adds no BOS and leaves nothing to read.
+
+    Args:
+        features: ``input_ids`` and ``attention_mask`` of shape ``(batch, tokens)``.
+        tokenizer: Its padding token is used.
+    """
+    mask = features["attention_mask"]
+    if not mask.numel():
+        ids = torch.full((len(mask), 1), cast("int", tokenizer.pad_token_id))
+        return {**features, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    empty = mask.sum(dim=1) == 0
+    if empty.any():
+        mask[empty, -1 if tokenizer.padding_side == "left" else 0] = 1
+    return features
 
 
 def behind_a_blank(text: Any) -> Any:

@@ -140,7 +140,14 @@ def attention_kept(model: PreTrainedModel) -> Iterator[None]:
 @contextmanager
 def _tokenizer_kept(tokenizer: Any) -> Iterator[None]:
     """Undo what preparing and compiling change in a tokenizer; a copy of a large one would take seconds."""
-    names = ("pad_token", "padding_side", "truncation_side", "model_max_length", "chat_template")
+    names = (
+        "pad_token",
+        "padding_side",
+        "truncation_side",
+        "model_max_length",
+        "chat_template",
+        "split_special_tokens",
+    )
     kept, normalizer = {name: getattr(tokenizer, name) for name in names}, tokenizer.backend_tokenizer.normalizer
     try:
         yield

@@ -15,8 +15,9 @@ from typing import Any, Literal, cast
 from sentence_transformers.base.modules import Normalize, Transformer
 from torch import nn
 
-from st_llm2vec.layouts.message import told_by_messages, with_chat_template
+from st_llm2vec.layouts.message import mend_messages, with_chat_template
 from st_llm2vec.layouts.reload import reload_reader
+from st_llm2vec.layouts.special_tokens import read_as_text, set_split
 from st_llm2vec.layouts.text import mend_prompts, saved_prompts, teach_prompts, with_prompts
 from st_llm2vec.modules.formatter import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
@@ -26,10 +27,8 @@ from st_llm2vec.proof.same_tokens import (
     CannotSay,
     Specification,
     prove_same_reading,
-    prove_same_tokens,
     tokenizer_of,
 )
-from st_llm2vec.proof.texts import FEW_TEXTS
 from st_llm2vec.recipe.config import EncoderConfig
 
 Layout = Literal["text", "message", "custom"]
@@ -44,12 +43,14 @@ class Compilation:
         layout: Which arrangement was taken.
         prompts: The prompts as the modules expect them.
         reason: Why it was taken, in a sentence.
+        config: The encoder, as far as it could be had.
     """
 
     modules: list[nn.Module]
     layout: Layout
     prompts: dict[str, str]
     reason: str
+    config: EncoderConfig
 
 
 def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: bool = False) -> Compilation:
@@ -67,6 +68,7 @@ def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: b
         ValueError: If no arrangement reads the decoder's own tokens once it is saved and loaded.
     """
     set_output_layer(transformer, config.layer)
+    config = read_as_text(transformer, config)
     formatter = InstructionFormatter(**config.formatter_config())
     specification = Specification(config, formatter, tokenizer_of(transformer))
     if repaired:
@@ -75,12 +77,13 @@ def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: b
         return _custom(transformer, specification, "latent attention is not a stock module")
     try:
         modules, prompts = with_prompts(transformer, specification)
-        return Compilation(_normalized(modules, config), "text", prompts, "prompts give the same tokens")
+        return Compilation(_normalized(modules, config), "text", prompts, "prompts give the same tokens", config)
     except CannotSay as error:
         no_prompt = error
     try:
         modules, prompts = with_chat_template(transformer, specification)
-        return Compilation(_normalized(modules, config), "message", prompts, "a chat template gives the same tokens")
+        reason = "a chat template gives the same tokens"
+        return Compilation(_normalized(modules, config), "message", prompts, reason, config)
     except CannotSay as error:
         reason = f"a prompt cannot say it: {no_prompt}; a chat template cannot say it: {error}"
         return _custom(transformer, specification, reason)
@@ -90,7 +93,8 @@ def prove_reading(modules: Sequence[nn.Module], config: EncoderConfig, layout: s
     """Prove that the modules of a folder read and pool what their recipe says, and mend what can be mended.
 
     Folders of stock modules that were saved with tokenizers of Transformers' own classes, before what they read was proven
-    after a reload, lose what marks the border between instruction and text; it is put back.
+    after a reload, lose what marks the border between instruction and text; it is put back. And those that were saved before
+    special tokens in a text were text, learn it.
 
     Args:
         modules: The modules, as they were loaded; the first one's tokenizer may be mended.
@@ -103,12 +107,15 @@ def prove_reading(modules: Sequence[nn.Module], config: EncoderConfig, layout: s
     """
     transformer = cast("Transformer", modules[0])
     formatter = InstructionFormatter(**config.formatter_config())
-    specification = Specification(config, formatter, tokenizer_of(transformer, name))
+    tokenizer = tokenizer_of(transformer, name)
+    if layout != "message":
+        set_split(tokenizer, config.split_special_tokens)
+    specification = Specification(config, formatter, tokenizer)
     try:
         if layout == "text":
             mend_prompts(modules, specification)
         elif layout == "message":
-            prove_same_tokens(transformer, specification, told_by_messages(specification, FEW_TEXTS))
+            mend_messages(transformer, specification)
     except CannotSay as error:
         raise ValueError(
             f"{name} pools other tokens than its recipe says ({error}): its tokenizer is not the one that it was made "
@@ -174,7 +181,7 @@ def _custom(transformer: Transformer, specification: Specification, reason: str)
         pooling = LatentAttentionPooling(width, **config.latent_attention)
     else:
         pooling = SpanPooling(width, config.pooling)
-    return Compilation(_normalized([module, pooling], config), "custom", dict(config.prompts), reason)
+    return Compilation(_normalized([module, pooling], config), "custom", dict(config.prompts), reason, config)
 
 
 def _normalized(modules: list[nn.Module], config: EncoderConfig) -> list[nn.Module]:

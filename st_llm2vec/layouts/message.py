@@ -12,16 +12,19 @@ import copy
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.layouts.reload import reload_reader, with_tokenizer
+from st_llm2vec.layouts.special_tokens import UNBROKEN, Breaks, without_marks
 from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
-from st_llm2vec.proof.same_tokens import CannotSay, Case, Specification, prove_same_tokens, stock_pooling, tokenizer_of
-from st_llm2vec.proof.texts import TEXTS
+from st_llm2vec.proof.same_tokens import CannotSay, Case, Specification, prove_same_tokens, stock_pooling
+from st_llm2vec.proof.texts import FEW_TEXTS, TEXTS
 from st_llm2vec.recipe.template import Template
 
 READS_MESSAGES = (
@@ -59,12 +62,15 @@ def with_chat_template(
         raise CannotSay("a text that stands twice cannot be cut safely")
     if not all(template.pools_everything for template in templates):
         raise CannotSay("stock pooling cannot follow a span inside a template")
-    bos = "".join(tokenizer.convert_ids_to_tokens(leading_special_ids(tokenizer)))
+    bos = _opening(tokenizer)
     cases = told_by_messages(specification, TEXTS)
     refusal = CannotSay("the tokenizer renders no BOS")
+    breaks = Breaks.of(tokenizer) if config.split_special_tokens else Breaks(())
+    reads = without_marks(tokenizer) if breaks.starts else copy.copy(tokenizer)
     for opening in (bos, f"{bos} "):
         try:
-            reader = reload_reader(_as_messages(transformer, chat_template_for(formatter, opening)))
+            reads.chat_template = chat_template_for(formatter, opening, breaks)
+            reader = reload_reader(_as_messages(transformer, reads))
             prove_same_tokens(reader, specification, cases)
         except CannotSay as error:
             refusal = error
@@ -86,13 +92,41 @@ def told_by_messages(specification: Specification, texts: Sequence[str]) -> list
     Returns:
         The cases.
     """
+    texts = (*texts, *specification.texts_of_special_tokens)
     return [Case(text, told, told) for told, text in itertools.product(specification.instructions, texts)]
 
 
-def _as_messages(transformer: Transformer, chat_template: str) -> Transformer:
-    """A copy of the module that reads texts as messages, through the chat template."""
-    tokenizer = copy.copy(tokenizer_of(transformer))
-    tokenizer.chat_template = chat_template
+def mend_messages(transformer: Transformer, specification: Specification) -> None:
+    """Prove that a module with a chat template, as a folder gave it, reads what it should.
+
+    Args:
+        transformer: The module; its tokenizer is replaced if its chat template does not break special tokens yet.
+        specification: What it is to read and pool.
+
+    Raises:
+        CannotSay: If other tokens are read or pooled.
+    """
+    config, tokenizer = specification.config, specification.tokenizer
+    template = str(tokenizer.chat_template)
+    if config.split_special_tokens and not Breaks.in_template(template).starts:
+        bos, breaks = _opening(tokenizer), Breaks.of(tokenizer)
+        written = {chat_template_for(specification.formatter, opening): opening for opening in (bos, f"{bos} ")}
+        if template in written and breaks.starts:
+            taught = without_marks(tokenizer)
+            taught.chat_template = chat_template_for(specification.formatter, written[template], breaks)
+            transformer.processor = transformer.input_formatter.processor = taught
+        else:
+            specification = replace(specification, config=config.replace(split_special_tokens=False))
+    prove_same_tokens(transformer, specification, told_by_messages(specification, FEW_TEXTS))
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the tokenizer itself puts before a text, as a string."""
+    return "".join(tokenizer.convert_ids_to_tokens(leading_special_ids(tokenizer)))
+
+
+def _as_messages(transformer: Transformer, tokenizer: PreTrainedTokenizerBase) -> Transformer:
+    """A copy of the module that reads texts as messages, through the tokenizer's chat template."""
     reader, output = with_tokenizer(transformer, tokenizer), transformer.modality_config["text"]
     reader.modality_config = {"text": output, "message": {**output, "format": "flat"}}
     reader.input_formatter.message_format = "flat"
@@ -100,13 +134,19 @@ def _as_messages(transformer: Transformer, chat_template: str) -> Transformer:
     return reader
 
 
-def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
-    """The templates as one chat template: the user message is the text, the system message the instruction."""
+def chat_template_for(formatter: InstructionFormatter, opening: str, breaks: Breaks = UNBROKEN) -> str:
+    """The templates as one chat template: the user message is the text, the system message the instruction.
+
+    Args:
+        formatter: The templates.
+        opening: What the tokenizer itself puts before a text, as a string.
+        breaks: Where special tokens in text and instruction are broken.
+    """
     parts = [READS_MESSAGES]
     if formatter.instruction_template is None:
         refusal = "This encoder takes no instruction, but a prompt was given. Encode without a prompt."
         parts.append(f"{{%- if turn.instruction -%}}{{{{- raise_exception({_quote(refusal)}) -}}}}{{%- endif -%}}")
-        return "".join(parts) + _jinja(formatter.template, opening)
+        return "".join(parts) + breaks.as_template() + _jinja(formatter.template, opening)
     before, after = formatter.wrapping()
     if before:
         parts.append(
@@ -117,6 +157,7 @@ def chat_template_for(formatter: InstructionFormatter, opening: str) -> str:
         )
     instructed = _jinja(formatter.instruction_template, opening)
     plain = _jinja(formatter.template, opening)
+    parts.append(breaks.as_template())
     return "".join(parts) + f"{{%- if turn.instruction -%}}{instructed}{{%- else -%}}{plain}{{%- endif -%}}"
 
 

@@ -19,9 +19,10 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import Pooling, WordWeights
 from tokenizers import AddedToken, Regex, normalizers
 from torch import nn
-from transformers import PreTrainedTokenizerBase, TokenizersBackend
+from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.layouts.reload import reload_reader, with_tokenizer
+from st_llm2vec.layouts.special_tokens import keeping_its_backend
 from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
 from st_llm2vec.proof.same_tokens import (
     CannotSay,
@@ -175,6 +176,7 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
         The cases.
     """
     own = specification.own_instructions
+    texts = (*texts, *specification.texts_of_special_tokens)
     for instruction, text in itertools.product(specification.instructions, texts):
         if not instruction:
             yield Case(text, "", "")
@@ -236,24 +238,6 @@ def _make_blank_special(tokenizer: PreTrainedTokenizerBase) -> None:
     name = str(tokenizer.convert_ids_to_tokens(told[-1]))
     blank = AddedToken(name, special=True, normalized=False, single_word=True)
     tokenizer.add_special_tokens({"extra_special_tokens": [blank]}, replace_extra_special_tokens=False)
-
-
-def keeping_its_backend(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy of a tokenizer, of the one class that loads its backend as it was saved.
-
-    Transformers' classes for families of models (Gemma, Qwen2, GPT-2, Llama and others) make normalizer and
-    pre-tokenizer anew at loading, from what they know of the family.
-    """
-    return TokenizersBackend(
-        tokenizer_object=tokenizer.backend_tokenizer,
-        **tokenizer.special_tokens_map,
-        chat_template=tokenizer.chat_template,
-        model_input_names=tokenizer.model_input_names,
-        model_max_length=tokenizer.model_max_length,
-        padding_side=tokenizer.padding_side,
-        truncation_side=tokenizer.truncation_side,
-        clean_up_tokenization_spaces=tokenizer.clean_up_tokenization_spaces,
-    )
 
 
 def _weightless(weights: WordWeights) -> list[str]:

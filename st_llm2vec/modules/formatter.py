@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from st_llm2vec.recipe.template import Template, parse_templates
+from st_llm2vec.recipe.template import Span, Template, parse_templates
 
 UNLIMITED = 1_000_000
+OwnTokens = tuple[re.Pattern[str], dict[str, int]]
 
 
 class InstructionFormatter:
@@ -28,6 +30,8 @@ class InstructionFormatter:
     Args:
         template: Template of a bare text, see :meth:`Template.parse`.
         instruction_template: Template of a text with an instruction; ``None`` if the method takes none.
+        split_special_tokens: Whether the tokenizer's special tokens are text in texts and instructions. In the template's own
+            words they are control tokens.
 
     Raises:
         ValueError: If a template is malformed.
@@ -38,13 +42,13 @@ class InstructionFormatter:
         'Find the capital.'
     """
 
-    def __init__(self, template: str, instruction_template: str | None = None) -> None:
+    def __init__(
+        self, template: str, instruction_template: str | None = None, split_special_tokens: bool = True
+    ) -> None:
         self.template_string, self.instruction_template_string = template, instruction_template
         self.template, self.instruction_template = parse_templates(template, instruction_template)
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """The templates, as the constructor takes them."""
-        return {"template": self.template_string, "instruction_template": self.instruction_template_string}
+        self.split_special_tokens = split_special_tokens
+        self._own: tuple[Any, OwnTokens | None] = (None, None)
 
     def bare_instruction(self, instruction: str | None) -> str:
         """Strip blanks, and the template's words where the whole instruction stands between them, as a caller wraps it.
@@ -118,17 +122,9 @@ class InstructionFormatter:
         while pending:
             templates = [self._template_for(instructions[i]) for i in pending]
             rendered = [t.render(texts[i], instructions[i]) for t, i in zip(templates, pending, strict=True)]
-            bodies = [body for body, _, _ in rendered]
-            encoded = tokenizer(
-                bodies,
-                add_special_tokens=False,
-                return_offsets_mapping=True,
-                return_attention_mask=False,
-                verbose=False,
-            )
+            tokens = self._encode([(body, words) for body, _, _, words in rendered], tokenizer)
             too_long = []
-            tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-            for index, template, (ids, offsets), (_, pool, copies) in zip(
+            for index, template, (ids, offsets), (_, pool, copies, _) in zip(
                 pending, templates, tokens, rendered, strict=True
             ):
                 excess = len(ids) + len(bos_ids) * template.bos + template.eos - max_length
@@ -140,6 +136,41 @@ class InstructionFormatter:
                     too_long.append(index)
             pending = too_long
         return [row for row in rows if row is not None]
+
+    def _encode(
+        self, strings: list[tuple[str, list[Span]]], tokenizer: PreTrainedTokenizerBase
+    ) -> list[tuple[list[int], list[Span]]]:
+        """The ids and the characters of each string's tokens; special tokens are such in the template's own words."""
+        own = self._own_tokens(tokenizer)
+        parts = [_apart(body, words, own) for body, words in strings]
+        encoded = tokenizer(
+            [body[start:end] for (body, _), cut in zip(strings, parts, strict=True) for start, end, _ in cut],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+            split_special_tokens=self.split_special_tokens,
+        )
+        found = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        if own is None:
+            return list(found)
+        rows = []
+        for cut in parts:
+            ids: list[int] = []
+            offsets: list[Span] = []
+            for (start, end, special), (part_ids, part_offsets) in zip(cut, found):  # noqa: B905, others' follow
+                ids += part_ids if special is None else [special]
+                offsets += [(start + s, start + e) for s, e in part_offsets] if special is None else [(start, end)]
+            rows.append((ids, offsets))
+        return rows
+
+    def _own_tokens(self, tokenizer: PreTrainedTokenizerBase) -> OwnTokens | None:
+        """The special tokens that the templates' own words hold, where those of texts are none."""
+        known, own = self._own
+        if known is not tokenizer:
+            own = _special_in(f"{self.template_string}\n{self.instruction_template_string}", tokenizer)
+            self._own = tokenizer, own
+        return own if self.split_special_tokens else None
 
     def _template_for(self, instruction: str) -> Template:
         return self.instruction_template if instruction and self.instruction_template else self.template
@@ -172,6 +203,38 @@ class InstructionFormatter:
                 f"{excess} too few for the whole. Shorten the instruction or the demonstrations, or raise max_length."
             )
         return text[: min(cut, len(text) - 1)]
+
+
+def _special_in(words: str, tokenizer: PreTrainedTokenizerBase) -> OwnTokens | None:
+    """A pattern of the special tokens in some words, with the blanks that belong to them, and their ids."""
+    found = {
+        token.content: (index, token)
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special and token.content in words
+    }
+    if not found:
+        return None
+    alternatives = [
+        (r"\s*" if token.lstrip else "") + f"({re.escape(content)})" + (r"\s*" if token.rstrip else "")
+        for content, (_, token) in sorted(found.items(), key=lambda one: -len(one[0]))
+    ]
+    return re.compile("|".join(alternatives)), {content: index for content, (index, _) in found.items()}
+
+
+def _apart(body: str, words: list[Span], own: OwnTokens | None) -> list[tuple[int, int, int | None]]:
+    """The parts of a string: each special token in the given words, with its id, and what stands between them."""
+    if own is None:
+        return [(0, len(body), None)]
+    pattern, ids = own
+    parts: list[tuple[int, int, int | None]] = []
+    end = 0
+    for span in words:
+        for match in pattern.finditer(body, *span):
+            if end < match.start():
+                parts.append((end, match.start(), None))
+            parts.append((*match.span(), ids[match[match.lastindex or 0]]))
+            end = match.end()
+    return [*parts, (end, len(body), None)] if end < len(body) else parts
 
 
 def leading_special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

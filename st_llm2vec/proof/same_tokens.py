@@ -69,6 +69,15 @@ class Specification:
             return [""]
         return list(dict.fromkeys(["", *INSTRUCTIONS, *self.own_instructions]))
 
+    @property
+    def texts_of_special_tokens(self) -> list[str]:
+        """Texts that hold the tokenizer's own special tokens, where these are text."""
+        if not self.config.split_special_tokens:
+            return []
+        known = self.tokenizer
+        found = dict.fromkeys(filter(None, (known.bos_token, known.eos_token, *known.all_special_tokens[:4])))
+        return [text for token in found for text in (token, f"one{token} two{token}{token}three")]
+
 
 class Case(NamedTuple):
     """A text with an instruction, and the prompt by which stock modules are told it."""
@@ -123,7 +132,8 @@ def prove_same_reading(transformer: Transformer, specification: Specification) -
         ValueError: If any token differs.
     """
     own = specification.tokenizer
-    cases = [Case(text, told, "") for told, text in itertools.product(specification.instructions, TEXTS)]
+    texts = (*TEXTS, *specification.texts_of_special_tokens)
+    cases = [Case(text, told, "") for told, text in itertools.product(specification.instructions, texts)]
     with torch.device("cpu"):  # modules may be made without weights, on "meta"
         expected, found = (_specified(specification, one, cases) for one in (own, tokenizer_of(transformer)))
     for case, meant, read in zip(cases, expected, found, strict=True):

@@ -62,6 +62,8 @@ class EncoderConfig:
             ``{instruction}``.
         layer: Hidden states to pool: ``-1`` is the model's output, ``-2`` the states before the last layer, and so on.
         latent_attention: Settings of ``LatentAttentionPooling`` other than its width.
+        split_special_tokens: Whether the tokenizer's special tokens, such as ``</s>``, are text in a text or an instruction,
+            and not control tokens. The template's own, and those of demonstrations, always are control tokens.
 
     Raises:
         ValueError: If a field cannot be what it is; the message says which and what to do.
@@ -87,6 +89,7 @@ class EncoderConfig:
     demonstration_template: str | None = None
     layer: int = -1
     latent_attention: Mapping[str, int] = field(default_factory=dict)
+    split_special_tokens: bool = True
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -95,7 +98,8 @@ class EncoderConfig:
         object.__setattr__(self, "prompts", dict(self.prompts))
         object.__setattr__(self, "latent_attention", dict(self.latent_attention))
         self._check_choices()
-        parse_templates(**self.formatter_config())
+        written = self.formatter_config()
+        parse_templates(written["template"], written["instruction_template"])
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             raise ValueError(
                 f"default_prompt_name={self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}."
@@ -118,6 +122,7 @@ class EncoderConfig:
             "demonstration_template": str | None,
             "layer": int,
             "latent_attention": Mapping,
+            "split_special_tokens": bool,
         }
         for name, expected in types.items():
             value = getattr(self, name)
@@ -174,7 +179,8 @@ class EncoderConfig:
         instructed = self.instruction_template
         if instructed is not None:
             instructed = instructed.replace("{demonstrations}", written)
-        return {"template": template, "instruction_template": instructed}
+        honoured = {} if self.split_special_tokens else {"split_special_tokens": False}  # later than the others
+        return {"template": template, "instruction_template": instructed, **honoured}
 
     def replace(self, **changes: Any) -> EncoderConfig:
         """A copy with some fields changed.

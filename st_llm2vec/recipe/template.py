@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 SLOT = re.compile(r"(\{/?[a-z_]+\})")
+Span = tuple[int, int]
 SLOTS = ("{bos}", "{eos}", "{instruction}", "{text}", "{pool}", "{/pool}")
 
 
@@ -96,14 +97,16 @@ class Template:
         """Whether nothing but a blank stands between the instruction and the text."""
         return "{instruction} {text}" in self.words()
 
-    def render(self, text: str, instruction: str) -> tuple[str, tuple[int, int], list[tuple[int, int]]]:
+    def render(self, text: str, instruction: str) -> tuple[str, Span, list[Span], list[Span]]:
         """Fill in the slots.
 
         Returns:
-            The string, the pooled characters ``(start, end)``, and the ``(start, end)`` of each copy of the text.
+            The string, the pooled characters ``(start, end)``, and the ``(start, end)`` of each copy of the text and of the
+            template's own words.
         """
         body, start, end = "", 0, None
-        copies: list[tuple[int, int]] = []
+        copies: list[Span] = []
+        words: list[Span] = []
         for piece in self.pieces:
             if piece == "{pool}":
                 start = len(body)
@@ -112,9 +115,12 @@ class Template:
             elif piece == "{text}":
                 copies.append((len(body), len(body) + len(text)))
                 body += text
+            elif piece == "{instruction}":
+                body += instruction
             else:
-                body += instruction if piece == "{instruction}" else piece
-        return body, (start, len(body) if end is None else end), copies
+                words.append((len(body), len(body) + len(piece)))
+                body += piece
+        return body, (start, len(body) if end is None else end), copies, words
 
 
 def parse_templates(template: str, instruction_template: str | None) -> tuple[Template, Template | None]:

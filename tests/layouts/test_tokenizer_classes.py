@@ -191,8 +191,9 @@ def test_prompts_given_after_conversion_are_saved_for_every_door(
 
 
 def test_prompts_that_stock_modules_cannot_say_are_not_saved(tmp_path: Path) -> None:
-    """A special token in a prompt would be read as one."""
-    encoder = convert(stand_in("generic", tmp_path / "decoder", torch.float32), "llm2vec", device="cpu")
+    """A special token in a prompt would be read as one, where those are honoured."""
+    decoder = stand_in("generic", tmp_path / "decoder", torch.float32)
+    encoder = convert(decoder, "llm2vec", device="cpu", split_special_tokens=False)
     encoder.prompts["query"] = "<s>"
     with pytest.raises(ValueError, match="Convert the decoder again with them"):
         encoder.save_pretrained(str(tmp_path / "saved"))
