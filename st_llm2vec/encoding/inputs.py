@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from st_llm2vec.modules.formatter import pad_rows
 from st_llm2vec.modules.instructed import carries_instruction, split_instructed
+from st_llm2vec.modules.padding import pad_rows
 
 
 def is_block(one: Any) -> bool:

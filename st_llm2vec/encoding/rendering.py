@@ -18,7 +18,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from st_llm2vec.layouts.message import READS_MESSAGES
 from st_llm2vec.layouts.special_tokens import UNBROKEN, Breaks
-from st_llm2vec.modules.formatter import pad_ids
+from st_llm2vec.modules.padding import pad_ids
 
 PLACE = "\ufdd0 the text \ufdd1"  # noncharacters, which no text should hold
 FEATURES = {"input_ids", "attention_mask"}

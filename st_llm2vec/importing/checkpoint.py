@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from st_llm2vec.folder.download import download, hub_errors
 from st_llm2vec.folder.files import INDEX, read_json, refuse_pointer, require_fields, shard_files, tensor_names
 from st_llm2vec.folder.gguf_file import is_gguf
-from st_llm2vec.modules.formatter import leading_special_ids
+from st_llm2vec.modules.special_tokens import leading_special_ids
 from st_llm2vec.publishing.licence import licence_of_card
 
 # Weights are named one by one: some repositories hold them twice, as `consolidated.safetensors` or `original/*.pth`.

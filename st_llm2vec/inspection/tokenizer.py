@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from st_llm2vec.modules.formatter import leading_special_ids
+from st_llm2vec.modules.special_tokens import leading_special_ids
 
 
 @dataclass(frozen=True)

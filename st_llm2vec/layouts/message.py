@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.layouts.reload import reload_reader, with_tokenizer
 from st_llm2vec.layouts.special_tokens import UNBROKEN, Breaks, without_marks
-from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
+from st_llm2vec.modules.formatter import InstructionFormatter
+from st_llm2vec.modules.special_tokens import leading_special_ids
 from st_llm2vec.proof.same_tokens import CannotSay, Case, Specification, prove_same_tokens, stock_pooling
 from st_llm2vec.proof.texts import FEW_TEXTS, TEXTS
 from st_llm2vec.recipe.template import Template

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from st_llm2vec.modules.padding import pad_rows
+from st_llm2vec.modules.pooled_span import add_special_tokens, pooled_tokens
+from st_llm2vec.modules.special_tokens import OwnTokens, leading_special_ids, special_tokens_in, split_at_special_tokens
+from st_llm2vec.modules.truncation import cut_text
 from st_llm2vec.recipe.template import Span, Template, parse_templates
 
 UNLIMITED = 1_000_000
-OwnTokens = tuple[re.Pattern[str], dict[str, int]]
 
 
 class InstructionFormatter:
@@ -129,10 +129,10 @@ class InstructionFormatter:
             ):
                 excess = len(ids) + len(bos_ids) * template.bos + template.eos - max_length
                 if excess <= 0:
-                    mask = [int(start < pool[1] and end > pool[0] and end > start) for start, end in offsets]
-                    rows[index] = self._add_special(ids, mask, template, bos_ids, tokenizer)
+                    mask = pooled_tokens(offsets, pool)
+                    rows[index] = add_special_tokens(ids, mask, template, bos_ids, tokenizer)
                 else:
-                    texts[index] = self._cut(texts[index], offsets, copies, excess, max_length)
+                    texts[index] = cut_text(texts[index], offsets, copies, excess, max_length)
                     too_long.append(index)
             pending = too_long
         return [row for row in rows if row is not None]
@@ -142,7 +142,7 @@ class InstructionFormatter:
     ) -> list[tuple[list[int], list[Span]]]:
         """The ids and the characters of each string's tokens; special tokens are such in the template's own words."""
         own = self._own_tokens(tokenizer)
-        parts = [_apart(body, words, own) for body, words in strings]
+        parts = [split_at_special_tokens(body, words, own) for body, words in strings]
         encoded = tokenizer(
             [body[start:end] for (body, _), cut in zip(strings, parts, strict=True) for start, end, _ in cut],
             add_special_tokens=False,
@@ -168,116 +168,9 @@ class InstructionFormatter:
         """The special tokens that the templates' own words hold, where those of texts are none."""
         known, own = self._own
         if known is not tokenizer:
-            own = _special_in(f"{self.template_string}\n{self.instruction_template_string}", tokenizer)
+            own = special_tokens_in(f"{self.template_string}\n{self.instruction_template_string}", tokenizer)
             self._own = tokenizer, own
         return own if self.split_special_tokens else None
 
     def _template_for(self, instruction: str) -> Template:
         return self.instruction_template if instruction and self.instruction_template else self.template
-
-    @staticmethod
-    def _add_special(
-        ids: list[int], mask: list[int], template: Template, bos_ids: list[int], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[list[int], list[int]]:
-        ids, mask = list(ids), list(mask)
-        if template.bos:
-            ids, mask = bos_ids + ids, [int(template.pools_bos)] * len(bos_ids) + mask
-        if template.eos:
-            if tokenizer.eos_token_id is None:
-                raise ValueError("The template asks for {eos}, but the tokenizer has no end-of-text token; set one.")
-            ids, mask = [*ids, tokenizer.eos_token_id], [*mask, int(template.pools_eos)]
-        return ids, mask
-
-    @staticmethod
-    def _cut(
-        text: str, offsets: list[tuple[int, int]], copies: list[tuple[int, int]], excess: int, max_length: int
-    ) -> str:
-        """Shorten the text so that each copy loses its share of the excess tokens, at least one character."""
-        start, end = copies[0]
-        inside = [s for s, e in offsets if e > start and s < end and e > s]
-        keep = len(inside) - -(-excess // len(copies))
-        cut = inside[keep] - start if 0 < keep < len(inside) else 0
-        if cut <= 0:
-            raise ValueError(
-                f"The template and the instruction leave no room for the text: max_length={max_length} tokens are "
-                f"{excess} too few for the whole. Shorten the instruction or the demonstrations, or raise max_length."
-            )
-        return text[: min(cut, len(text) - 1)]
-
-
-def _special_in(words: str, tokenizer: PreTrainedTokenizerBase) -> OwnTokens | None:
-    """A pattern of the special tokens in some words, with the blanks that belong to them, and their ids."""
-    found = {
-        token.content: (index, token)
-        for index, token in tokenizer.added_tokens_decoder.items()
-        if token.special and token.content in words
-    }
-    if not found:
-        return None
-    alternatives = [
-        (r"\s*" if token.lstrip else "") + f"({re.escape(content)})" + (r"\s*" if token.rstrip else "")
-        for content, (_, token) in sorted(found.items(), key=lambda one: -len(one[0]))
-    ]
-    return re.compile("|".join(alternatives)), {content: index for content, (index, _) in found.items()}
-
-
-def _apart(body: str, words: list[Span], own: OwnTokens | None) -> list[tuple[int, int, int | None]]:
-    """The parts of a string: each special token in the given words, with its id, and what stands between them."""
-    if own is None:
-        return [(0, len(body), None)]
-    pattern, ids = own
-    parts: list[tuple[int, int, int | None]] = []
-    end = 0
-    for span in words:
-        for match in pattern.finditer(body, *span):
-            if end < match.start():
-                parts.append((end, match.start(), None))
-            parts.append((*match.span(), ids[match[match.lastindex or 0]]))
-            end = match.end()
-    return [*parts, (end, len(body), None)] if end < len(body) else parts
-
-
-def leading_special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that the tokenizer itself puts before a text (usually BOS or nothing)."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    special = tokenizer("a")["input_ids"]
-    for start in range(len(special) - len(plain) + 1):
-        if special[start : start + len(plain)] == plain:
-            return list(special[:start])
-    return []
-
-
-def pad_rows(rows: list[tuple[list[int], list[int]]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    """Pad ``(ids, pooling mask)`` rows at the tokenizer's padding side.
-
-    A row without any token becomes one padding token that is attended to but not pooled, so that the model
-    has something to read and the text's vector is zero.
-    """
-    rows = [row if row[0] else ([tokenizer.pad_token_id], [0]) for row in rows]
-    input_ids, attention_mask = pad_ids([ids for ids, _ in rows], tokenizer)
-    pooling_mask = torch.zeros_like(attention_mask)
-    pooling_mask[attention_mask.bool()] = _flat([mask for _, mask in rows])
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "pooling_mask": pooling_mask}
-
-
-def pad_ids(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad rows of token ids at the tokenizer's padding side.
-
-    Args:
-        rows: The ids of each text.
-        tokenizer: Its padding token and its padding side are used.
-
-    Returns:
-        ``input_ids`` and ``attention_mask``, both of shape ``(batch, tokens)``.
-    """
-    lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
-    width = int(lengths.max())
-    places = torch.arange(width)
-    read = places >= width - lengths if tokenizer.padding_side == "left" else places < lengths
-    input_ids = torch.full(read.shape, cast("int", tokenizer.pad_token_id), dtype=torch.long)
-    input_ids[read] = _flat(rows)
-    return input_ids, read.long()
-
-
-def _flat(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    return torch.from_numpy(np.fromiter(itertools.chain.from_iterable(rows), np.int64))

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from st_llm2vec.modules.formatter import InstructionFormatter, leading_special_ids
+from st_llm2vec.modules.formatter import InstructionFormatter
+from st_llm2vec.modules.special_tokens import leading_special_ids
 from tests.tiny_tokenizers import TOKENIZERS
 
 from ..conftest import INSTRUCTION, TEXTS
