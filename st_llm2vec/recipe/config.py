@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from st_llm2vec.recipe.poolings import POOLINGS
-from st_llm2vec.recipe.template import SLOT, parse_templates
+from st_llm2vec.recipe.template import SLOT, as_words, parse_templates
 
 Attention = Literal["bidirectional", "causal"]
 LATENT_SETTINGS = ("num_latents", "num_heads", "head_dimension", "feed_forward_multiple")
@@ -168,13 +168,8 @@ class EncoderConfig:
         """The templates with the demonstrations written out, as ``InstructionFormatter`` takes them."""
         written = ""
         for demonstration in self.demonstrations:
-            parts = dataclasses.asdict(demonstration)
-            if any(SLOT.search(value) for value in parts.values()):
-                raise ValueError(f"A demonstration cannot contain a template slot: {parts!r}.")
-            one = self.demonstration_template or ""
-            for slot, value in parts.items():
-                one = one.replace("{" + slot + "}", value)
-            written += one
+            parts = {f"{{{slot}}}": as_words(value) for slot, value in dataclasses.asdict(demonstration).items()}
+            written += "".join(parts.get(piece, piece) for piece in SLOT.split(self.demonstration_template or ""))
         template = self.template.replace("{demonstrations}", written)
         instructed = self.instruction_template
         if instructed is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 SLOT = re.compile(r"(\{/?[a-z_]+\})")
 Span = tuple[int, int]
+NO_SLOT = "\ufdd3"  # behind a brace that opens no slot; a noncharacter, which no text should hold
 SLOTS = ("{bos}", "{eos}", "{instruction}", "{text}", "{pool}", "{/pool}")
 
 
@@ -63,7 +64,9 @@ class Template:
             raise ValueError(f"The template {template!r} may have {{eos}} only once, at its very end.")
         bos, eos = "{bos}" in content, "{eos}" in content
         return cls(
-            pieces=tuple(piece for piece in pieces if piece not in ("{bos}", "{eos}")),
+            pieces=tuple(
+                words for piece in pieces if piece not in ("{bos}", "{eos}") for words in piece.split(NO_SLOT) if words
+            ),
             bos=bos,
             eos=eos,
             pools_bos=bos and (not pooled or pieces.index("{pool}") < pieces.index("{bos}")),
@@ -121,6 +124,19 @@ class Template:
                 words.append((len(body), len(body) + len(piece)))
                 body += piece
         return body, (start, len(body) if end is None else end), copies, words
+
+
+def as_words(text: str) -> str:
+    """A text for a template in which it is to stand as it is, braces and all.
+
+    Args:
+        text: The text.
+
+    Example:
+        >>> Template.parse(as_words("def {text}") + ": {text}").render("a cat", "")[0]
+        'def {text}: a cat'
+    """
+    return SLOT.sub(lambda slot: f"{{{NO_SLOT}{slot[0][1:]}", text)
 
 
 def parse_templates(template: str, instruction_template: str | None) -> tuple[Template, Template | None]:

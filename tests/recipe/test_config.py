@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from st_llm2vec import RECIPES, Demonstration, EncoderConfig, get_recipe
+from st_llm2vec.recipe.template import Template
 
 
 def test_every_recipe_names_its_paper() -> None:
@@ -73,9 +74,30 @@ def test_prompts_need_a_place() -> None:
         get_recipe("prompteol").replace(prompts={"query": "Find it"})
 
 
-def test_slots_in_demonstrations_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot contain a template slot"):
-        get_recipe("prompteol").replace(demonstrations=[Demonstration("a {text} b", "c")])
+@pytest.mark.parametrize(
+    "words", ["f'{name}'", "{text}", "{eos}", "{bos} {pool}x{/pool}", "{response}", "{demonstrations}", "{}", "{ a }"]
+)
+def test_a_demonstration_stands_in_the_template_as_it_is(words: str) -> None:
+    """Braces in it open no slot, whatever they hold."""
+    bare = EncoderConfig(
+        demonstrations=[Demonstration(words, "")], demonstration_template="{text}", template="{demonstrations}{text}"
+    )
+    assert Template.parse(bare.formatter_config()["template"]).render("a cat", "")[0] == f"{words}a cat"
+    for recipe in ("prompteol", "bge-en-icl"):
+        shown = Demonstration(words, words, words)
+        config = get_recipe(recipe).replace(demonstrations=[shown], prompts={})
+        config = EncoderConfig.from_dict(config.to_dict())
+        templates = config.formatter_config()
+        string = templates["instruction_template"] or templates["template"]
+        written = Template.parse(string).render("the text", "the instruction")[0]
+        meant = (
+            (config.demonstration_template or "")
+            .replace("{text}", "\0")
+            .replace("{response}", "\0")
+            .replace("{instruction}", "\0")
+        )
+        assert meant.replace("\0", words) in written
+        assert written.count("the text") == 1
 
 
 @pytest.mark.parametrize("name", ["llm2vce", "no-such-thing", "missing.yaml"])
