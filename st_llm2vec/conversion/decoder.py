@@ -20,6 +20,7 @@ from transformers import (
 from st_llm2vec.encoding.dtype import resolve_dtype
 from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.folder.check_manifest import require_tokenizer_fits
+from st_llm2vec.folder.check_stored import require_weights
 from st_llm2vec.folder.check_weights import judge_report
 from st_llm2vec.folder.files import require_readable
 from st_llm2vec.folder.gguf_file import is_gguf, load_gguf
@@ -54,6 +55,9 @@ def load_transformer(
     """
     if is_gguf(name):
         return _load_gguf_transformer(name, resolve_dtype(dtype, device), attn_implementation, quantization_config)
+    if Path(name).is_dir():
+        _require_decoder_files(Path(name), name)
+        require_weights(Path(name), name)
     model = load_model(name, dtype, attn_implementation, hub, quantization_config, device)
     try:
         transformer = _around(model, name, hub)
@@ -98,6 +102,8 @@ def load_model(
     }
     options: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
     options |= {"config": config, "output_loading_info": True, **hub}
+    if not folder.is_dir():
+        options["use_safetensors"] = True  # pickles can run code
     try:
         with without_reports():
             model, report = cast("tuple[Any, Any]", AutoModel.from_pretrained(name, **options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from st_llm2vec.encoding.rendering import puts_text_verbatim
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.folder.check_manifest import disagreements, require_tokenizer_fits
@@ -33,6 +34,7 @@ def require_sound(encoder: TextReader, folder: Path, source: str | Path, cache_f
         CausalAttentionError: If the encoder is meant to be bidirectional and is not.
     """
     transformer = encoder.transformer
+    _require_own_template(encoder, source)
     path = read_modules(folder, source)[0]["path"] if (folder / "modules.json").is_file() else ""
     ours = isinstance(transformer, BidirectionalTransformer)  # which has restored and proven what it loaded by itself
     if not ours and has_adapter(transformer.model):
@@ -51,6 +53,18 @@ def require_sound(encoder: TextReader, folder: Path, source: str | Path, cache_f
         )
     if encoder.manifest is not None:
         prove_reading(list(encoder), encoder.manifest.config, encoder.layout, str(source))
+
+
+def _require_own_template(encoder: TextReader, source: str | Path) -> None:
+    """Raise if texts would be read through a chat template that this package does not write: it might print without end."""
+    template = encoder.tokenizer.chat_template
+    if "message" in encoder.transformer.modality_config and not (
+        isinstance(template, str) and puts_text_verbatim(template)
+    ):
+        raise ValueError(
+            f"The chat template of {source} is not one that this package writes, and is not rendered here. If you trust it, "
+            "load it with SentenceTransformer; or convert the decoder again."
+        )
 
 
 def prove_meant_attention(encoder: TextReader, name: str) -> None:

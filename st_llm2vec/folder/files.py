@@ -9,6 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from st_llm2vec.folder.plain_files import require_plain_files
+
 POINTER = b"version https://git-lfs.github.com/spec/"
 CARRIED_BY_LFS = ("*.safetensors", "*.bin", "*.gguf", "tokenizer.json", "tokenizer.model")
 INDEX = "model.safetensors.index.json"
@@ -77,7 +79,7 @@ SHAPES: dict[str, dict[str, Kinds]] = {
 
 
 def require_readable(folder: Path, source: str | Path) -> None:
-    """Raise if a file is a git-lfs pointer, no JSON or JSON of the wrong shape, or a shard is missing.
+    """Raise if a file is none, a git-lfs pointer, no JSON or JSON of the wrong shape, or a shard is missing.
 
     Args:
         folder: A decoder's or an encoder's folder.
@@ -86,6 +88,7 @@ def require_readable(folder: Path, source: str | Path) -> None:
     Raises:
         ValueError: If a file is not what its name says; the message names it.
     """
+    require_plain_files(folder, source)
     _refuse_pointers(folder, "", source)
     for name, fields in SHAPES.items():
         if (folder / name).is_file():
@@ -221,6 +224,9 @@ def shard_files(folder: Path, source: str | Path) -> list[Path]:
     if not weight_map or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise ValueError(f"{INDEX} of {source} has no weight_map from weights to files; {AGAIN}.")
     shards = sorted(set(weight_map.values()))
+    outside = next((shard for shard in shards if PurePosixPath(shard).name != shard or "\\" in shard), None)
+    if outside is not None:
+        raise ValueError(f"{INDEX} of {source} names the path {outside!r}, which leads out of the folder.")
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise ValueError(

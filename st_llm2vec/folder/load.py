@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from st_llm2vec.encoding.dtype import resolve_dtype
 from st_llm2vec.folder.check_loaded import require_sound
+from st_llm2vec.folder.check_stored import require_weights
 from st_llm2vec.folder.checksums import verify_checksums
 from st_llm2vec.folder.download import download, hub_errors
 from st_llm2vec.folder.encoder import TextEncoder, refuse_backend
@@ -101,9 +102,9 @@ def load(
     hub = {"token": token, "cache_folder": cache_folder, "local_files_only": local_files_only}
     _refuse_foreign(backend, trust_remote_code, model_kwargs, processor_kwargs, tokenizer_kwargs, config_kwargs)
     folder = _resolve(path_or_id, revision, hub)
+    require_readable(folder, path_or_id)
     entries = read_modules(folder, path_or_id)
     settings = read_json(folder / "config_sentence_transformers.json", path_or_id)
-    require_readable(folder, path_or_id)
     classes = [_module_class(entry["type"], path_or_id) for entry in entries]
     if not issubclass(classes[0], Transformer):
         raise ValueError(
@@ -114,6 +115,7 @@ def load(
     kept = manifest.checksums if manifest is not None else {}
     if verify or (verify is None and kept):
         verify_checksums(folder, kept, path_or_id)
+    require_weights(folder / entries[0]["path"], path_or_id)
     further = dict(model_kwargs or {})
     dtype = dtype or further.get("dtype", further.get("torch_dtype"))
     quantization_config = quantization_config or further.get("quantization_config")
@@ -125,7 +127,11 @@ def load(
     own = {"dtype": dtype, "attn_implementation": attn_implementation, "quantization_config": quantization_config}
     further.pop("torch_dtype", None)
     arguments = {
-        "model_kwargs": {**further, **{key: value for key, value in own.items() if value is not None}},
+        "model_kwargs": {
+            "use_safetensors": True,
+            **further,
+            **{key: value for key, value in own.items() if value is not None},
+        },
         "processor_kwargs": {**(processor_kwargs or {}), **(tokenizer_kwargs or {})},
         "config_kwargs": dict(config_kwargs or {}),
     }
