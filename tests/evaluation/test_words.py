@@ -19,7 +19,6 @@ from st_llm2vec import TextEncoder, accelerate, convert
 from st_llm2vec.evaluation import encode_words
 from st_llm2vec.modules.formatter import leading_special_ids
 from st_llm2vec.packed.enable import padding_free
-from tests.real.conftest import MODELS, real_model
 from tests.stand_ins import STAND_INS, stand_in
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import TOKENIZERS, tiny_tokenizer
@@ -210,24 +209,3 @@ def test_encoders_without_words_are_refused(tiny: Callable[..., str], monkeypatc
         encode_words(encoder, [["a"]])
     with pytest.raises(ValueError, match="first module of this encoder is Pooling"):
         encode_words(SentenceTransformer(modules=[Pooling(4)], device="cpu"), [["a"]])
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_real_decoders_saved_and_loaded(real_decoder: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    encoder = convert(real_decoder, "llm2vec", device="cpu", dtype=dtype, measure=False)
-    if dtype == torch.float32:
-        agree(encoder, tolerance=1e-4)
-        encoder.save(str(tmp_path))
-        agree(SentenceTransformer(str(tmp_path), device="cpu"), tolerance=1e-4)
-    else:
-        full = convert(real_decoder, "llm2vec", device="cpu", dtype=torch.float32, measure=False)
-        halves, wholes = (np.concatenate(encode_words(one, SENTENCES)) for one in (encoder, full))
-        cosines = (halves * wholes).sum(1) / np.linalg.norm(halves, axis=1) / np.linalg.norm(wholes, axis=1)
-        assert np.median(cosines) > 0.99
-
-
-@pytest.mark.real
-def test_minilm() -> None:
-    real_model("smollm2")
-    agree(SentenceTransformer(str(MODELS / "minilm"), device="cpu"), tolerance=1e-4)
