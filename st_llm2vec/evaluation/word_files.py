@@ -73,7 +73,9 @@ def read_labelled_words(path: str | Path, column: str, limit: int | None = None)
         sentences.append([cells[word] for _, cells in rows])
         labels.append([cells[label] for _, cells in rows])
     if not sentences:
-        raise ValueError(f"{path} holds no sentences; it should have a word on each line and an empty line between them.")
+        raise ValueError(
+            f"{path} holds no sentences; it should have a word on each line and an empty line between them."
+        )
     if conllu and all(one == UNANNOTATED for row in labels for one in row):
         raise ValueError(f"{path} is not annotated in its column {column!r}: all of it is {UNANNOTATED!r}.")
     return LabelledWords(path.name, sentences, labels)

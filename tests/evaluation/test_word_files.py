@@ -53,7 +53,11 @@ def test_the_first_sentences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "sentence"),
     [
-        (CONLL + "\nalone NN\n", "ner", r"Line 10 of .*words.txt has no word or no 'ner' in columns 0 and 3 .*'alone NN'"),
+        (
+            CONLL + "\nalone NN\n",
+            "ner",
+            r"Line 10 of .*words.txt has no word or no 'ner' in columns 0 and 3 .*'alone NN'",
+        ),
         ("a\tNN\t\n", "chunk", "Line 1 of .*words.txt has no word or no 'chunk'"),
         (CONLL, "upos", "has no column 'upos'. Known are pos, chunk, ner, or a number"),
         (CONLL, "-1", "has no column '-1'"),

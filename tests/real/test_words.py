@@ -20,9 +20,9 @@ pytestmark = pytest.mark.real
 
 def test_decoders_saved_and_loaded(real_decoder: str, tmp_path: Path) -> None:
     encoder = convert(real_decoder, "llm2vec", device="cpu", dtype=torch.float32, measure=False)
-    agree(encoder, tolerance=1e-4)
+    agree(encoder, tolerance=1e-3)
     encoder.save(str(tmp_path))
-    agree(SentenceTransformer(str(tmp_path), device="cpu"), tolerance=1e-4)
+    agree(SentenceTransformer(str(tmp_path), device="cpu"), tolerance=1e-3)
 
 
 def test_decoders_in_bfloat16(real_decoder: str) -> None:
@@ -37,4 +37,4 @@ def test_decoders_in_bfloat16(real_decoder: str) -> None:
 def test_minilm() -> None:
     if not (MODELS / "minilm" / "model.safetensors").is_file():
         pytest.skip("there is no all-MiniLM-L6-v2 beside the real decoders")
-    agree(SentenceTransformer(str(MODELS / "minilm"), device="cpu"), tolerance=1e-4)
+    agree(SentenceTransformer(str(MODELS / "minilm"), device="cpu"), tolerance=1e-3)

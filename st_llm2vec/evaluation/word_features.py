@@ -1,0 +1,104 @@
+"""Word vectors of a file, computed once for an encoder and kept on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+
+from st_llm2vec.evaluation.words import encode_words
+
+AT_ONCE = 256
+VERSION = 1
+"""Raised when :func:`encode_words` gives other vectors for the same encoder, so that kept ones are not read."""
+PASSING = ("_name_or_path", "transformers_version")
+
+
+def default_cache() -> Path:
+    """Where the command line keeps word vectors: ``st-llm2vec/words`` in the user's folder of caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st-llm2vec" / "words"
+
+
+def word_features(
+    encoder: SentenceTransformer,
+    sentences: list[list[str]],
+    shift: bool = False,
+    cache: str | Path | None = None,
+    advance: Callable[[int], object] = lambda sentences: None,
+) -> NDArray[np.float32]:
+    """The vectors of all words of some sentences, one below the other.
+
+    A file in the cache belongs to these words, this encoder (every weight, its type, its settings and its tokenizer) and
+    ``shift``. It appears when all is computed, so that an interrupted run computes it anew and never reads a part of it.
+
+    Args:
+        encoder: Any encoder that :func:`encode_words` takes.
+        sentences: The words of each sentence.
+        shift: As for :func:`encode_words`.
+        cache: The folder for the ``.npy`` file; in memory, and lost, if not given.
+        advance: Called with the numbers of sentences as they are done.
+
+    Returns:
+        An array of shape ``(words, hidden)``, mapped from the file where there is a cache.
+
+    Raises:
+        ValueError: As for :func:`encode_words`.
+        OSError: If the file cannot be written.
+    """
+    if cache is None:
+        return np.concatenate(list(_parts(encoder, sentences, shift, advance)))
+    target = Path(cache) / f"{_key(encoder, sentences, shift)}.npy"
+    if target.is_file():
+        advance(len(sentences))
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                shape = (sum(map(len, sentences)), cast("Transformer", encoder[0]).get_embedding_dimension())
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for vectors in _parts(encoder, sentences, shift, advance):
+                    file.write(np.ascontiguousarray(vectors, "<f4").data)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    features: NDArray[np.float32] = np.load(target, mmap_mode="r")
+    return features
+
+
+def _parts(
+    encoder: SentenceTransformer, sentences: list[list[str]], shift: bool, advance: Callable[[int], object]
+) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(sentences), AT_ONCE):
+        some = sentences[start : start + AT_ONCE]
+        try:
+            yield np.concatenate(encode_words(encoder, some, shift))
+        except ValueError as error:
+            raise ValueError(f"Among the {len(some)} sentences from number {start} on: {error}") from error
+        advance(len(some))
+
+
+def _key(encoder: SentenceTransformer, sentences: list[list[str]], shift: bool) -> str:
+    """A digest of all that the vectors depend on."""
+    transformer = cast("Transformer", encoder[0])
+    config = {name: value for name, value in transformer.model.config.to_dict().items() if name not in PASSING}
+    tokenizer: Any = transformer.tokenizer
+    read_by = json.loads(tokenizer.backend_tokenizer.to_str())
+    read_by |= {"truncation": None, "padding": None}  # what the last call left there
+    modality = next(iter(transformer.modality_config.values()))
+    settings = [VERSION, shift, encoder.max_seq_length, modality, config, read_by, sentences]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, weight in sorted(transformer.model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().flatten().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
