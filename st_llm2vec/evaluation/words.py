@@ -82,7 +82,7 @@ def encode_words(
         >>> [vectors.shape for vectors in encode_words(encoder, [["The", "man"], ["A", "violin", "sounds"]])]
         [(2, 192), (3, 192)]
     """
-    transformer, tokenizer = _readers(encoder)
+    transformer, tokenizer = readers(encoder)
     for number, words in enumerate(sentences):
         _require_words(number, words)
     if not len(sentences):
@@ -120,18 +120,19 @@ def _shares_of_words(states: Tensor, window: Window) -> Tensor:
     return own * torch.from_numpy(window.shares).unsqueeze(1)
 
 
-def _readers(encoder: SentenceTransformer) -> tuple[Transformer, PreTrainedTokenizerBase]:
+def readers(encoder: SentenceTransformer) -> tuple[Transformer, PreTrainedTokenizerBase]:
+    """An encoder's transformer and its tokenizer, which must tell where its tokens stand in a text."""
     transformer: Any = encoder[0]
     if not isinstance(transformer, Transformer):
         raise ValueError(
-            f"The first module of this encoder is {type(transformer).__name__}, which has no states of tokens; words need "
+            f"The first module of this encoder is {type(transformer).__name__}, which has no states of tokens; this needs "
             "an encoder that begins with a Transformer."
         )
     tokenizer = transformer.tokenizer
     if tokenizer is None or not tokenizer.is_fast:
         raise ValueError(
             f"The tokenizer of this encoder ({type(tokenizer).__name__}) does not tell which characters its tokens stand "
-            "for. Words need a fast tokenizer, one with a tokenizer.json."
+            "for. This needs a fast tokenizer, one with a tokenizer.json."
         )
     return transformer, tokenizer
 

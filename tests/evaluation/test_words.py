@@ -214,7 +214,7 @@ def test_encoders_without_words_are_refused(tiny: Callable[..., str], monkeypatc
     with pytest.raises(ValueError, match="leave no room in a context of 1 tokens"):
         encode_words(encoder, [["a"]])
     monkeypatch.setattr(type(encoder.tokenizer), "is_fast", False)
-    with pytest.raises(ValueError, match="need a fast tokenizer"):
+    with pytest.raises(ValueError, match="needs a fast tokenizer"):
         encode_words(encoder, [["a"]])
     with pytest.raises(ValueError, match="first module of this encoder is Pooling"):
         encode_words(SentenceTransformer(modules=[Pooling(4)], device="cpu"), [["a"]])
