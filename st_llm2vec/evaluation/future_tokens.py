@@ -97,7 +97,7 @@ def read_triples(path: str | Path) -> list[Triple]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             data = json.loads(line)
-            triple = Triple(*(data[name] for name in FIELDS), shared_prefix=data.get("shared_prefix", ""))
+            triple = Triple(data["query"], data["positive"], data["negative"], data.get("shared_prefix", ""))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"Line {number} of {path} is no object with query, positive and negative: {line[:60]!r}."

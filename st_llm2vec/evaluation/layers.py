@@ -78,7 +78,7 @@ def attending(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
             if setting is not None:
                 config.is_causal = setting
         for module, flag in modules:
-            module.is_causal = flag  # type: ignore[assignment]
+            module.is_causal = flag
 
 
 def layer_states(encoder: SentenceTransformer, texts: Sequence[str]) -> Iterator[TextStates]:
@@ -105,7 +105,9 @@ def layer_states(encoder: SentenceTransformer, texts: Sequence[str]) -> Iterator
     try:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = list(texts[start : start + TEXTS_AT_ONCE])
-            encoded = tokenizer(some, return_offsets_mapping=True, truncation=True, max_length=context)
+            encoded = tokenizer(
+                some, split_special_tokens=True, return_offsets_mapping=True, truncation=True, max_length=context
+            )
             rows = [
                 {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
                 for ids in encoded["input_ids"]
@@ -116,7 +118,7 @@ def layer_states(encoder: SentenceTransformer, texts: Sequence[str]) -> Iterator
                 layers = torch.stack([one.float().cpu() for one in found], dim=1).numpy()
             for row, ids in enumerate(encoded["input_ids"]):
                 offsets = np.reshape(encoded["offset_mapping"][row], (-1, 2))
-                yield TextStates(tokenizer.convert_ids_to_tokens(ids), offsets, layers[row, :, : len(ids)])
+                yield TextStates(list(tokenizer.convert_ids_to_tokens(ids)), offsets, layers[row, :, : len(ids)])
     finally:
         encoder.train(training)
 

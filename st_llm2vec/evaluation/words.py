@@ -53,7 +53,7 @@ def encode_words(
     """Compute a vector for each word of sentences that are lists of words.
 
     The words are joined by blanks and read as one text, with the special tokens that the tokenizer itself puts around a
-    text and without the encoder's template, prompts or pooling. A word's vector is the mean of the last states of its
+    text and without the encoder's template, prompts or pooling; special tokens among the words are text. A word's vector is the mean of the last states of its
     pieces: the tokens that share a character with it. A token over two words is a piece of both.
 
     A sentence longer than the encoder's context is read in windows that overlap by half, and each token's state is taken
@@ -164,6 +164,7 @@ def _windows(
     encoded = tokenizer(
         [" ".join(words) for words in sentences],
         add_special_tokens=False,
+        split_special_tokens=True,
         return_offsets_mapping=True,
         return_attention_mask=False,
         verbose=False,

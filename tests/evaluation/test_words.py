@@ -179,6 +179,14 @@ def test_a_window_does_not_change_sentences_that_fit(tiny: Callable[..., str]) -
     assert not all(np.allclose(*pair, atol=1e-5) for pair in zip(whole, encode_words(encoder, SENTENCES), strict=True))
 
 
+def test_special_tokens_among_the_words_are_text(tiny: Callable[..., str]) -> None:
+    encoder = stock(tiny("llama", "byte-level+bos"))
+    text = encode_words(encoder, [["a", "</s>", "b"]])[0]
+    assert encoder.tokenizer("a </s> b")["input_ids"].count(encoder.tokenizer.eos_token_id) == 1
+    encoder.tokenizer.split_special_tokens = True
+    assert np.allclose(text, by_hand(encoder, ["a", "</s>", "b"]), atol=1e-5)
+
+
 def test_a_sentence_has_one_answer_whatever_its_neighbours(encoder: TextEncoder) -> None:
     together = encode_words(encoder, SENTENCES * 3, batch_size=2)
     for words, vectors in zip(SENTENCES * 3, together, strict=True):
