@@ -22,6 +22,7 @@ output = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
 
 LAYOUTS = {
+    "prefix": ("portable", "green"),
     "text": ("portable", "green"),
     "message": ("portable", "green"),
     "custom": ("custom", "yellow"),
@@ -99,7 +100,7 @@ def encoder_view(encoder: TextEncoder, folder: str) -> RenderableType:
     manifest = encoder.manifest
     assert manifest is not None
     config = manifest.config
-    portable = manifest.layout in ("text", "message")
+    portable = manifest.layout != "custom"
     way = f'SentenceTransformer("{folder}")' if portable else f'st_llm2vec.load("{folder}")'
     rows: dict[str, RenderableType] = {
         "encoder": folder,

@@ -126,6 +126,9 @@ class TextReader(SentenceTransformer):
         if self.layout == "text":
             prompt = (prompt.strip() or None) if isinstance(prompt, str) else prompt
             inputs = self._readable(inputs) if prompt is None else [behind_a_blank(text) for text in inputs]
+        elif self.layout == "prefix":
+            prompt = as_prefix(prompt)
+            inputs = self._readable(inputs) if prompt is None else inputs
         try:
             features: dict[str, Any] | None = self._rendering(self.transformer, inputs, prompt, kwargs)
             if features is None:
@@ -197,6 +200,16 @@ class TextReader(SentenceTransformer):
 
     def _leaves_nothing(self, text: Any) -> bool:
         return isinstance(text, str) and not text.strip() and not self.tokenizer(text)["input_ids"]
+
+
+def as_prefix(instruction: str | None) -> str | None:
+    """An instruction as it stands before a text: with one blank at its end; ``None`` where there is none.
+
+    Args:
+        instruction: The instruction.
+    """
+    bare = (instruction or "").strip()
+    return f"{bare} " if bare else None
 
 
 def behind_a_blank(text: Any) -> Any:

@@ -90,7 +90,10 @@ def require_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenize
 def _layout(encoder: TextReader) -> str:
     if getattr(encoder[0], "formatter", None) is not None:
         return "custom"
-    return "message" if "message" in encoder.transformer.modality_config else "text"
+    if "message" in encoder.transformer.modality_config:
+        return "message"
+    kept = encoder.transformer.model.config
+    return "prefix" if getattr(kept, "st_llm2vec_layout", None) == "prefix" else "text"
 
 
 def _output(layer: int) -> Any:

@@ -24,7 +24,7 @@ class EncoderInspection:
         recipe: Its recipe, as the manifest names it; empty where there is no manifest.
         paper: Where the recipe comes from.
         base: The decoder that it was made from, as the manifest has it.
-        layout: ``"text"``, ``"message"`` or ``"custom"``; empty where there is no manifest.
+        layout: ``"prefix"``, ``"text"``, ``"message"`` or ``"custom"``; empty where there is no manifest.
         reason: Why it was compiled like that.
         stages: What it was trained on, stage by stage.
         modules: Its modules' classes, in order.

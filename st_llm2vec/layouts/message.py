@@ -59,6 +59,8 @@ def with_chat_template(
         raise CannotSay("a text that stands twice cannot be cut safely")
     if not all(template.pools_everything for template in templates):
         raise CannotSay("stock pooling cannot follow a span inside a template")
+    if formatter.instruction_template is not None and formatter.instruction_template.joins_the_instruction:
+        raise CannotSay("a chat template drops the blank at an instruction's end")
     bos = "".join(tokenizer.convert_ids_to_tokens(leading_special_ids(tokenizer)))
     cases = told_by_messages(specification, TEXTS)
     refusal = CannotSay("the tokenizer renders no BOS")

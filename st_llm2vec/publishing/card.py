@@ -167,7 +167,7 @@ def _prompts(encoder: TextEncoder) -> str:
     rows = {f"`{name}`": f"`{_one_line(text)}`" for name, text in quoted.items()}
     if not rows:
         return ""
-    own = OWN_INSTRUCTION if encoder.layout == "text" else ""
+    own = OWN_INSTRUCTION if encoder.layout in ("prefix", "text") else ""
     return f"Its prompts, by name (`prompt_name=`); `encode_query` takes `query`.{own}\n\n" + _table(
         ("name", "prompt"), rows
     )
