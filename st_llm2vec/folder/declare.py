@@ -43,7 +43,7 @@ def declare(encoder: TextReader, folder: Path) -> None:
             path = folder / module["path"] / "config.json"
             settings = json.loads(path.read_text(encoding="utf-8"))
             old = {key: settings["pooling_mode"] == mode for mode, key in OLD_POOLING_KEYS.items()}
-            _add(path, {"word_embedding_dimension": settings["embedding_dimension"], **old})
+            _add(path, old)
 
 
 def pools_prompt_and_text(encoder: TextReader) -> bool:

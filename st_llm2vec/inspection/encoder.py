@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from st_llm2vec.folder.download import connection_errors
 from st_llm2vec.folder.load import load
 from st_llm2vec.modules.attention import probe_attention
+from st_llm2vec.serving.verdicts import Verdict, verdicts
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class EncoderInspection:
         dtype: Type of its weights.
         prompts: Its saved prompts by name.
         default_prompt: The prompt of a plain ``encode``, if it has one.
+        servers: What each server makes of its folder.
     """
 
     name: str
@@ -52,10 +54,12 @@ class EncoderInspection:
     dtype: str
     prompts: dict[str, str]
     default_prompt: str | None
+    servers: tuple[Verdict, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that JSON can hold."""
-        return {**dataclasses.asdict(self), "modules": list(self.modules)}
+        servers = [one.to_dict() for one in self.servers]
+        return {**dataclasses.asdict(self), "modules": list(self.modules), "servers": servers}
 
 
 def is_encoder(name: str | Path, **hub: Any) -> bool:
@@ -115,4 +119,5 @@ def inspect_encoder(name: str | Path, **hub: Any) -> EncoderInspection:
         dtype=str(model.dtype).removeprefix("torch."),
         prompts={key: text for key, text in encoder.prompts.items() if text},
         default_prompt=encoder.default_prompt_name,
+        servers=tuple(verdicts(encoder, name)),
     )

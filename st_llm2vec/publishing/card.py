@@ -13,6 +13,7 @@ from st_llm2vec.folder.save import REQUIREMENTS
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.names import is_hub_name
+from st_llm2vec.publishing.servers import in_servers
 from st_llm2vec.publishing.snippets import (
     OWN_INSTRUCTION,
     document_prompt_name,
@@ -60,6 +61,8 @@ def model_card(
         _usage(encoder, repo_id, custom),
         "## What it is",
         _table(("property", "value"), _facts(encoder, manifest, custom)),
+        "## In servers",
+        in_servers(encoder, repo_id),
         *_making(manifest),
         *_evaluation(results),
         "## What was checked before publishing",
