@@ -100,8 +100,8 @@ def _require_exportable(encoder: TextEncoder) -> tuple[Any, GgufTokenizer, str, 
     longest = encoder.max_seq_length or model.config.max_position_embeddings
     arch = architecture(model)
     require_window(model, longest)
-    rows = model.get_input_embeddings().weight.shape[0]
-    return arch, read_tokenizer(encoder.tokenizer, rows), POOLINGS[pooling], longest
+    embeddings: Any = model.get_input_embeddings()
+    return arch, read_tokenizer(encoder.tokenizer, len(embeddings.weight)), POOLINGS[pooling], longest
 
 
 def _write(encoder: TextEncoder, path: Path, kind: str) -> None:
