@@ -88,7 +88,7 @@ def _require_exportable(encoder: TextEncoder) -> tuple[Any, GgufTokenizer, str, 
             "llama.cpp pools every token of the prompt and the text, BOS too, and this encoder does not, or it reads them "
             "through a template; the recipes mean and last-token do"
         )
-    pooling = next(module.pooling_mode for module in encoder if hasattr(module, "pooling_mode"))
+    pooling: Any = next(module.pooling_mode for module in encoder if hasattr(module, "pooling_mode"))
     if pooling not in POOLINGS:
         raise CannotExport(f"llama.cpp has no pooling {pooling}")
     if type(encoder[-1]).__name__ != "Normalize":
