@@ -70,7 +70,11 @@ that the tokenizer was given as a whole (in Gemma a tab, a line break or a tag s
 and those that were never saved are glued to the text: end them with a blank (then they are exact, but for those that were
 never saved before texts that begin with blanks), or use this package, which adds the blank. Layouts `message` and `custom` take bare instructions everywhere.
 
-An instruction for each text needs `st_llm2vec.load` in the layouts `text` and `message`. Plain Sentence Transformers raises
+In a folder of the layout `prefix` (`mean`, `last-token`) the tokenizer stays the decoder's own, so that servers read what is
+read here: what is encoded is the prompt, which ends in one blank, and the text as it is. Plain Sentence Transformers glues an
+instruction that is passed bare to the text, a saved one too: end it with a blank, or use the prompt's name.
+
+An instruction for each text needs `st_llm2vec.load` in the layouts `prefix`, `text` and `message`. Plain Sentence Transformers raises
 an error for `encode(texts, prompt=[...])`, and in the layout `message` for `encode([[instruction, text], ...])` too; in the
 layout `text` it reads each of these as a sentence pair, without the blank and with the instruction pooled, silently.
 Nothing that a tokenizer can be saved with refuses pairs: an empty template for them is lost by the classes that make

@@ -16,6 +16,7 @@ _EXPORTS = {
     "load": "st_llm2vec.folder.load",
     "accelerate": "st_llm2vec.encoding.accelerate",
     "publish": "st_llm2vec.publishing",
+    "export_gguf": "st_llm2vec.serving.gguf_export",
     "from_published": "st_llm2vec.importing",
     "from_llm2vec": "st_llm2vec.importing",
     "from_nv_embed": "st_llm2vec.importing",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from st_llm2vec.recipe.config import Demonstration as Demonstration
     from st_llm2vec.recipe.config import EncoderConfig as EncoderConfig
     from st_llm2vec.recipe.config import get_recipe as get_recipe
+    from st_llm2vec.serving.gguf_export import export_gguf as export_gguf
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ ROOMS = (
     "importing",
     "conversion",
     "publishing",
+    "serving",
     "evaluation",
     "folder",
     "data",

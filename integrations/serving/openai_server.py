@@ -4,7 +4,8 @@
     python openai_server.py my-encoder --port 8000
 
 OpenAI's interface does not tell a query from a document, and encoders do. Here the name of the model does: "query" has
-the encoder's saved query prompt, and anything else its document prompt.
+the encoder's saved query prompt, and "document", or the encoder's own name, its document prompt. ``input_type``, where a
+client sends one, is "query" or "document" too.
 
     from openai import OpenAI
     client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
@@ -15,44 +16,121 @@ the encoder's saved query prompt, and anything else its document prompt.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Annotated, Any, Literal, cast
 
 import litserve
-from fastapi import HTTPException
-from litserve.specs.openai_embedding import EmbeddingRequest
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from litserve.specs.openai_embedding import EmbeddingRequest, EmbeddingResponse
+from pydantic import AfterValidator, Field
 from sentence_transformers import SentenceTransformer
+
+TASKS = ("query", "document")
+
+
+def without_halves(text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can hold and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half of a surrogate pair, which is no character") from None
+    return text
+
+
+Text = Annotated[str, Field(strict=True), AfterValidator(without_halves)]
+
+
+class EncodingRequest(EmbeddingRequest):
+    """OpenAI's request, and whether the texts are queries or documents. Token ids are not taken."""
+
+    input: Text | Annotated[list[Text], Field(min_length=1)]  # type: ignore[assignment]
+    dimensions: int | None = Field(default=None, ge=1)
+    input_type: Literal["query", "document"] | None = None
+
+
+class EncodingSpec(litserve.OpenAIEmbeddingSpec):
+    """OpenAI's interface, whose requests are checked before anything is encoded."""
+
+    async def embeddings_endpoint(self, request: EncodingRequest) -> EmbeddingResponse:  # type: ignore[override]
+        """Answer a request; FastAPI reads its type here."""
+        return await super().embeddings_endpoint(request)
 
 
 class Encoder(litserve.LitAPI):
     """A portable encoder, loaded by plain Sentence Transformers; for a custom one, use ``st_llm2vec.load``."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(spec=litserve.OpenAIEmbeddingSpec())
+        super().__init__(spec=EncodingSpec())
         self.name = name
 
     def setup(self, device: str) -> None:
         """Load the encoder in the worker."""
         self.encoder = SentenceTransformer(self.name, device=device)
 
-    def decode_request(self, request: EmbeddingRequest, context: dict[str, Any]) -> list[str]:
-        """The texts, and what they are."""
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        if not all(isinstance(text, str) for text in texts):
-            raise HTTPException(400, "Texts are expected; token ids are not taken.")
-        context["encode"] = "encode_query" if request.model == "query" else "encode_document"
+    def decode_request(self, request: EncodingRequest, context: dict[str, Any]) -> list[str]:
+        """The texts, and what they are.
+
+        Raises:
+            HTTPException: 400, if the encoder has no so many dimensions, or there is no such model.
+        """
+        texts = [request.input] if isinstance(request.input, str) else list(request.input)
+        width = self.encoder.get_embedding_dimension()
+        if request.dimensions is not None and request.dimensions > width:
+            raise HTTPException(400, f"dimensions={request.dimensions}: the encoder's vectors have {width}.")
+        context["task"] = task_of(request.model, request.input_type, self.name)
         context["truncate_dim"] = request.dimensions
         return texts
 
     def predict(self, texts: list[str], context: dict[str, Any]) -> dict[str, Any]:
-        """Encode them, and count their tokens."""
-        encode = getattr(self.encoder, context["encode"])
-        tokens = sum(map(len, self.encoder.tokenizer(texts)["input_ids"]))
-        vectors = encode(texts, truncate_dim=context["truncate_dim"]).tolist()
+        """Encode them, and count the tokens that are read: the prompt's too, and not those that are cut."""
+        encode = getattr(self.encoder, f"encode_{context['task']}")
+        shortened = context["truncate_dim"] is not None
+        vectors = encode(texts, truncate_dim=context["truncate_dim"], normalize_embeddings=shortened).tolist()
+        names = ("query",) if context["task"] == "query" else ("document", "passage", "corpus")
+        prompt = next((self.encoder.prompts[name] for name in names if name in self.encoder.prompts), None)
+        tokens = int(self.encoder.preprocess(texts, prompt=prompt or None)["attention_mask"].sum())
         return {"embeddings": vectors, "prompt_tokens": tokens, "total_tokens": tokens}
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
         """It is what the interface wants already."""
         return output
+
+
+def task_of(model: str, input_type: str | None, name: str) -> str:
+    """Whether the texts are queries or documents.
+
+    Raises:
+        HTTPException: 400, if there is no model of this name.
+    """
+    if input_type is not None:
+        return input_type
+    if model in TASKS:
+        return model
+    if model == name:
+        return "document"
+    raise HTTPException(
+        400, f"There is no model {model!r}; 'query', 'document' and {name!r}, for documents, are served."
+    )
+
+
+def build_server(encoder: str, accelerator: str = "auto") -> litserve.LitServer:
+    """A server that answers with an encoder's vectors.
+
+    Args:
+        encoder: A folder, or a name on the Hugging Face Hub.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    """
+    server = litserve.LitServer(Encoder(encoder), accelerator=accelerator, workers_per_device=1)
+    server.app.add_exception_handler(RequestValidationError, refuse)
+    return server
+
+
+async def refuse(request: Request, error: Exception) -> JSONResponse:
+    """Say what of a request is wrong, without repeating it: not every input can be written as JSON."""
+    found = cast("RequestValidationError", error).errors()
+    said = "; ".join(dict.fromkeys(f"{'.'.join(map(str, one['loc'][1:2]))}: {one['msg']}" for one in found))
+    return JSONResponse({"detail": said}, 400)
 
 
 if __name__ == "__main__":
@@ -61,5 +139,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--accelerator", default="auto", help="auto, cpu, cuda or mps")
     given = parser.parse_args()
-    server = litserve.LitServer(Encoder(given.encoder), accelerator=given.accelerator, workers_per_device=1)
-    server.run(port=given.port, generate_client_file=False)
+    build_server(given.encoder, given.accelerator).run(port=given.port, generate_client_file=False)

@@ -22,6 +22,7 @@ output = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
 
 LAYOUTS = {
+    "prefix": ("portable", "green"),
     "text": ("portable", "green"),
     "message": ("portable", "green"),
     "custom": ("custom", "yellow"),
@@ -99,7 +100,7 @@ def encoder_view(encoder: TextEncoder, folder: str) -> RenderableType:
     manifest = encoder.manifest
     assert manifest is not None
     config = manifest.config
-    portable = manifest.layout in ("text", "message")
+    portable = manifest.layout != "custom"
     way = f'SentenceTransformer("{folder}")' if portable else f'st_llm2vec.load("{folder}")'
     rows: dict[str, RenderableType] = {
         "encoder": folder,
@@ -201,6 +202,10 @@ def encoder_inspection_view(found: EncoderInspection) -> RenderableType:
         rows["layout"] = Text.assemble(LAYOUTS[found.layout], f": {found.reason}")
     for name, prompt in found.prompts.items():
         rows[f"prompt {name}"] = prompt + (" (the default)" if name == found.default_prompt else "")
+    for one in found.servers:
+        said = f"{one.outcome}: {one.reason}" if one.reason else one.outcome
+        by = "" if one.run else " (by its source; not run)"
+        rows[f"in {one.server}"] = Text(f"{said}{by}" + (f"\n{one.command}" if one.command else ""))
     return facts(rows)
 
 

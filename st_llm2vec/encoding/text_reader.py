@@ -128,13 +128,15 @@ class TextReader(SentenceTransformer):
         if layout == "text":
             prompt = (prompt.strip() or None) if isinstance(prompt, str) else prompt
             inputs = inputs if prompt is None else [behind_a_blank(text) for text in inputs]
+        elif layout == "prefix":
+            prompt = as_prefix(prompt)
         try:
             features: dict[str, Any] | None = self._rendering(self.transformer, inputs, prompt, kwargs)
             if features is None:
                 features = super().preprocess(inputs, prompt=prompt, **kwargs)
         except TemplateError as error:  # what the chat template refuses
             raise ValueError(str(error)) from error
-        if features and self.layout == "text":
+        if features and layout in ("prefix", "text"):
             features = with_something_to_read(features, self.tokenizer)
         return add_position_ids(features, self.transformer.model) if features else features
 
@@ -213,6 +215,16 @@ def with_something_to_read(features: dict[str, Any], tokenizer: PreTrainedTokeni
     if empty.any():
         mask[empty, -1 if tokenizer.padding_side == "left" else 0] = 1
     return features
+
+
+def as_prefix(instruction: str | None) -> str | None:
+    """An instruction as it stands before a text: with one blank at its end; ``None`` where there is none.
+
+    Args:
+        instruction: The instruction.
+    """
+    bare = (instruction or "").strip()
+    return f"{bare} " if bare else None
 
 
 def behind_a_blank(text: Any) -> Any:

@@ -39,6 +39,8 @@ def disagreements(encoder: TextReader) -> list[str]:
     found_layout = "message" if "message" in encoder.transformer.modality_config else "text"
     if formatter is not None:
         found_layout = "custom"
+    elif getattr(encoder.transformer.model.config, "st_llm2vec_layout", None) == "prefix":
+        found_layout = "prefix"
     statements: dict[str, tuple[Any, Any]] = {
         "layout": (layout, found_layout),
         "attention": (config.attention, configured_attention(encoder.transformer.model)),

@@ -14,6 +14,7 @@ from sentence_transformers.base.modules.module import Module
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.folder.check_manifest import disagreements, require_tokenizer_fits
+from st_llm2vec.folder.declare import declare
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.manifest_file import MANIFEST_NAME, write_manifest
 from st_llm2vec.folder.module_file import MODULE_NAME, module_file_text
@@ -131,8 +132,9 @@ def refuse_lost_base(encoder: TextReader, path: Path) -> None:
 
 
 def complete_folder(encoder: TextReader, folder: Path) -> None:
-    """Add what stock saving never writes, but for the manifest: requirements, head, module file, an adapter's base flag."""
+    """Add what stock saving never writes but for the manifest: requirements, servers' keys, head, module file, base flag."""
     _require_bidirectional_reader(encoder, folder)
+    declare(encoder, folder)
     write_head(encoder.transformer, folder)
     modules_path = folder / "modules.json"
     modules = json.loads(modules_path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from st_llm2vec.folder.download import hub_errors
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.merge import type_name
 from st_llm2vec.modules.attention import probe_attention
+from st_llm2vec.serving.verdicts import Verdict, verdicts
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class EncoderInspection:
         recipe: Its recipe, as the manifest names it; empty where there is no manifest.
         paper: Where the recipe comes from.
         base: The decoder that it was made from, as the manifest has it.
-        layout: ``"text"``, ``"message"`` or ``"custom"``; empty where there is no manifest.
+        layout: ``"prefix"``, ``"text"``, ``"message"`` or ``"custom"``; empty where there is no manifest.
         reason: Why it was compiled like that.
         stages: What it was trained on, stage by stage.
         modules: Its modules' classes, in order.
@@ -36,6 +37,7 @@ class EncoderInspection:
         dtype: Type of its weights.
         prompts: Its saved prompts by name.
         default_prompt: The prompt of a plain ``encode``, if it has one.
+        servers: What each server makes of its folder.
     """
 
     name: str
@@ -53,10 +55,12 @@ class EncoderInspection:
     dtype: str
     prompts: dict[str, str]
     default_prompt: str | None
+    servers: tuple[Verdict, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that JSON can hold."""
-        return {**dataclasses.asdict(self), "modules": list(self.modules)}
+        servers = [one.to_dict() for one in self.servers]
+        return {**dataclasses.asdict(self), "modules": list(self.modules), "servers": servers}
 
 
 def is_encoder(name: str | Path, **hub: Any) -> bool:
@@ -116,4 +120,5 @@ def inspect_encoder(name: str | Path, **hub: Any) -> EncoderInspection:
         dtype=type_name(model.dtype),
         prompts={key: text for key, text in encoder.prompts.items() if text},
         default_prompt=encoder.default_prompt_name,
+        servers=tuple(verdicts(encoder, name)),
     )

@@ -31,21 +31,21 @@ class Outlook:
 
     Args:
         recipe: The recipe's name.
-        layout: ``"text"`` or ``"message"`` (stock modules), ``"custom"`` (this package's own), or ``"impossible"``.
+        layout: ``"prefix"``, ``"text"`` or ``"message"`` (stock modules), ``"custom"`` (this package's own), or ``"impossible"``.
         reason: Why.
         score: How well it does without any training, on the built-in sentences
             (:func:`st_llm2vec.evaluation.sentence_score`); ``None`` where that was not measured.
     """
 
     recipe: str
-    layout: Literal["text", "message", "custom", "impossible"]
+    layout: Literal["prefix", "text", "message", "custom", "impossible"]
     reason: str
     score: float | None = None
 
     @property
     def portable(self) -> bool:
         """Whether a plain ``SentenceTransformer`` loads the saved encoder without this package."""
-        return self.layout in ("text", "message")
+        return self.layout in ("prefix", "text", "message")
 
 
 def outlooks(

@@ -1,9 +1,10 @@
 """Compile an encoder's config to Sentence Transformers modules: stock ones where they provably say the same.
 
-``InstructionFormatter`` is the specification: which tokens a text becomes and which of them are pooled. Two
-arrangements of stock modules are tried against it on a battery of instructions and texts, ``text`` (with prompts)
-and ``message`` (with a chat template), and the first that gives the very same tokens once it is saved and loaded
-is taken. Where neither does, the encoder is made of this package's own modules (``custom``).
+``InstructionFormatter`` is the specification: which tokens a text becomes and which of them are pooled. Three
+arrangements of stock modules are tried against it on a battery of instructions and texts, ``prefix`` (prompt and text
+pooled as one string), ``text`` (with prompts) and ``message`` (with a chat template), and the first that gives the very
+same tokens once it is saved and loaded is taken. Where none does, the encoder is made of this package's own modules
+(``custom``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from torch import nn
 
 from st_llm2vec.layouts.message import mend_messages, with_chat_template
+from st_llm2vec.layouts.prefix import told_by_prefixes, with_prefix
 from st_llm2vec.layouts.reload import reload_reader
 from st_llm2vec.layouts.special_tokens import read_as_text, set_split
 from st_llm2vec.layouts.text import mend_prompts, saved_prompts, teach_prompts, with_prompts
@@ -27,11 +29,13 @@ from st_llm2vec.proof.same_tokens import (
     CannotSay,
     Specification,
     prove_same_reading,
+    prove_same_tokens,
     tokenizer_of,
 )
+from st_llm2vec.proof.texts import FEW_TEXTS
 from st_llm2vec.recipe.config import EncoderConfig
 
-Layout = Literal["text", "message", "custom"]
+Layout = Literal["prefix", "text", "message", "custom"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,13 @@ def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: b
     if config.pooling == "latent_attention":
         return _custom(transformer, specification, "latent attention is not a stock module")
     try:
+        modules, prompts = with_prefix(transformer, specification)
+        return Compilation(
+            _normalized(modules, config), "prefix", prompts, "prompt and text are one string, all pooled", config
+        )
+    except CannotSay:
+        pass  # few recipes are like that; why the others cannot be is told below
+    try:
         modules, prompts = with_prompts(transformer, specification)
         return Compilation(_normalized(modules, config), "text", prompts, "prompts give the same tokens", config)
     except CannotSay as error:
@@ -114,6 +125,8 @@ def prove_reading(modules: Sequence[nn.Module], config: EncoderConfig, layout: s
     try:
         if layout == "text":
             mend_prompts(modules, specification)
+        elif layout == "prefix":
+            prove_same_tokens(transformer, specification, told_by_prefixes(specification, FEW_TEXTS))
         elif layout == "message":
             mend_messages(transformer, specification)
     except CannotSay as error:

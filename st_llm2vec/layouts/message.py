@@ -64,6 +64,8 @@ def with_chat_template(
     if not all(template.pools_everything for template in templates):
         raise CannotSay("stock pooling cannot follow a span inside a template")
     bos = _opening(tokenizer)
+    if formatter.instruction_template is not None and formatter.instruction_template.joins_the_instruction:
+        raise CannotSay("a chat template drops the blank at an instruction's end")
     cases = told_by_messages(specification, TEXTS)
     refusal = CannotSay("the tokenizer renders no BOS")
     breaks = Breaks.of(tokenizer) if config.split_special_tokens else Breaks(())

@@ -99,14 +99,21 @@ def set_attention(model: PreTrainedModel, attention: Attention) -> None:
     The flag is saved with ``config.json``, so a plain reload has it too. It must be set on the configuration
     object: passed to ``from_pretrained`` it is dropped where ``config.json`` lacks the key.
 
+    Gemma 3 has a key of its own beside it, ``use_bidirectional_attention``, the only one that servers read. A configuration that
+    is read with it halves its sliding window, and one that is saved with it doubles it, so that set here it changes none.
+
     Args:
         model: A decoder without its output head.
         attention: ``"bidirectional"`` or ``"causal"``.
     """
     configs = {id(config): config for config in (model.config, model.config.get_text_config(decoder=True))}
     for config in configs.values():
+        set_before = not getattr(config, "is_causal", True)
         if attention == "bidirectional" or hasattr(config, "is_causal"):
             config.is_causal = attention == "causal"
+        if config.model_type == "gemma3_text" and (attention == "bidirectional" or set_before):
+            config.use_bidirectional_attention = attention == "bidirectional"
+            repair_attention(model, attention)  # the layers took the key's value when they were built
 
 
 def configured_attention(model: PreTrainedModel) -> Attention:

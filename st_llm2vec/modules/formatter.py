@@ -25,7 +25,9 @@ class InstructionFormatter:
     in every copy alike, before the string is built: template, suffix and end-of-text token always stay.
 
     Where nothing but a blank separates instruction and text, blanks that the text begins with are left out: to those
-    who get the string in one piece, ``"Find it: " + "a text"`` and ``"Find it:" + " a text"`` are the same.
+    who get the string in one piece, ``"Find it: " + "a text"`` and ``"Find it:" + " a text"`` are the same. Where the text
+    follows the instruction at once, ``{instruction}{text}``, the instruction ends in one blank and the text stays as it is:
+    what those get who put a saved prompt before a text.
 
     Args:
         template: Template of a bare text, see :meth:`Template.parse`.
@@ -54,9 +56,12 @@ class InstructionFormatter:
         """Strip blanks, and the template's words where the whole instruction stands between them, as a caller wraps it.
 
         An instruction may begin or end with a word of the template's by itself, and keeps it; where the template has words
-        on one side only, nothing tells the two, and all are the instruction's.
+        on one side only, nothing tells the two, and all are the instruction's. One that the text follows at once gets a
+        blank at its end.
         """
         instruction = (instruction or "").strip()
+        if self.instruction_template is not None and self.instruction_template.joins_the_instruction:
+            return f"{instruction} " if instruction else ""
         before, after = self.wrapping()
         if instruction.startswith(before) and instruction.endswith(after) and len(instruction) >= len(before + after):
             instruction = instruction[len(before) : len(instruction) - len(after)].strip()

@@ -16,6 +16,7 @@ from st_llm2vec.folder.save import REQUIREMENTS
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.names import is_hub_name
+from st_llm2vec.publishing.servers import in_servers
 from st_llm2vec.recipe.manifest import Manifest
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -95,6 +96,7 @@ def model_card(
         linked=_linked,
         attention=attention,
         prompts=prompts,
+        servers=in_servers(encoder, repo_id),
         document_prompt=document_prompt if document_prompt in prompts else None,
         dimension=encoder.get_embedding_dimension(),
         parameters=sum(one.numel() for one in encoder.parameters()),

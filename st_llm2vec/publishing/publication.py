@@ -28,6 +28,7 @@ from st_llm2vec.publishing.hub import CARD, Remote, Target, commit_folder, folde
 from st_llm2vec.publishing.licence import licence_of
 from st_llm2vec.publishing.names import public_manifest
 from st_llm2vec.publishing.results import Results, read_results, results_of, to_results
+from st_llm2vec.publishing.servers import warn_of_servers
 from st_llm2vec.recipe.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ def publish(
         progress("Verifying it in a fresh process without st-llm2vec …")
         check = check_folder(encoder, folder, merged)
         custom = (folder / f"{MODULE_NAME}.py").is_file()
+        warn_of_servers(encoder, repo_id)
         if license:
             licence = {"license": license}
         else:  # What is recorded, what the base's copy here says, or what its card on the Hub says.

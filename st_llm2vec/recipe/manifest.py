@@ -17,7 +17,7 @@ class Manifest:
     Args:
         config: The encoder as data.
         base: The decoder it was made from: name or path as it was given, and architecture.
-        layout: How it was compiled: ``"text"``, ``"message"`` or ``"custom"``.
+        layout: How it was compiled: ``"prefix"``, ``"text"``, ``"message"`` or ``"custom"``.
         reason: Why it was compiled like that.
         attention: The attention probe's result.
         stages: What it was trained on, stage by stage.

@@ -100,6 +100,11 @@ class Template:
         """Whether nothing but a blank stands between the instruction and the text."""
         return "{instruction} {text}" in self.words()
 
+    @property
+    def joins_the_instruction(self) -> bool:
+        """Whether the text follows the instruction at once, so that the blank between them is the instruction's."""
+        return "{instruction}{text}" in self.words()
+
     def render(self, text: str, instruction: str) -> tuple[str, Span, list[Span], list[Span]]:
         """Fill in the slots.
 

@@ -307,7 +307,7 @@ STRANGE = [
 def test_formatter_and_chat_template_unwrap_alike(recipe: str) -> None:
     formatter = InstructionFormatter(**RECIPES[recipe].formatter_config())
     templates = [formatter.template, cast("Template", formatter.instruction_template)]
-    if any(one.copies > 1 or not one.pools_everything for one in templates):
+    if any(one.copies > 1 or not one.pools_everything or one.joins_the_instruction for one in templates):
         pytest.skip("it has no chat template")
     tokenizer = stand_in_tokenizer("smollm2")
     tokenizer.chat_template = chat_template_for(formatter, "")

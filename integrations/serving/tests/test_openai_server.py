@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -59,7 +60,44 @@ def test_vectors_are_the_encoders(task: str, client: openai.OpenAI, encoder: str
 def test_dimensions_and_single_texts(client: openai.OpenAI, encoder: str) -> None:
     answer = client.embeddings.create(model="query", input=TEXTS[0], dimensions=16, encoding_format="float")
     expected = SentenceTransformer(encoder).encode_query(TEXTS[0], truncate_dim=16)
+    found = np.asarray(answer.data[0].embedding)
+    assert np.allclose(found, expected / np.linalg.norm(expected), atol=1e-6)
+    assert abs(np.linalg.norm(found) - 1) < 1e-6
+
+
+BODIES = {
+    '{"model": "query", "input": []}': "at least 1",
+    '{"model": "query", "input": NaN}': "input",
+    '{"model": "query", "input": ["\\ud800"]}': "input",
+    '{"model": "query", "input": "a", "dimensions": 0}': "dimensions",
+    '{"model": "query", "input": "a", "dimensions": -5}': "dimensions",
+    '{"model": "query", "input": "a", "dimensions": 10000}': "192",
+    '{"model": "query", "input": "a", "input_type": "querry"}': "query",
+    '{"model": "querry", "input": "a"}': "querry",
+    '{"model": "query"}': "input",
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_what_cannot_be_encoded_is_refused_with_a_sentence(body: str, client: openai.OpenAI) -> None:
+    address = f"{client.base_url}embeddings"
+    answer = httpx.post(address, content=body, headers={"content-type": "application/json"}, timeout=60)
+    assert answer.status_code == 400
+    assert BODIES[body] in answer.text
+
+
+def test_input_type_decides_before_the_models_name(client: openai.OpenAI, encoder: str) -> None:
+    told = {"extra_body": {"input_type": "query"}, "encoding_format": "float"}
+    answer = client.embeddings.create(model="document", input=TEXTS[0], **told)
+    expected = SentenceTransformer(encoder).encode_query(TEXTS[0])
     assert np.allclose(answer.data[0].embedding, expected, atol=1e-6)
+
+
+def test_usage_counts_what_is_read(client: openai.OpenAI, encoder: str) -> None:
+    """The prompt is read too, and what is cut is not."""
+    plain = SentenceTransformer(encoder)
+    answer = client.embeddings.create(model="query", input=["a cat", "word " * 2000], encoding_format="float")
+    assert answer.usage.prompt_tokens == len(plain.tokenizer("Find: a cat")["input_ids"]) + plain.max_seq_length
 
 
 def test_token_ids_are_refused(client: openai.OpenAI) -> None:

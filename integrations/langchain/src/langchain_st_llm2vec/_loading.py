@@ -104,12 +104,12 @@ def _load_with_sentence_transformers(name: str, trust: bool, options: dict[str, 
 
 
 def with_separator(encoder: SentenceTransformer, instruction: str) -> str:
-    """An instruction as this encoder reads it: portable ``text`` layouts want a blank between it and the text.
+    """An instruction as this encoder reads it: portable ``prefix`` and ``text`` layouts want a blank after it.
 
     An encoder that st-llm2vec loaded adds the blank itself, and plain Sentence Transformers does not.
     """
     layout = getattr(getattr(getattr(encoder[0], "model", None), "config", None), "st_llm2vec_layout", None)
-    return f"{instruction.strip()} " if layout == "text" and instruction.strip() else instruction
+    return f"{instruction.strip()} " if layout in ("prefix", "text") and instruction.strip() else instruction
 
 
 def width(encoder: SentenceTransformer, truncate_dim: int | None) -> int:

@@ -1,0 +1,42 @@
+"""What servers make of an encoder, on its model card and before it is published."""
+
+from __future__ import annotations
+
+import logging
+
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.serving.verdicts import verdicts
+
+logger = logging.getLogger(__name__)
+
+
+def in_servers(encoder: TextEncoder, repo_id: str) -> str:
+    """The model card's section: each server, whether it gives these vectors, and how it is started.
+
+    Args:
+        encoder: The encoder.
+        repo_id: Where it is published.
+    """
+    lines = ["| server | vectors |", "|---|---|"]
+    for one in verdicts(encoder, repo_id):
+        parts = [one.outcome, one.reason, f"`{one.command}`" if one.command else "", "" if one.run else "not run"]
+        lines.append(f"| {one.server} | {'; '.join(filter(None, parts))} |")
+    told = "Whether a server gives these vectors. It embeds the string that it is given: put the prompt before a query."
+    return told + "\n\n" + "\n".join(lines)
+
+
+def warn_of_servers(encoder: TextEncoder, repo_id: str) -> None:
+    """Name the servers that would give other vectors, before anyone serves the encoder.
+
+    Args:
+        encoder: The encoder.
+        repo_id: Where it is published.
+    """
+    wrong = [one for one in verdicts(encoder, repo_id) if one.outcome == "wrong"]
+    if wrong:
+        logger.warning(
+            "Other vectors, or none, in %s: %s. Sentence Transformers gives the right ones, and the recipes mean and "
+            "last-token are those that servers can say; `st-llm2vec inspect` tells of each.",
+            ", ".join(one.server for one in wrong),
+            "; ".join(dict.fromkeys(one.reason for one in wrong)),
+        )
