@@ -68,9 +68,10 @@ def analyse(encoder: SentenceTransformer, triples: Sequence[Triple] | None = Non
 
     Example:
         >>> from st_llm2vec import convert, decoder_path
-        >>> found = analyse(convert(decoder_path(), "llm2vec"))
+        >>> from st_llm2vec.evaluation.future_tokens import built_in_triples
+        >>> found = analyse(convert(decoder_path(), "llm2vec"), built_in_triples()[:4])
         >>> found.future["causal"].tied, found.future["bidirectional"].tied
-        (48, 0)
+        (4, 0)
     """
     model = readers(encoder)[0].model
     future: dict[str, FutureTokens] = {}

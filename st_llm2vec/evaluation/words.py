@@ -53,8 +53,9 @@ def encode_words(
     """Compute a vector for each word of sentences that are lists of words.
 
     The words are joined by blanks and read as one text, with the special tokens that the tokenizer itself puts around a
-    text and without the encoder's template, prompts or pooling; special tokens among the words are text. A word's vector is the mean of the last states of its
-    pieces: the tokens that share a character with it. A token over two words is a piece of both.
+    text and without the encoder's template, prompts or pooling; special tokens among the words are text. A word's vector
+    is the mean of the last states of its pieces: the tokens that share a character with it. A token over two words is a
+    piece of both.
 
     A sentence longer than the encoder's context is read in windows that overlap by half, and each token's state is taken
     from the window in which it stands nearest to the middle.
@@ -96,7 +97,10 @@ def encode_words(
     def read(batch: tuple[list[int], dict[str, Tensor]]) -> list[tuple[Window, Tensor]]:
         members, features = batch
         states = transformer({**batch_to_device(features, device), "modality": modality})["token_embeddings"]
-        return [(windows[one], _shares_of_words(states[row], windows[one])) for row, one in enumerate(members)]
+        return [
+            (windows[one], _shares_of_words(of_text, windows[one]))
+            for one, of_text in zip(members, states.float().cpu(), strict=True)
+        ]
 
     width = transformer.get_embedding_dimension()
     vectors = [torch.zeros(len(words), width) for words in sentences]
@@ -116,8 +120,7 @@ def encode_words(
 
 def _shares_of_words(states: Tensor, window: Window) -> Tensor:
     """What each state of a window adds to its word's vector, of shape ``(pieces, hidden)``."""
-    own = states[torch.from_numpy(window.positions).to(states.device)].float().cpu()
-    return own * torch.from_numpy(window.shares).unsqueeze(1)
+    return states[torch.from_numpy(window.positions)] * torch.from_numpy(window.shares).unsqueeze(1)
 
 
 def readers(encoder: SentenceTransformer) -> tuple[Transformer, PreTrainedTokenizerBase]:
