@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ import torch
 from benchmarks.kept_rows import ROOT, measure_rows
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
-from st_llm2vec.evaluation.analyses import analyse
+from st_llm2vec.evaluation.analyses import ATTENTIONS, analyse, attention_similarity
+from st_llm2vec.evaluation.future_tokens import built_in_triples
 from st_llm2vec.evaluation.word_features import default_cache
 from st_llm2vec.evaluation.word_files import LabelledWords, read_labelled_words
 from st_llm2vec.evaluation.word_probe import WordScores, mean_and_spread, most_frequent_label, probe_words
@@ -40,33 +40,65 @@ TASKS = {
     "CoNLL-2000 POS": ("conll2000-{part}.txt", "pos"),
     "UD English UPOS": ("en_ewt-ud-{part}.conllu", "upos"),
 }
-BASELINE = "most frequent label"
-BOX = "decoder in the box"
-ANALYSIS = "analysis"
-INTRODUCTION = """# Words, and what untrained decoders make of bidirectional attention
+BASELINE, BOX = "most frequent label", "decoder in the box"
+ANALYSIS, LONGER = "analysis", "longer texts"
+WORDS = """# Words, and what untrained decoders make of bidirectional attention
 
-Written by `python -m benchmarks.words --train {train} --test {test}` on {machine}; nothing here is typed by hand but this
-page's sentences. [evaluation.md](evaluation.md) says what each number means, and how to get it for another model.
+Written by `python -m benchmarks.words --train {train} --test {test}` on {machine}; nothing here is typed by hand.
+[evaluation.md](evaluation.md) says what each number means, and how to get it for another model.
 
 ## Linear probes on frozen vectors of words
 
 LLM2Vec's probe (dropout and a linear layer, 1,500 steps) on the first {train} sentences of the training file, tested on the
 first {test} of the test file; mean and standard deviation over three seeds. F1 is that of whole chunks. The baseline gives
 each word its most frequent label. Decoders are untrained, in float32.
-"""
+
+| task | model | attention | accuracy | F1 |
+|---|---|---|---|---|"""
+ATTENTION = """
+## Causal and bidirectional attention, untrained
+
+*Ranked right*: triples ranked by their shared beginning under bidirectional attention, with an interval of 95 %. *Anisotropy*:
+mean cosine of tokens of different texts, over layers. *Score*: on the built-in sentences, from the last layer, and from the
+best one. Two values are for causal and bidirectional attention.
+
+| model | ranked right | anisotropy | score | best layer: score |
+|---|---|---|---|---|"""
+SIMILARITY = """
+Each token's state under causal and under bidirectional attention: their mean cosine, and the same *above chance*, on a scale
+where 0 is what tokens of different texts have and 1 is equality. Built-in sentences have about 9 tokens, those of two clauses
+18, paragraphs 140.
+
+| texts | model | all layers | above chance | last layer | above chance |
+|---|---|---|---|---|---|"""
 
 
 def measure(model: str, attention: str, task: str, train: str, test: str) -> dict[str, Any]:
     """One row."""
-    about = dict(zip(FIELDS, (model, attention, task, train, test), strict=True))
+    about = {**dict(zip(FIELDS, (model, attention, task, train, test), strict=True)), "machine": machine()}
     if task == ANALYSIS:
-        return {**about, "machine": machine(), **analyse(_encoder(model, "causal")).to_dict()}
+        return {**about, **analyse(_encoder(model, "causal")).to_dict()}
+    if task == LONGER:
+        encoder, kinds = _encoder(model, "causal"), {"two clauses": clauses(), "paragraphs": paragraphs()}
+        return {**about, "similarity": {name: attention_similarity(encoder, texts) for name, texts in kinds.items()}}
     file, column = TASKS[task]
     parts = [
         read_labelled_words(DATA / "words" / file.format(part=part), column, int(limit))
         for part, limit in (("train", train), ("test", test))
     ]
-    return {**about, "machine": machine(), **asdict(_scores(model, attention, parts[0], parts[1]))}
+    return {**about, **asdict(_scores(model, attention, *parts))}
+
+
+def clauses() -> list[str]:
+    """Sentences of two clauses."""
+    return [triple.query for triple in built_in_triples()[:24]]
+
+
+def paragraphs() -> list[str]:
+    """The first 120 words of six paragraphs of Wikipedia; the paper has one."""
+    file = DATA / "text" / "wikitext2_valid_test_paragraphs.txt"
+    long = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if len(line.split()) > 100]
+    return [" ".join(words[:120]) for words in long[:6]]
 
 
 def _scores(model: str, attention: str, train: LabelledWords, test: LabelledWords) -> WordScores:
@@ -83,16 +115,19 @@ def _encoder(model: str, attention: str) -> Any:
 
 def write_page(rows: list[dict[str, Any]], train: str, test: str) -> None:
     """Write docs/words.md, of the rows of these sizes."""
-    rows = [row for row in rows if row["task"] == ANALYSIS or (row["train"], row["test"]) == (train, test)]
-    lines = [INTRODUCTION.format(machine=rows[-1]["machine"], train=train, test=test)]
-    lines += ["| task | model | attention | accuracy | F1 |", "|---|---|---|---|---|"]
-    for row in rows:
-        if row["task"] != ANALYSIS:
-            lines.append(
-                f"| {row['task']} | {row['model']} | {row['attention']} | {_cell(row['accuracy'])} | {_cell(row['f1'])} |"
-            )
-    lines += [*_analysis_lines([row for row in rows if row["task"] == ANALYSIS])]
+    lines = [WORDS.format(machine=rows[-1]["machine"], train=train, test=test)]
+    lines += [_words_line(row) for row in rows if (row["train"], row["test"]) == (train, test)]
+    analyses, longer = ([row for row in rows if row["task"] == task] for task in (ANALYSIS, LONGER))
+    lines += [ATTENTION, *map(_analysis_line, analyses), SIMILARITY]
+    lines += [_similarity_line("built-in", row["model"], row["similarity"], row["above_chance"]) for row in analyses]
+    for row in longer:
+        lines += [_similarity_line(name, row["model"], *found) for name, found in row["similarity"].items()]
     TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _words_line(row: dict[str, Any]) -> str:
+    cells = (row["task"], row["model"], row["attention"], _cell(row["accuracy"]), _cell(row["f1"]))
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(values: list[float]) -> str:
@@ -100,53 +135,22 @@ def _cell(values: list[float]) -> str:
     return f"{mean:.1f} ± {spread:.1f}" if len(values) > 1 else f"{mean:.1f}" if values else ""
 
 
-def _analysis_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The analyses, a column a model."""
-    if not rows:
-        return []
-
-    def by_attention(row: dict[str, Any], value: Callable[[dict[str, Any]], str]) -> str:
-        return " / ".join(value(row["quality"][attention]) for attention in ("causal", "bidirectional"))
-
-    measures: dict[str, Callable[[dict[str, Any]], str]] = {
-        "triples ranked right by their shared beginning, bidirectional": _ranked,
-        "causal and bidirectional states, mean cosine over layers": lambda row: (
-            f"{statistics.fmean(row['similarity'][1:]):.2f}"
-        ),
-        "the same, above what unrelated tokens have": lambda row: f"{statistics.fmean(row['above_chance'][1:]):.2f}",
-        "the same cosine in the last layer": lambda row: f"{row['similarity'][-1]:.2f}",
-        "anisotropy, mean over layers, causal / bidirectional": lambda row: by_attention(
-            row, lambda one: f"{statistics.fmean(one['anisotropy'][1:]):.2f}"
-        ),
-        "built-in sentences, last layer, causal / bidirectional": lambda row: by_attention(
-            row, lambda one: f"{one['scores'][-1]:.0f}"
-        ),
-        "best layer and its score, causal / bidirectional": lambda row: by_attention(
-            row, lambda one: f"{one['best']}: {one['scores'][one['best']]:.0f}"
-        ),
-    }
-    names = [row["model"] for row in rows]
-    lines = [
-        "",
-        "## Causal and bidirectional attention, untrained",
-        "",
-        f"| | {' | '.join(names)} |",
-        "|---" * (1 + len(rows)) + "|",
-    ]
-    lines += [f"| {name} | {' | '.join(measure_of(row) for row in rows)} |" for name, measure_of in measures.items()]
-    lines += [
-        "",
-        "Mean cosine of each token's causal and bidirectional states, layer by layer from the embeddings:",
-        "",
-    ]
-    lines += [f"- {row['model']}: {', '.join(f'{one:.2f}' for one in row['similarity'])}" for row in rows]
-    return lines
-
-
-def _ranked(row: dict[str, Any]) -> str:
-    found = row["future"]["bidirectional"]
+def _analysis_line(row: dict[str, Any]) -> str:
+    found, layers = row["future"]["bidirectional"], [row["quality"][attention] for attention in ATTENTIONS]
     low, high = found["interval"]
-    return f"{found['share']:.0%} ({low:.0%} to {high:.0%})"
+    cells = (
+        row["model"],
+        f"{found['share']:.0%} ({low:.0%} to {high:.0%})",
+        " / ".join(f"{statistics.fmean(one['anisotropy'][1:]):.2f}" for one in layers),
+        " / ".join(f"{one['scores'][-1]:.0f}" for one in layers),
+        " / ".join(f"{one['best']}: {one['scores'][one['best']]:.0f}" for one in layers),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _similarity_line(texts: str, model: str, alike: list[float], above: list[float]) -> str:
+    cells = (statistics.fmean(alike[1:]), statistics.fmean(above[1:]), alike[-1], above[-1])
+    return f"| {texts} | {model} | {' | '.join(f'{one:.2f}' for one in cells)} |"
 
 
 def main() -> None:
@@ -160,15 +164,12 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(*given.one)))
         return
-    models = [BOX, *(name for name in NAMES if (Path(MODELS) / NAMES[name]).is_dir())]
-    wanted: list[tuple[str, ...]] = [(model, "both", ANALYSIS, "", "") for model in models]
+    models = [BOX, *(name for name in NAMES if (MODELS / NAMES[name]).is_dir())]
+    wanted: list[tuple[str, ...]] = [(model, "both", task, "", "") for task in (ANALYSIS, LONGER) for model in models]
     for task in given.tasks:
-        wanted.append((BASELINE, "", task, given.train, given.test))
-        wanted += [
-            (model, attention, task, given.train, given.test)
-            for model in models
-            for attention in ("causal", "bidirectional")
-        ]
+        sizes = (task, given.train, given.test)
+        wanted.append((BASELINE, "", *sizes))
+        wanted += [(model, attention, *sizes) for model in models for attention in ATTENTIONS]
     measure_rows(MODULE, RESULTS, FIELDS, wanted, lambda rows: write_page(rows, given.train, given.test), given.again)
 
 

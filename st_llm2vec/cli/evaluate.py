@@ -122,6 +122,10 @@ def analyse(
             help="JSON lines with query, positive, negative and shared_prefix.", show_default="48 built-in ones"
         ),
     ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="A text in each line, to compare states on.", show_default="16 built-in sentences"),
+    ] = None,
     dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
@@ -132,10 +136,11 @@ def analyse(
     from st_llm2vec.evaluation.future_tokens import read_triples
 
     ranked = read_triples(triples) if triples is not None else None
+    compared = _texts(texts) if texts is not None else None
     if not as_json:
         say_dtype(dtype)
     ((_, encoder),) = _opened([model], "causal", dtype)
-    found = analyse_encoder(encoder, ranked)
+    found = analyse_encoder(encoder, ranked, compared)
     to_decoder: list[float] = []
     if against is not None:
         ((_, decoder),) = _opened([against], "causal", dtype)
@@ -144,6 +149,19 @@ def analyse(
         print_json({"model": model, **found.to_dict(), "against": against, "similarity_to_decoder": to_decoder})
     else:
         output.print(_analysis_view(model, found, to_decoder))
+
+
+def _texts(file: Path) -> list[str]:
+    """The lines of a text file, or the column ``text`` of a table."""
+    from st_llm2vec.data.read import read_dataset
+
+    columns = read_dataset(file)
+    if "text" not in columns.column_names:
+        raise ValueError(f"{file} has no column 'text', only {', '.join(columns.column_names)}.")
+    found = [text for text in columns["text"] if text and text.strip()]
+    if len(found) < 2:
+        raise ValueError(f"{file} holds fewer than two texts; states are compared with those of other texts too.")
+    return found
 
 
 def _opened(models: list[str], attention: str, dtype: str | None) -> Iterator[tuple[str, TextEncoder]]:

@@ -13,11 +13,12 @@ from st_llm2vec.evaluation.future_tokens import FutureTokens, Triple, future_tok
 from st_llm2vec.evaluation.layers import (
     LayerQuality,
     LayerSimilarity,
+    anisotropy,
     attending,
-    causal_similarity,
     layer_quality,
     layer_states,
     similarity,
+    states_under,
 )
 from st_llm2vec.evaluation.sentence_score import sentence_groups
 from st_llm2vec.evaluation.words import readers
@@ -35,8 +36,8 @@ class Analysis:
         quality: Anisotropy and score of each layer.
         similarity: For each layer, from the embeddings on, the mean cosine of a token's causal and bidirectional states;
             empty where the model has one kind of attention only.
-        above_chance: The same on a scale where 0 is the mean cosine of causal states of unrelated tokens, and 1 is equality.
-            States that all point one way are alike whatever the attention.
+        above_chance: The same on a scale where 0 is the mean cosine of causal states of tokens of different texts, and 1 is
+            equality: states that all point one way are alike whatever the attention.
         refusals: Why the model cannot have a kind of attention.
     """
 
@@ -53,12 +54,15 @@ class Analysis:
         return {**data, "quality": {attention: {**data["quality"][attention], **best[attention]} for attention in best}}
 
 
-def analyse(encoder: SentenceTransformer, triples: Sequence[Triple] | None = None) -> Analysis:
+def analyse(
+    encoder: SentenceTransformer, triples: Sequence[Triple] | None = None, texts: Sequence[str] | None = None
+) -> Analysis:
     """Look at a model under both kinds of attention, as it is: nothing is trained.
 
     Args:
         encoder: Any encoder that begins with a ``Transformer``; its attention is switched and put back.
         triples: For the test of future tokens; the built-in ones if not given.
+        texts: Two texts or more to compare causal and bidirectional states on; built-in sentences if not given.
 
     Returns:
         What was found. A kind of attention that the model cannot have is left out, with the reason.
@@ -89,10 +93,16 @@ def analyse(encoder: SentenceTransformer, triples: Sequence[Triple] | None = Non
             quality[attention] = layer_quality(encoder)
     if refusals:
         return Analysis(future, quality, [], [], refusals)
-    alike = mean_by_layer(causal_similarity(encoder, own_texts()))
-    chance = quality["causal"].anisotropy
-    above = [(one - by_chance) / (1 - by_chance) for one, by_chance in zip(alike, chance, strict=True)]
+    alike, above = attention_similarity(encoder, own_texts() if texts is None else texts)
     return Analysis(future, quality, alike, above, refusals)
+
+
+def attention_similarity(encoder: SentenceTransformer, texts: Sequence[str]) -> tuple[list[float], list[float]]:
+    """``similarity`` and ``above_chance`` of an :class:`Analysis`, for two texts or more; errors as for :func:`analyse`."""
+    causal, bidirectional = (states_under(encoder, texts, one) for one in ATTENTIONS)
+    alike = mean_by_layer([similarity(*pair) for pair in zip(causal, bidirectional, strict=True)])
+    chance = anisotropy(causal)
+    return alike, [(one - by_chance) / (1 - by_chance) for one, by_chance in zip(alike, chance, strict=True)]
 
 
 def similarity_to_causal(encoder: SentenceTransformer, decoder: SentenceTransformer) -> list[float]:
@@ -109,8 +119,7 @@ def similarity_to_causal(encoder: SentenceTransformer, decoder: SentenceTransfor
         ValueError: If the two do not read texts by the same tokens and layers.
     """
     texts = own_texts()
-    with attending(readers(decoder)[0].model, "causal"):
-        before = list(layer_states(decoder, texts))
+    before = states_under(decoder, texts, "causal")
     return mean_by_layer([similarity(*pair) for pair in zip(before, layer_states(encoder, texts), strict=True)])
 
 

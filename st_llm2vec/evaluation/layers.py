@@ -128,7 +128,7 @@ class LayerSimilarity:
     """How alike the states of one text are in two models, or under two kinds of attention.
 
     Args:
-        tokens: The text's tokens.
+        tokens: The text's own tokens.
         cosines: Of shape ``(layers + 1, tokens)``, from the embeddings to the last layer.
     """
 
@@ -136,11 +136,17 @@ class LayerSimilarity:
     cosines: NDArray[np.float32]
 
 
+def states_under(encoder: SentenceTransformer, texts: Sequence[str], attention: Attention) -> list[TextStates]:
+    """The states of every layer under a kind of attention, which is put back; errors as for :func:`attending`."""
+    with attending(readers(encoder)[0].model, attention):
+        return list(layer_states(encoder, texts))
+
+
 def causal_similarity(encoder: SentenceTransformer, texts: Sequence[str]) -> list[LayerSimilarity]:
     """Compare the states of a decoder under causal and under bidirectional attention, layer by layer.
 
-    Where they hardly differ before any training, the decoder copes with bidirectional attention as it is (LLM2Vec, section
-    4.2, of Mistral); where they do, it needs training. The last token sees the same under both in the first layer only.
+    LLM2Vec (section 4.2) compares them on a paragraph, where an untrained Mistral's hardly differ. How much they do depends
+    on the text's length, and in some decoders short texts differ most: compare texts such as will be encoded.
 
     Args:
         encoder: The encoder; its attention is switched and put back.
@@ -153,12 +159,8 @@ def causal_similarity(encoder: SentenceTransformer, texts: Sequence[str]) -> lis
         CausalAttentionError: If the decoder cannot attend in both directions.
         ValueError: As for :func:`layer_states`.
     """
-    model = readers(encoder)[0].model
-    found = []
-    for attention in ("causal", "bidirectional"):
-        with attending(model, attention):
-            found.append(list(layer_states(encoder, texts)))
-    return [similarity(*pair) for pair in zip(*found, strict=True)]
+    causal, bidirectional = (states_under(encoder, texts, one) for one in ("causal", "bidirectional"))
+    return [similarity(*pair) for pair in zip(causal, bidirectional, strict=True)]
 
 
 def similarity(first: TextStates, second: TextStates) -> LayerSimilarity:
@@ -171,7 +173,25 @@ def similarity(first: TextStates, second: TextStates) -> LayerSimilarity:
         raise ValueError(
             "The two models do not read the text by the same tokens and layers, so their states have no pairs."
         )
-    return LayerSimilarity(first.tokens, (_units(first.layers) * _units(second.layers)).sum(axis=-1))
+    own = [token for token, is_own in zip(first.tokens, first.own, strict=True) if is_own]
+    return LayerSimilarity(own, (_units(first.layers) * _units(second.layers)).sum(axis=-1)[:, first.own])
+
+
+def anisotropy(texts: Sequence[TextStates]) -> list[float]:
+    """For each layer the mean cosine over all pairs of tokens of different texts (Ethayarajh 2019, arXiv 1909.00512).
+
+    Args:
+        texts: The states of two texts or more.
+
+    Returns:
+        From the embeddings to the last layer: near 1 where all states point one way.
+    """
+    sums = np.stack([_units(one.layers[:, one.own]).astype(np.float64).sum(axis=1) for one in texts])
+    counts = np.array([one.own.sum() for one in texts])
+    within = (sums**2).sum(axis=(0, 2))
+    pairs = counts.sum() ** 2 - (counts**2).sum()
+    found: list[float] = (((sums.sum(axis=0) ** 2).sum(axis=-1) - within) / pairs).tolist()
+    return found
 
 
 @dataclass(frozen=True)
@@ -179,8 +199,7 @@ class LayerQuality:
     """How alike all states of a layer are, and how well it tells meanings; both from the embeddings to the last layer.
 
     Args:
-        anisotropy: The mean cosine of two tokens of different texts (Ethayarajh 2019, arXiv 1909.00512): near 1 where all
-            states point one way.
+        anisotropy: As :func:`anisotropy` has it.
         scores: The score on the built-in sentences of the mean of their tokens' states, at most 100.
     """
 
@@ -206,18 +225,10 @@ def layer_quality(encoder: SentenceTransformer) -> LayerQuality:
         ValueError: As for :func:`layer_states`.
     """
     groups = sentence_groups()
-    texts = [group[part] for group in groups for part in ("text", *GRADES)]
-    means, sums, counts = [], [], []
-    for states in layer_states(encoder, texts):
-        own = states.layers[:, states.own]
-        means.append(own.mean(axis=1))
-        sums.append(_units(own).astype(np.float64).sum(axis=1))
-        counts.append(own.shape[1])
-    within = (np.stack(sums) ** 2).sum(axis=(0, 2))
-    pairs = sum(counts) ** 2 - sum(count**2 for count in counts)
-    anisotropy = ((np.sum(sums, axis=0) ** 2).sum(axis=-1) - within) / pairs
-    vectors = _units(np.stack(means, axis=1)).reshape(len(anisotropy), len(groups), 1 + len(GRADES), -1)
-    return LayerQuality(anisotropy.tolist(), [score_of(layer) for layer in vectors.astype(np.float64)])
+    texts = list(layer_states(encoder, [group[part] for group in groups for part in ("text", *GRADES)]))
+    vectors = _units(np.stack([one.layers[:, one.own].mean(axis=1) for one in texts], axis=1))
+    grouped = vectors.reshape(len(vectors), len(groups), 1 + len(GRADES), -1).astype(np.float64)
+    return LayerQuality(anisotropy(texts), [score_of(layer) for layer in grouped])
 
 
 def _units(states: NDArray[Any]) -> NDArray[Any]:

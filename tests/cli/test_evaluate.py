@@ -62,11 +62,15 @@ def test_labels_that_training_does_not_have_are_told(encoder: str, files: list[o
 def test_analysis(encoder: str, tmp_path: Path) -> None:
     triples = tmp_path / "triples.jsonl"
     triples.write_text('{"query": "a b", "positive": "a c", "negative": "a d", "shared_prefix": "a"}\n')
-    options = ["evaluate", "analyse", encoder, "--triples", triples, "--against", encoder]
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Once upon a time.\n\nThe clock struck seven.\n")
+    options = ["evaluate", "analyse", encoder, "--triples", triples, "--against", encoder, "--texts", texts]
     data = json.loads(succeed(*options, "--json").stdout)
     assert data["future"]["causal"]["tied"] == 1
     assert data["similarity_to_decoder"] == pytest.approx([1.0] * 3, abs=1e-5)
     shown = succeed(*options)
+    texts.write_text("One text.\n")
+    assert "holds fewer than two texts" in run(*options).stderr
     assert "all 1 triples tied" in shown.stdout and "above chance" in shown.stdout and "to the decoder" in shown.stdout
 
 

@@ -24,6 +24,8 @@ def test_both_kinds_of_attention(decoder: str) -> None:
     assert found.future["causal"].tied == 6 and found.future["bidirectional"].tied == 0
     assert found.similarity[0] == pytest.approx(1, abs=1e-5) == found.above_chance[0]
     assert 0 < found.above_chance[-1] < found.similarity[-1] < 1
+    longer = analyse(encoder, built_in_triples()[:2], [one.query for one in built_in_triples()[:4]])
+    assert longer.similarity != found.similarity and longer.quality == found.quality
     data = json.loads(json.dumps(found.to_dict()))
     assert data["quality"]["causal"]["best"] == found.quality["causal"].best
     assert len(data["similarity"]) == len(data["quality"]["causal"]["scores"]) == 7
