@@ -100,8 +100,8 @@ def layer_states(encoder: SentenceTransformer, texts: Sequence[str]) -> Iterator
     if empty:
         raise ValueError(f"Text {empty[0]} (the first is 0) is empty; it has no states to look at.")
     context = min(encoder.max_seq_length or UNLIMITED, UNLIMITED)
-    training = encoder.training
-    encoder.eval()
+    training = transformer.training
+    transformer.eval()
     try:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = list(texts[start : start + TEXTS_AT_ONCE])
@@ -120,7 +120,7 @@ def layer_states(encoder: SentenceTransformer, texts: Sequence[str]) -> Iterator
                 offsets = np.reshape(encoded["offset_mapping"][row], (-1, 2))
                 yield TextStates(list(tokenizer.convert_ids_to_tokens(ids)), offsets, layers[row, :, : len(ids)])
     finally:
-        encoder.train(training)
+        transformer.train(training)
 
 
 @dataclass(frozen=True)

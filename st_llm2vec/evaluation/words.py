@@ -105,8 +105,8 @@ def encode_words(
     width = transformer.get_embedding_dimension()
     vectors = [torch.zeros(len(words), width) for words in sentences]
     batches = batches_of(rows, encoder, token_budget(encoder, batch_size, device, streams), streams)
-    training = encoder.training
-    encoder.eval()
+    training = transformer.training
+    transformer.eval()
     try:
         with tqdm(total=len(windows), desc="Sentences", disable=not show_progress_bar) as progress:
             for found in in_streams(read, batches, streams):
@@ -114,7 +114,7 @@ def encode_words(
                     vectors[window.sentence].index_add_(0, torch.from_numpy(window.words), states)
                 progress.update(len(found))
     finally:
-        encoder.train(training)
+        transformer.train(training)
     return [one.numpy() for one in vectors]
 
 

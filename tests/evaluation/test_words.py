@@ -17,6 +17,7 @@ from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
 
 from st_llm2vec import TextEncoder, accelerate, convert
 from st_llm2vec.evaluation import encode_words
+from st_llm2vec.evaluation.layers import layer_states
 from st_llm2vec.modules.formatter import leading_special_ids
 from st_llm2vec.packed.enable import padding_free
 from tests.stand_ins import STAND_INS, stand_in
@@ -197,7 +198,14 @@ def test_training_mode_is_restored_and_no_dropout_is_read(tmp_path: Path) -> Non
     model = tiny_decoder("llama", vocab_size=512, attention_dropout=0.5)
     encoder = plain(tiny_tokenizer("byte-level+bos"), tmp_path, model).train()
     assert np.array_equal(encode_words(encoder, SENTENCES)[0], encode_words(encoder, SENTENCES)[0])
-    assert encoder.training
+    assert all(one.training for one in encoder.modules())
+
+
+def test_half_precision_is_read_without_a_word_about_training(decoder: str, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = convert(decoder, "sgpt", device="cpu", dtype=torch.bfloat16)
+    encode_words(encoder, SENTENCES[:1])
+    next(layer_states(encoder, [SENTENCES[0][0]]))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
