@@ -10,6 +10,7 @@ from typing import Any
 from st_llm2vec.folder.files import tensor_names
 
 PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "model*.pt", "model*.pth", "model*.ckpt")
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
@@ -30,7 +31,7 @@ def require_weights(folder: Path, source: str | Path) -> None:
             "with safetensors; or, if you trust it, write them: "
             f'AutoModelForCausalLM.from_pretrained("{source}", use_safetensors=False).save_pretrained(FOLDER).'
         )
-    files = sorted(folder.glob("model*.safetensors"))
+    files = [file for pattern in WEIGHTS for file in sorted(folder.glob(pattern))]
     declared = max(_layers(folder / "config.json"), default=0)
     if files and declared:
         stored = sum(len(tensor_names(file, source)) for file in files)

@@ -21,7 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.weights import forget_loaded_names
@@ -258,7 +258,7 @@ def _cast(owner: nn.Module, model: PreTrainedModel, dtype: torch.dtype) -> None:
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)
     with init_empty_weights():
-        loaded = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
+        loaded = AutoModel.from_config(copy.deepcopy(model.config), dtype=dtype)
     buffers = dict(model.named_buffers())
     for name, computed in loaded.named_buffers():
         if name in buffers and buffers[name].dtype != computed.dtype:
