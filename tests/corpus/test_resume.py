@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from tests.conftest import but_first
 from tests.corpus.conftest import contents, run
@@ -76,7 +78,7 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same(
 ) -> None:
     processes, moments = multiprocessing.get_context("fork"), np.random.default_rng(6)
     for _ in range(5):
-        begun = processes.Process(target=run, args=(encoder, source, tmp_path / "o"))
+        begun = processes.Process(target=run_with_its_own_lock, args=(encoder, source, tmp_path / "o"))
         begun.start()
         wait_for(tmp_path / "o" / "embeddings.json", begun.is_alive)
         time.sleep(float(moments.uniform(0, 0.3)))
@@ -85,6 +87,12 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same(
         assert begun.exitcode == -signal.SIGKILL or begun.exitcode == 0
     run(encoder, source, tmp_path / "o")
     assert contents(tmp_path / "o") == contents(finished)
+
+
+def run_with_its_own_lock(*arguments: Any) -> None:
+    """Bars of progress have a lock that forked processes share, and whoever is killed would keep it for ever."""
+    tqdm.set_lock(threading.RLock())
+    run(*arguments)
 
 
 @pytest.mark.slow
