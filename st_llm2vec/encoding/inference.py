@@ -102,8 +102,7 @@ def encode_in_token_batches(
         The vectors, of shape ``(texts, dimension)``, in the texts' order.
     """
     on_device = model._resolve_inference_device(device)
-    if model.training:
-        model.eval()
+    model.eval()  # parts that came later, such as an adapter, may be in training while the model itself is not
     streams = streams_on(on_device)
     budget = token_budget(model, batch_size, on_device, streams)
 

@@ -182,3 +182,16 @@ def test_texts_of_no_token_at_all(tiny: Callable[..., str]) -> None:
     transformer = Transformer(str(folder))
     plainly = TextEncoder(modules=[transformer, Pooling(64, "mean")], device="cpu")
     assert plainly.encode(["", "a cat"]).shape == (2, 64)
+
+
+def test_parts_in_training_mode_are_set_to_evaluation(encoder: TextEncoder) -> None:
+    """An adapter that is attached to an encoder in evaluation mode comes in training mode, with its dropout."""
+    expected = encoder.encode(MANY)
+    attention = encoder.transformer.model.layers[0].self_attn
+    kept, attention.attention_dropout = attention.attention_dropout, 0.9
+    try:
+        attention.train()
+        assert not encoder.training
+        assert np.allclose(encoder.encode(MANY), expected, atol=1e-6)
+    finally:
+        attention.attention_dropout = kept
