@@ -27,6 +27,7 @@ from st_llm2vec.modules.attention import (
 from st_llm2vec.modules.formatter import UNLIMITED
 
 TEXTS_AT_ONCE = 8
+SETTINGS = ("is_causal", "use_bidirectional_attention")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,28 @@ class TextStates:
 
 
 @contextmanager
+def attention_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Put all that :func:`set_attention` and a repair change back as it was, in the configuration and in the modules.
+
+    Args:
+        model: A decoder without its output head.
+    """
+    configs = [model.config, model.config.get_text_config(decoder=True)]
+    settings = [{name: one.__dict__[name] for name in SETTINGS if name in one.__dict__} for one in configs]
+    modules = [(one, one.is_causal) for one in model.modules() if isinstance(getattr(one, "is_causal", None), bool)]
+    try:
+        yield
+    finally:
+        for config, setting in zip(configs, settings, strict=True):
+            for name in SETTINGS:
+                config.__dict__.pop(name, None)
+            for name, value in setting.items():
+                setattr(config, name, value)
+        for module, flag in modules:
+            module.is_causal = flag
+
+
+@contextmanager
 def attending(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
     """Set a model's attention for a while, prove it, and put back what was there.
 
@@ -62,23 +85,13 @@ def attending(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
         CausalAttentionError: If it is to be bidirectional and stays causal.
         ValueError: If it is to be causal and is not.
     """
-    configs = [model.config, model.config.get_text_config(decoder=True)]
-    settings = [config.__dict__.get("is_causal") for config in configs]
-    modules = [(one, one.is_causal) for one in model.modules() if isinstance(getattr(one, "is_causal", None), bool)]
-    try:
+    with attention_kept(model):
         set_attention(model, attention)
         probe = probe_attention(model)
         if probe.kind == "mixed" and repair_attention(model, attention):
             probe = probe_attention(model)
         require_attention(probe, model, attention, type(model).__name__)
         yield
-    finally:
-        for config, setting in zip(configs, settings, strict=True):
-            config.__dict__.pop("is_causal", None)
-            if setting is not None:
-                config.is_causal = setting
-        for module, flag in modules:
-            module.is_causal = flag
 
 
 def layer_states(encoder: SentenceTransformer, texts: Sequence[str]) -> Iterator[TextStates]:

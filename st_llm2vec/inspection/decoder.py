@@ -22,10 +22,11 @@ from st_llm2vec.conversion.convert import (
 )
 from st_llm2vec.conversion.decoder import load_transformer
 from st_llm2vec.encoding.dtype import native_dtype
+from st_llm2vec.evaluation.layers import attention_kept
 from st_llm2vec.folder.gguf_file import SOURCE as GGUF_SOURCE
 from st_llm2vec.folder.merge import type_name
 from st_llm2vec.inspection.advice import recommend, recommend_untrained
-from st_llm2vec.inspection.recipes import Outlook, attention_kept, outlooks
+from st_llm2vec.inspection.recipes import Outlook, outlooks
 from st_llm2vec.inspection.tokenizer import TokenizerFacts, tokenizer_facts
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention
 from st_llm2vec.proof.same_tokens import tokenizer_of

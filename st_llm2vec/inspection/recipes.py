@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import torch
 from sentence_transformers.base.modules import Transformer
-from transformers import PreTrainedModel
 
 from st_llm2vec.conversion.convert import apply_attention, prepare_tokenizer
+from st_llm2vec.evaluation.layers import attention_kept
 from st_llm2vec.evaluation.sentence_score import sentence_score
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.layouts.choose import compile_encoder
-from st_llm2vec.modules.attention import set_attention
 from st_llm2vec.recipe.config import RECIPES, EncoderConfig
 from st_llm2vec.recipe.manifest import Manifest
 
@@ -123,18 +122,6 @@ def _score(encoder: TextEncoder, config: EncoderConfig, name: str, scores: dict[
             apply_attention(model, config.attention, name)
             scores[key] = sentence_score(encoder)
     return scores[key]
-
-
-@contextmanager
-def attention_kept(model: PreTrainedModel) -> Iterator[None]:
-    """Put the modules' own flags back afterwards, and the setting to causal."""
-    flags = [(one, one.is_causal) for one in model.modules() if isinstance(getattr(one, "is_causal", None), bool)]
-    try:
-        yield
-    finally:
-        set_attention(model, "causal")
-        for module, is_causal in flags:
-            module.is_causal = is_causal
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from st_llm2vec.evaluation.layers import attending, causal_similarity, layer_qua
 from st_llm2vec.evaluation.sentence_score import sentence_groups, sentence_score
 from st_llm2vec.modules.attention import configured_attention, probe_attention
 from st_llm2vec.packed.enable import padding_free
+from tests.stand_ins import stand_in
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
 
@@ -55,6 +56,17 @@ def test_attention_is_switched_and_put_back(recipe: str, decoder: str) -> None:
             assert configured_attention(model) == attention == probe_attention(model).kind
     assert dict(model.config.__dict__) == settings
     assert padding_free(encoder[0]) and cosine_distance(encoder.encode(TEXTS), before) < 1e-6
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "sgpt"])
+def test_gemmas_own_setting_is_put_back(recipe: str, tmp_path: Path) -> None:
+    """Servers read it, and a folder that is saved with another one would be served otherwise."""
+    encoder = convert(stand_in("gemma", tmp_path / "gemma"), recipe, device="cpu")
+    settings = dict(encoder[0].model.config.__dict__)
+    for attention in ("causal", "bidirectional"):
+        with attending(encoder[0].model, attention):
+            assert configured_attention(encoder[0].model) == attention
+        assert dict(encoder[0].model.config.__dict__) == settings
 
 
 def test_flags_of_modules_are_put_back(tiny: Callable[..., str]) -> None:
