@@ -16,6 +16,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from st_llm2vec.evaluation.words import encode_words
+from st_llm2vec.folder.disk_errors import disk_errors
+from st_llm2vec.folder.staging import staged
 
 AT_ONCE = 256
 VERSION = 1
@@ -60,9 +62,8 @@ def word_features(
     if target.is_file():
         advance(len(sentences))
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
+        with disk_errors(target), staged(target) as staging:
+            part = staging / target.name
             with part.open("wb") as file:
                 shape = (sum(map(len, sentences)), cast("Transformer", encoder[0]).get_embedding_dimension())
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -70,8 +71,6 @@ def word_features(
                 for vectors in _parts(encoder, sentences, shift, advance):
                     file.write(np.ascontiguousarray(vectors, "<f4").data)
             os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
     features: NDArray[np.float32] = np.load(target, mmap_mode="r")
     return features
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from st_llm2vec.encoding.batches import batches_of, streams_on, token_budget
 from st_llm2vec.encoding.cpu_streams import in_streams
 from st_llm2vec.modules.formatter import UNLIMITED
+from st_llm2vec.modules.special_tokens import special_ids_around
 
 Integers = NDArray[np.int64]
 
@@ -157,7 +158,7 @@ def _require_words(number: int, words: Sequence[str]) -> None:
 def _windows(
     sentences: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, context: int, shift: bool
 ) -> list[Window]:
-    before, after = special_tokens_around(tokenizer)
+    before, after = special_ids_around(tokenizer)
     room = context - len(before) - len(after)
     if room < 1:
         raise ValueError(
@@ -190,13 +191,6 @@ def _windows(
             positions = states[own] - start + len(before)
             windows.append(Window(number, row, positions, of_words[own], shares[own]))
     return windows
-
-
-def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer itself puts before and after a text."""
-    letter = tokenizer("a", return_special_tokens_mask=True)
-    ids, mask = letter["input_ids"], letter["special_tokens_mask"]
-    return ids[: mask.index(0)], ids[len(mask) - mask[::-1].index(0) :]
 
 
 def _pieces(offsets: Integers, words: Sequence[str]) -> tuple[Integers, Integers]:

@@ -11,14 +11,19 @@ from st_llm2vec.recipe.template import Span
 OwnTokens = tuple[re.Pattern[str], dict[str, int]]
 
 
-def leading_special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that the tokenizer itself puts before a text (usually BOS or nothing)."""
+def special_ids_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer itself puts before a text (usually BOS or nothing) and after it (usually nothing)."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     special = tokenizer("a")["input_ids"]
     for start in range(len(special) - len(plain) + 1):
         if special[start : start + len(plain)] == plain:
-            return list(special[:start])
-    return []
+            return list(special[:start]), list(special[start + len(plain) :])
+    return [], []
+
+
+def leading_special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that the tokenizer itself puts before a text."""
+    return special_ids_around(tokenizer)[0]
 
 
 def special_tokens_in(words: str, tokenizer: PreTrainedTokenizerBase) -> OwnTokens | None:

@@ -18,6 +18,7 @@ from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.names import is_hub_name
 from st_llm2vec.publishing.servers import in_servers
 from st_llm2vec.recipe.manifest import Manifest
+from st_llm2vec.serving.verdicts import Verdict
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 ARXIV = "arXiv "
@@ -29,6 +30,7 @@ def model_card(
     encoder: TextEncoder,
     repo_id: str,
     check: Check,
+    servers: Sequence[Verdict],
     *,
     manifest: Manifest | None,
     custom: bool,
@@ -42,6 +44,7 @@ def model_card(
         encoder: The encoder, as it is published.
         repo_id: Where it is published.
         check: What was checked before.
+        servers: What each server makes of it.
         manifest: Its manifest, without local paths.
         custom: Whether it needs its own module file.
         licence: ``license`` and its like.
@@ -96,7 +99,7 @@ def model_card(
         linked=_linked,
         attention=attention,
         prompts=prompts,
-        servers=in_servers(encoder, repo_id),
+        servers=in_servers(servers),
         document_prompt=document_prompt if document_prompt in prompts else None,
         dimension=encoder.get_embedding_dimension(),
         parameters=sum(one.numel() for one in encoder.parameters()),

@@ -30,6 +30,7 @@ from st_llm2vec.publishing.names import public_manifest
 from st_llm2vec.publishing.results import Results, read_results, results_of, to_results
 from st_llm2vec.publishing.servers import warn_of_servers
 from st_llm2vec.recipe.manifest import Manifest
+from st_llm2vec.serving.verdicts import verdicts
 
 logger = logging.getLogger(__name__)
 SHARD = "5GB"
@@ -132,7 +133,8 @@ def publish(
         progress("Verifying it in a fresh process without st-llm2vec …")
         check = check_folder(encoder, folder, merged)
         custom = (folder / f"{MODULE_NAME}.py").is_file()
-        warn_of_servers(encoder, repo_id)
+        in_servers = verdicts(encoder, repo_id)
+        warn_of_servers(in_servers)
         if license:
             licence = {"license": license}
         else:  # What is recorded, what the base's copy here says, or what its card on the Hub says.
@@ -142,6 +144,7 @@ def publish(
             encoder,
             repo_id,
             check,
+            in_servers,
             manifest=manifest,
             custom=custom,
             licence=licence,

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.serving.verdicts import verdicts
+from st_llm2vec.serving.verdicts import Verdict
 
 logger = logging.getLogger(__name__)
 
 
-def in_servers(encoder: TextEncoder, repo_id: str) -> str:
+def in_servers(verdicts: Sequence[Verdict]) -> str:
     """The model card's section: each server, whether it gives these vectors, and how it is started.
 
     Args:
-        encoder: The encoder.
-        repo_id: Where it is published.
+        verdicts: One for each server.
     """
     lines = ["| server | vectors |", "|---|---|"]
-    for one in verdicts(encoder, repo_id):
+    for one in verdicts:
         parts = [one.outcome, one.reason, f"`{one.command}`" if one.command else "", "" if one.run else "not run"]
         lines.append(f"| {one.server} | {'; '.join(filter(None, parts))} |")
     told = "Whether a server gives these vectors. It embeds the string that it is given: put the prompt before a query."
     return told + "\n\n" + "\n".join(lines)
 
 
-def warn_of_servers(encoder: TextEncoder, repo_id: str) -> None:
+def warn_of_servers(verdicts: Sequence[Verdict]) -> None:
     """Name the servers that would give other vectors, before anyone serves the encoder.
 
     Args:
-        encoder: The encoder.
-        repo_id: Where it is published.
+        verdicts: One for each server.
     """
-    wrong = [one for one in verdicts(encoder, repo_id) if one.outcome == "wrong"]
+    wrong = [one for one in verdicts if one.outcome == "wrong"]
     if wrong:
         logger.warning(
             "Other vectors, or none, in %s: %s. Sentence Transformers gives the right ones, and the recipes mean and "

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from st_llm2vec.folder.declare import pools_prompt_and_text
+from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
+from st_llm2vec.folder.staging import staged
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.serving.gguf_tokenizer import CannotExport, GgufTokenizer, read_tokenizer
@@ -109,11 +110,9 @@ def _write(encoder: TextEncoder, path: Path, kind: str) -> None:
 
     arch, tokenizer, pooling, longest = _require_exportable(encoder)
     model: Any = encoder.transformer.model
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".gguf")
-    os.close(handle)
-    try:
-        writer = gguf.GGUFWriter(name, gguf.MODEL_ARCH_NAMES[arch])
+    with disk_errors(path), staged(path) as staging:
+        written = staging / path.name
+        writer = gguf.GGUFWriter(written, gguf.MODEL_ARCH_NAMES[arch])
         writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if kind == 'f32' else 'MOSTLY'}_{kind.upper()}"])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         _provenance(writer, encoder, path.stem)
@@ -128,10 +127,7 @@ def _write(encoder: TextEncoder, path: Path, kind: str) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        os.replace(written, path)
 
 
 def _quantization(values: np.ndarray, kind: str) -> Any:

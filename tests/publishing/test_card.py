@@ -17,6 +17,7 @@ from st_llm2vec.publishing.licence import licence_of, licence_of_card
 from st_llm2vec.publishing.names import is_hub_name, public_name
 from st_llm2vec.publishing.results import results_of, to_results
 from st_llm2vec.recipe.manifest import Manifest
+from st_llm2vec.serving.verdicts import verdicts
 
 from ..conftest import INSTRUCTION
 
@@ -43,7 +44,7 @@ def encoder(decoder: str):
 
 def card(encoder, manifest: Manifest | None, **options: object) -> ModelCard:
     given = {"manifest": manifest, "custom": False, "licence": {}, **options}
-    return ModelCard(model_card(encoder, "org/encoder", CHECK, **given))
+    return ModelCard(model_card(encoder, "org/encoder", CHECK, verdicts(encoder, "org/encoder"), **given))
 
 
 def test_the_card_says_where_instructions_need_this_package(decoder: str, encoder) -> None:
