@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from st_llm2vec import decoder_path
 from tests.tiny_decoders import tiny_decoder
@@ -30,6 +31,11 @@ INSTRUCTION = "Retrieve stories that match the query:"
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of every later collection of garbage: half a second each, and training asks for it."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what ``convert`` measures of a decoder to warn of it, but on real ones."""
@@ -46,9 +52,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def decoder() -> str:
-    """The decoder in the box: a real, pretrained Llama with a byte-level tokenizer and BOS."""
-    return decoder_path()
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first two layers of the decoder in the box: a pretrained Llama with a byte-level tokenizer and BOS."""
+    folder = tmp_path_factory.mktemp("decoder") / "stories"
+    model = AutoModelForCausalLM.from_pretrained(decoder_path(), num_hidden_layers=2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(decoder_path()).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

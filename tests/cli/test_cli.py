@@ -138,7 +138,7 @@ def test_inspect(decoder: str) -> None:
     data = json.loads(succeed("inspect", decoder, "--no-measure", "--json").stdout)
     assert (data["model_type"], data["recommended"]) == ("llama", "llm2vec")
     shown = succeed("inspect", decoder, "--no-measure").stdout
-    assert "2,816,448 parameters" in shown
+    assert "1,463,232 parameters" in shown
     assert "Begin with llm2vec." in shown
     assert all(recipe in shown for recipe in RECIPES)
 

@@ -9,8 +9,15 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
+from st_llm2vec import decoder_path
 from st_llm2vec.cli import app
 from st_llm2vec.cli import walkthrough as demo
+
+
+@pytest.fixture
+def decoder() -> str:
+    """All layers of the decoder in the box: what the demo shows depends on what it finds."""
+    return decoder_path()
 
 
 def test_the_corpus_is_in_order() -> None:

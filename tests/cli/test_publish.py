@@ -37,7 +37,7 @@ def test_a_dry_run_lists_files_and_sizes(decoder: str, tmp_path: Path, hub: Hub)
         str(kept),
     )
     assert done.exit_code == 0, done.output
-    assert "model.safetensors" in done.stdout and "11.3 MB" in done.stdout and "this was a dry run" in done.stdout
+    assert "model.safetensors" in done.stdout and "5.9 MB" in done.stdout and "this was a dry run" in done.stdout
     assert "Verifying" in done.stderr
     card = (kept / "README.md").read_text()
     assert "license: mit" in card and "STSB" in card

@@ -79,7 +79,7 @@ def test_what_does_not_tell(decoder: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", ["gritlm", "e5-mistral", "echo-last", "bge-en-icl", "sgpt"])
 def test_checkpoints_that_need_only_their_recipe(decoder: str, tmp_path: Path, recipe: str) -> None:
     folder = tmp_path / recipe
-    AutoModel.from_pretrained(decoder).save_pretrained(folder, max_shard_size="4MB")
+    AutoModel.from_pretrained(decoder).save_pretrained(folder, max_shard_size="2MB")
     AutoTokenizer.from_pretrained(decoder).save_pretrained(folder)
     imported = from_published(folder, recipe)
     expected = convert(decoder, recipe)

@@ -20,7 +20,7 @@ from ..stand_ins import stand_in
 def test_the_facts_of_a_decoder(decoder: str) -> None:
     found = inspect_model(decoder, measure=False)
     assert (found.model_type, found.architecture, found.dtype) == ("llama", "LlamaModel", "float32")
-    assert (found.parameters, found.layers, found.width) == (2_816_448, 6, 192)
+    assert (found.parameters, found.layers, found.width) == (1_463_232, 2, 192)
     assert (found.vocabulary, found.context) == (4096, 512)
     assert found.attention == "causal under sdpa, with and without padding"
     assert {probe.implementation: probe.kind for probe in found.bidirectional} == {
