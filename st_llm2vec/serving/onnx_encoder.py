@@ -52,9 +52,10 @@ class OnnxEncoder:
         if prompt_name is not None and prompt_name not in self.prompts:
             raise ValueError(f"There is no prompt {prompt_name!r}; there are {sorted(self.prompts)}.")
         prompt = self.prompts[prompt_name] if prompt_name is not None else ""
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         found = []
         for start in range(0, len(texts), batch_size):
-            batch = [prompt + text for text in texts[start : start + batch_size]]
+            batch = [prompt + texts[number] for number in order[start : start + batch_size]]
             read = self._tokenizer(batch, padding=True, truncation=True, return_tensors="np")
             inputs = {name: read[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
             if not inputs["attention_mask"].any(axis=1).all():
@@ -63,4 +64,4 @@ class OnnxEncoder:
                 length = self._prompt_lengths[prompt_name] if prompt_name is not None else 0
                 inputs["prompt_length"] = np.full(len(batch), length, dtype=np.int64)
             found.append(self._session.run(["sentence_embedding"], inputs)[0])
-        return np.concatenate(found)
+        return np.concatenate(found)[np.argsort(order)]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from st_llm2vec.folder.disk_errors import disk_errors
@@ -16,7 +17,7 @@ from st_llm2vec.folder.staging import replacing
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.formatter import UNLIMITED
 from st_llm2vec.proof.distance import largest_cosine_distance
-from st_llm2vec.proof.texts import TEXTS
+from st_llm2vec.proof.texts import FEW_TEXTS, TEXTS
 from st_llm2vec.proof.tolerances import SERVED_VECTORS
 from st_llm2vec.serving.gguf_tokenizer import CannotExport
 from st_llm2vec.serving.onnx_encoder import GRAPH, SETTINGS, OnnxEncoder
@@ -103,18 +104,20 @@ def compare(encoder: TextEncoder, folder: str | Path) -> dict[str, float]:
         folder: The exported folder.
 
     Returns:
-        The largest cosine distance over ``proof.texts.TEXTS`` and a text of the longest input (1,024 tokens at most), of
-        ``"documents"`` and of ``"queries"``.
+        The largest cosine distance over ``proof.texts.TEXTS`` in batches, and over a few and one of the longest input (1,024
+        tokens at most) alone, of ``"documents"`` and of ``"queries"``.
     """
     exported = OnnxEncoder(folder)
-    texts = [*TEXTS, "word " * min(exported.max_length, LONGEST_TRIED)]
-    expected = {"documents": encoder.encode_document(texts), "queries": encoder.encode_query(texts)}
+    together, alone = list(TEXTS), [*FEW_TEXTS, "word " * min(exported.max_length, LONGEST_TRIED)]
     found = {}
-    for name, vectors in expected.items():
-        task = {"documents": "document", "queries": "query"}[name]
+    for name, encode, task in (
+        ("documents", encoder.encode_document, "document"),
+        ("queries", encoder.encode_query, "query"),
+    ):
         prompt = task if task in exported.prompts else None
         found[name] = max(
-            largest_cosine_distance(vectors, exported.encode(texts, prompt, batch_size=size)) for size in (8, 1)
+            largest_cosine_distance(np.asarray(encode(texts)), exported.encode(texts, prompt, batch_size=size))
+            for texts, size in ((together, 8), (alone, 1))
         )
     return found
 

@@ -82,6 +82,7 @@ def write_graph(encoder: TextReader, path: Path) -> None:
             kwargs={name: values.to(model.device) for name, values in inputs.items()},
             dynamo=True,
             verbose=False,
+            optimize=False,  # ONNX Runtime does that when it loads the graph, in a fraction of the time
             input_names=list(inputs),
             output_names=["sentence_embedding"],
             dynamic_shapes=axes,

@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import httpx
+from urllib.request import urlopen
 
 PLACE = "ST_LLM2VEC_VLLM"
 """The environment variable that names the environment's folder."""
@@ -83,9 +82,8 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            if httpx.get(url, timeout=5).is_success:
+            with urlopen(url, timeout=5):
                 return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.3)
+        except OSError:
+            time.sleep(0.3)
     raise DoesNotStart(log.read_text(encoding="utf-8", errors="replace")[-2000:])
