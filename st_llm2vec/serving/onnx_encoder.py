@@ -47,8 +47,10 @@ class OnnxEncoder:
             The vectors, of shape ``(texts, dimensions)``.
 
         Raises:
-            ValueError: If there is no such prompt, or a text has no tokens.
+            ValueError: If there are no texts, there is no such prompt, or a text has no tokens.
         """
+        if not texts:
+            raise ValueError("There are no texts.")
         if prompt_name is not None and prompt_name not in self.prompts:
             raise ValueError(f"There is no prompt {prompt_name!r}; there are {sorted(self.prompts)}.")
         prompt = self.prompts[prompt_name] if prompt_name is not None else ""
