@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 PLACE = "ST_LLM2VEC_VLLM"
 """The environment variable that names the environment's folder."""
-SECONDS_TO_START = 240
+SECONDS_TO_START = 600
 # One CPU has neither the memory that vLLM takes for keys and values nor the time to compile each model.
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 
@@ -43,7 +43,8 @@ def vllm_server(command: str, log: Path, environment: Mapping[str, str] | None =
         The server's URL for OpenAI's clients.
 
     Raises:
-        DoesNotStart: If the server ends, or does not answer in time.
+        DoesNotStart: If the server ends.
+        TimeoutError: If it does not answer in time.
     """
     python = find_vllm()
     assert python is not None, f"{PLACE} names no environment with vLLM"
@@ -86,4 +87,7 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         except OSError:
             time.sleep(0.3)
-    raise DoesNotStart(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+    said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    if server.poll() is None:
+        raise TimeoutError(f"vLLM has not answered within {SECONDS_TO_START} seconds: {said}")
+    raise DoesNotStart(said)
