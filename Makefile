@@ -2,7 +2,8 @@
 #   make demo   set up, then run the main job from end to end
 #   make test   set up, then run the tests
 # `make test-integrations` does the same for integrations/, in an environment of its own, and `make test-real` there for
-# what is tested on two real decoders, which it brings from the package index once.
+# what is tested on two real decoders, which it brings from the package index once. `make test-serving` builds environments
+# for vLLM and, where npm is, for llama.cpp, runs encoders in them, and writes the table in docs/serving.md.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-real test-integrations lint learning benchmark-environment benchmarks gpu docs lock clean
+.PHONY: demo test test-slow test-real test-integrations test-serving lint learning benchmark-environment benchmarks gpu docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -29,6 +30,14 @@ test-real: $(VENV)-integrations/.ready
 test-integrations: $(VENV)-integrations/.ready
 	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done
 	OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q -m "" tests/publishing/test_round_trip.py
+
+test-serving: export ST_LLM2VEC_VLLM := $(abspath $(VENV)-vllm)
+test-serving: export ST_LLM2VEC_LLAMA_CPP := $(abspath $(VENV)-llama-cpp)
+test-serving: $(VENV)-integrations/.ready $(VENV)-vllm/.ready $(VENV)-llama-cpp/.ready
+	$(VENV)-integrations/bin/python scripts/real_decoders.py
+	$(VENV)-integrations/bin/python -m benchmarks.serving --again
+	$(VENV)-integrations/bin/python -m pytest -q -m served tests/served -o faulthandler_timeout=0 -rs
+	$(VENV)-integrations/bin/python -m pytest -q tests/serving/test_gguf_export.py -k llama_cpp_gives -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -75,5 +84,16 @@ $(VENV)-integrations/.ready: pyproject.toml integrations/requirements.lock $(add
 	$(VENV)-integrations/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable . $(addprefix --editable ./,$(ADAPTERS))
 	touch $@
 
+$(VENV)-vllm/.ready: integrations/serving/vllm.lock
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
+# llama.cpp comes built, as an optional package of node-llama-cpp; without npm its cells are marked as not run.
+$(VENV)-llama-cpp/.ready:
+	mkdir -p $(VENV)-llama-cpp
+	if command -v npm > /dev/null; then npm install --silent --prefix $(VENV)-llama-cpp node-llama-cpp@3.22.1; else echo "npm is not here: llama.cpp is not run."; fi
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-integrations
+	rm -rf $(VENV) $(VENV)-integrations $(VENV)-vllm $(VENV)-llama-cpp

@@ -17,6 +17,7 @@ _EXPORTS = {
     "accelerate": "st_llm2vec.encoding.accelerate",
     "publish": "st_llm2vec.publishing",
     "export_gguf": "st_llm2vec.serving.gguf_export",
+    "export_onnx": "st_llm2vec.serving.onnx_export",
     "from_published": "st_llm2vec.importing",
     "from_llm2vec": "st_llm2vec.importing",
     "from_nv_embed": "st_llm2vec.importing",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from st_llm2vec.recipe.config import EncoderConfig as EncoderConfig
     from st_llm2vec.recipe.config import get_recipe as get_recipe
     from st_llm2vec.serving.gguf_export import export_gguf as export_gguf
+    from st_llm2vec.serving.onnx_export import export_onnx as export_onnx
 
 
 def __getattr__(name: str) -> Any:

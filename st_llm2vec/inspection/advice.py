@@ -9,6 +9,7 @@ from st_llm2vec.modules.attention import AttentionProbe
 
 UNTRAINED = ("prompteol-icl", "echo", "prompteol")
 """Recipes that are made to be used without training, the best first as far as two real decoders tell."""
+SERVED = "Will it be served by vLLM, llama.cpp or the like, train {} instead, which they can give: `inspect` tells of the encoder."
 
 
 def recommend(bidirectional: tuple[AttentionProbe, ...], refusal: str) -> tuple[str, str]:
@@ -24,15 +25,17 @@ def recommend(bidirectional: tuple[AttentionProbe, ...], refusal: str) -> tuple[
     if refusal:
         why = "It cannot be made bidirectional; Echo reads the text twice, so that the second time it has seen it all."
         elsewhere = [probe.implementation for probe in bidirectional if probe.sees_future]
-        return "echo", why + (
-            f' With attn_implementation="{elsewhere[0]}" it can be bidirectional.' if elsewhere else ""
-        )
+        if elsewhere:
+            why += f' With attn_implementation="{elsewhere[0]}" it can be bidirectional.'
+        return "echo", f"{why} {SERVED.format('last-token')}"
     if bidirectional[0].kind == "hybrid":
         return "prompteol", (
             "Its recurrent or convolutional layers stay causal whatever is set, so a bidirectional recipe would be so in "
-            "part only; a causal recipe takes the model as it is, and this one needs no training."
+            "part only; a causal recipe takes the model as it is, and this one needs no training. "
+            + SERVED.format("last-token")
         )
-    return "llm2vec", "Its attention can be made bidirectional, which an encoder that will be trained wants."
+    why = "Its attention can be made bidirectional, which an encoder that will be trained wants."
+    return "llm2vec", f"{why} {SERVED.format('mean')}"
 
 
 def recommend_untrained(recipes: Sequence[Outlook], trained: str) -> tuple[str, str]:

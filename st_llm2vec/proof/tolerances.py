@@ -48,6 +48,11 @@ MERGED_VECTORS = Tolerance(
     "Cosine distance before and after a merge, which is computed in float32 whatever the weights are stored in. The sum of "
     "weights and update rounds once more than either.",
 )
+SERVED_VECTORS = Tolerance(
+    1e-5,
+    1e-5,
+    "Cosine distance of a text's vectors in another engine that computes in float32, with kernels and sums of its own.",
+)
 ROW_STATES = Tolerance(
     1e-4,
     0.02,

@@ -32,6 +32,7 @@ def test_the_facts_of_a_decoder(decoder: str) -> None:
     assert (found.tokenizer.bos, found.tokenizer.eos, found.tokenizer.pad) == ("<s>", "</s>", "<pad>")
     assert not found.tokenizer.chat_template
     assert found.recommended == "llm2vec"
+    assert "served by vLLM, llama.cpp or the like, train mean instead" in found.advice
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,7 @@ def test_a_hybrid_gets_a_causal_recipe(tiny: Callable[..., str]) -> None:
     found = inspect_model(tiny("qwen3_next"), measure=False)
     assert found.bidirectional[0].kind == "hybrid"
     assert found.recommended == "prompteol"
+    assert "train last-token instead" in found.advice
     assert "recurrent or convolutional layers stay causal" in found.advice
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -34,10 +33,8 @@ def client(encoder: str) -> Iterator[openai.OpenAI]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = Path(__file__).parents[1] / "openai_server.py"
-    server = subprocess.Popen(
-        [sys.executable, str(script), encoder, "--port", str(port), "--accelerator", "cpu"], start_new_session=True
-    )
+    command = [sys.executable, "-m", "st_llm2vec", "serve", encoder, "--port", str(port), "--accelerator", "cpu"]
+    server = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and server.poll() is None:
         with socket.socket() as probe:

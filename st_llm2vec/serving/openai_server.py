@@ -1,7 +1,4 @@
-"""Serve an encoder behind an OpenAI-compatible endpoint, /v1/embeddings, with LitServe.
-
-    pip install sentence-transformers litserve
-    python openai_server.py my-encoder --port 8000
+"""An encoder behind an OpenAI-compatible endpoint, /v1/embeddings, with LitServe: what ``st-llm2vec serve`` starts.
 
 OpenAI's interface does not tell a query from a document, and encoders do. Here the name of the model does: "query" has
 the encoder's saved query prompt, and "document", or the encoder's own name, its document prompt. ``input_type``, where a
@@ -15,7 +12,6 @@ client sends one, is "query" or "document" too.
 
 from __future__ import annotations
 
-import argparse
 from typing import Annotated, Any, Literal, cast
 
 import litserve
@@ -24,7 +20,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from litserve.specs.openai_embedding import EmbeddingRequest, EmbeddingResponse
 from pydantic import AfterValidator, Field
-from sentence_transformers import SentenceTransformer
+
+from st_llm2vec.folder.load import load
 
 TASKS = ("query", "document")
 
@@ -44,7 +41,7 @@ Text = Annotated[str, Field(strict=True), AfterValidator(without_halves)]
 class EncodingRequest(EmbeddingRequest):
     """OpenAI's request, and whether the texts are queries or documents. Token ids are not taken."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1)]  # type: ignore[assignment]
+    input: Text | Annotated[list[Text], Field(min_length=1)]
     dimensions: int | None = Field(default=None, ge=1)
     input_type: Literal["query", "document"] | None = None
 
@@ -52,13 +49,17 @@ class EncodingRequest(EmbeddingRequest):
 class EncodingSpec(litserve.OpenAIEmbeddingSpec):
     """OpenAI's interface, whose requests are checked before anything is encoded."""
 
-    async def embeddings_endpoint(self, request: EncodingRequest) -> EmbeddingResponse:  # type: ignore[override]
+    async def embeddings_endpoint(self, request: EncodingRequest) -> EmbeddingResponse:
         """Answer a request; FastAPI reads its type here."""
         return await super().embeddings_endpoint(request)
 
 
 class Encoder(litserve.LitAPI):
-    """A portable encoder, loaded by plain Sentence Transformers; for a custom one, use ``st_llm2vec.load``."""
+    """An encoder in a worker.
+
+    Args:
+        name: A folder, or a name on the Hugging Face Hub.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(spec=EncodingSpec())
@@ -66,7 +67,7 @@ class Encoder(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the encoder in the worker."""
-        self.encoder = SentenceTransformer(self.name, device=device)
+        self.encoder = load(self.name, device=device)
 
     def decode_request(self, request: EncodingRequest, context: dict[str, Any]) -> list[str]:
         """The texts, and what they are.
@@ -76,7 +77,7 @@ class Encoder(litserve.LitAPI):
         """
         texts = [request.input] if isinstance(request.input, str) else list(request.input)
         width = self.encoder.get_embedding_dimension()
-        if request.dimensions is not None and request.dimensions > width:
+        if request.dimensions is not None and width is not None and request.dimensions > width:
             raise HTTPException(400, f"dimensions={request.dimensions}: the encoder's vectors have {width}.")
         context["task"] = task_of(request.model, request.input_type, self.name)
         context["truncate_dim"] = request.dimensions
@@ -131,12 +132,3 @@ async def refuse(request: Request, error: Exception) -> JSONResponse:
     found = cast("RequestValidationError", error).errors()
     said = "; ".join(dict.fromkeys(f"{'.'.join(map(str, one['loc'][1:2]))}: {one['msg']}" for one in found))
     return JSONResponse({"detail": said}, 400)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("encoder", help="a folder, or a name on the Hugging Face Hub")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--accelerator", default="auto", help="auto, cpu, cuda or mps")
-    given = parser.parse_args()
-    build_server(given.encoder, given.accelerator).run(port=given.port, generate_client_file=False)
