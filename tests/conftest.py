@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from st_llm2vec import decoder_path
+from tests.promises import Promise
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import TOKENIZERS, tiny_tokenizer
 
@@ -28,6 +29,12 @@ TEXTS = [
 ]
 INSTRUCTION = "Retrieve stories that match the query:"
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Report with a test which promises it attacks."""
+    for item in items:
+        item.user_properties += [("promise", Promise(mark.args[0]).value) for mark in item.iter_markers("promise")]
 
 
 @pytest.fixture(autouse=True)
