@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +98,22 @@ def cosine_distance(first: np.ndarray, second: np.ndarray) -> float:
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     return float((1 - (first * second).sum(-1) / norms).max())
+
+
+SameVectors = Callable[..., None]
+
+
+@pytest.fixture
+def same_vectors(record_property: Callable[[str, object], None]) -> Iterator[SameVectors]:
+    """Assert that vectors are the same, and report how many were compared and how far apart they are."""
+    compared, largest = 0, 0.0
+
+    def compare(first: np.ndarray, second: np.ndarray, tolerance: float = 1e-6) -> None:
+        nonlocal compared, largest
+        distance = cosine_distance(first, second)
+        compared, largest = compared + np.asarray(first).size // np.shape(first)[-1], max(largest, distance)
+        assert distance < tolerance
+
+    yield compare
+    record_property("cases", compared)
+    record_property("figure", f"largest cosine distance {largest:.1e}")

@@ -22,9 +22,12 @@ from st_llm2vec.folder.staging import replacing, settle
 
 from ..conftest import TEXTS, but_first, cosine_distance
 from ..disks import small_disk
+from ..promises import Promise
 
 if not hasattr(os, "fork"):
     pytest.skip("processes are forked and killed, which Windows cannot", allow_module_level=True)
+
+pytestmark = pytest.mark.promise(Promise.SAVED_WHOLE)
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "ctypes.dlsym"}
 KILLED = 9
@@ -128,11 +131,13 @@ def test_killed_at_any_step_it_is_the_old_or_the_new_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    kill_at_each_step(encoders["new"], saved["old"], reads, tmp_path, monkeypatch, way, range(1000))
+    steps = kill_at_each_step(encoders["new"], saved["old"], reads, tmp_path, monkeypatch, way, range(1000))
+    record_property("cases", steps)
 
 
-def kill_at_each_step(encoder, old, reads, tmp_path, monkeypatch, way: str, steps: range) -> None:
+def kill_at_each_step(encoder, old, reads, tmp_path, monkeypatch, way: str, steps: range) -> int:
     if way == "rename":
         monkeypatch.setattr("st_llm2vec.folder.staging.exchange", lambda first, second: False)
     found = []
@@ -152,10 +157,13 @@ def kill_at_each_step(encoder, old, reads, tmp_path, monkeypatch, way: str, step
             break
     assert found[0] == "old" and found[-1] == "new" and len(found) > 20
     assert found == sorted(found, reverse=True), "once it is the new one, it stays the new one"
+    return len(found)
 
 
 @pytest.mark.parametrize("way", but_first(["exchange", "rename", "entries"]))
-def test_killed_at_any_step_it_is_one_of_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_killed_at_any_step_it_is_one_of_two_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, record_property: Callable[[str, object], None]
+) -> None:
     """The same with files of a line, for which forks take the time: five seconds."""
     if way == "rename":
         monkeypatch.setattr("st_llm2vec.folder.staging.exchange", lambda first, second: False)
@@ -177,6 +185,7 @@ def test_killed_at_any_step_it_is_one_of_two_folders(tmp_path: Path, monkeypatch
         assert leftovers(target, target.parent) == []
         if not killed:
             break
+    record_property("cases", step)
     assert states[0] == "old" and states[-1] == "new" and states.count("old") > 5
     assert "refused" in states or way != "entries"
 
