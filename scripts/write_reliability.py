@@ -35,6 +35,7 @@ A case is one thing that a test tried: a text, a batch, a kill, a folder. A figu
 """
 FAST = "These are the tests of the fast suite; `make reliability` adds the long ones."
 LONG = "These are the tests of the fast suite and the long ones."
+FAMILY = ("-o", "junit_family=xunit1")  # the one that has properties of a test
 EXIT_TESTS_FAILED = 1
 
 
@@ -122,14 +123,14 @@ def _test(case: ElementTree.Element) -> str:
     return "::".join([f"{file}.py", *classes, case.attrib["name"].partition("[")[0]])
 
 
-def page(attacks: dict[Promise, list[Attack]], command: str, extent: str, threads: int = 1) -> str:
+def page(attacks: dict[Promise, list[Attack]], command: str, machine: str, extent: str) -> str:
     """The page, in Markdown.
 
     Args:
         attacks: For every promise the tests that attacked it.
         command: What wrote the page.
+        machine: On what they ran.
         extent: Which tests ran.
-        threads: Of each test.
 
     Returns:
         The page.
@@ -137,9 +138,8 @@ def page(attacks: dict[Promise, list[Attack]], command: str, extent: str, thread
     every = [attack for tests in attacks.values() for attack in tests]
     failed = sum(bool(attack.failed) for attack in every)
     summary = f"{len(every)} tests tried {sum(attack.cases for attack in every):,} cases; " + (
-        f"**{failed} of the tests failed.**" if failed else "all hold."
+        f"**{failed} of the tests failed.**" if failed else "all that ran hold."
     )
-    machine = sentence(describe_machine(threads))
     lines = [INTRODUCTION.format(command=command, date=date.today(), summary=summary, machine=machine, extent=extent)]
     lines += [line for promise, tests in attacks.items() for line in _section(promise, tests)]
     return "\n".join(lines)
@@ -160,9 +160,10 @@ def main() -> None:
     arguments.add_argument("--all", action="store_true", help="the long tests too")
     long = arguments.parse_args().all
     chosen = "promise and not real" if long else "promise and not slow and not real"
+    machine = sentence(describe_machine(threads=1))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", chosen, f"--junitxml={report}", "tests"]
+        command = [sys.executable, "-m", "pytest", "-q", "-m", chosen, f"--junitxml={report}", *FAMILY, "tests"]
         code = subprocess.run([*command, "-o", "faulthandler_timeout=0"] if long else command, cwd=ROOT).returncode
         if code not in (0, EXIT_TESTS_FAILED):
             sys.exit(
@@ -170,7 +171,7 @@ def main() -> None:
             )
         attacks = read_attacks(report)
     name = "python scripts/write_reliability.py" + " --all" * long
-    TARGET.write_text(page(attacks, name, LONG if long else FAST), encoding="utf-8")
+    TARGET.write_text(page(attacks, name, machine, LONG if long else FAST), encoding="utf-8")
     sys.exit(code)
 
 

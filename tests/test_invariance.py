@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from st_llm2vec import RECIPES, convert
+from st_llm2vec.packed.enable import disable_padding_free, enable_padding_free
 
 from .conftest import INSTRUCTION, TEXTS, SameVectors, cosine_distance, crossed
 from .promises import Promise
@@ -33,4 +35,11 @@ def test_alone_and_in_any_batch(tiny: Callable[..., str], family: str, recipe: s
             backwards = encoder.encode(TEXTS[::-1], prompt=prompt, batch_size=3)[::-1]
             same_vectors(alone, together)
             same_vectors(alone, backwards)
+        disable_padding_free(encoder.transformer)
+        for side in ("left", "right"):  # by the modules themselves, since `encode` always pads on the right
+            encoder.tokenizer.padding_side = side
+            with torch.no_grad():
+                padded = encoder(encoder.preprocess(TEXTS, prompt=prompt))["sentence_embedding"]
+            same_vectors(alone, padded.numpy())
+        enable_padding_free(encoder.transformer)
     assert cosine_distance(alone[:1], alone[1:2]) > 1e-6, "different texts must not share a vector"

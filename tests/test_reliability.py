@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from scripts.write_reliability import page, read_attacks
+from scripts.write_reliability import FAMILY, TARGET, page, read_attacks
 
 from .promises import Promise
 
+ROOT = Path(__file__).parents[1]
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::((?:\w+::)?\w+)`")
 TESTS = """
 import pytest
 
@@ -32,12 +37,19 @@ def test_unmarked(): assert False
 """
 
 
+def test_the_page_names_only_tests_that_exist() -> None:
+    named = NAMED.findall(TARGET.read_text(encoding="utf-8"))
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test.split('::')[-1]}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+
+
 def test_what_tests_report_is_what_the_page_says(pytester: pytest.Pytester) -> None:
     pytester.makeconftest("from tests.conftest import pytest_collection_modifyitems")
     one, other = Promise.ONE_VECTOR.value, Promise.SAVED_WHOLE.value
     pytester.makepyfile(test_a=TESTS.format(one=one, other=other))
-    pytester.runpytest_inprocess("--junitxml=report.xml")
-    written = page(read_attacks(pytester.path / "report.xml"), "a command", "All of them.")
+    pytester.runpytest_inprocess("--junitxml=report.xml", *FAMILY)
+    written = page(read_attacks(pytester.path / "report.xml"), "a command", "a machine.", "All of them.")
     assert "**2 of the tests failed.**" in written and "test_unmarked" not in written
     sections = {part.split("\n")[0]: part for part in written.split("\n## ")}
     assert "| `test_a.py::test_distances` | 2,000 | largest distance 5e-13 | holds |" in sections[one]
