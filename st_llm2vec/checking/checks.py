@@ -60,13 +60,6 @@ def check(
     Raises:
         ValueError: If it is no encoder, cannot be loaded or saved, or a type is not known.
         CausalAttentionError: If a folder's encoder is meant to be bidirectional and is not.
-
-    Example:
-        >>> from st_llm2vec import convert, decoder_path
-        >>> from st_llm2vec.checking import check
-        >>> findings = check(convert(decoder_path(), "sgpt"), dtypes=[])
-        >>> findings[0].check, findings[0].result
-        ('attention', 'pass')
     """
     unknown = [name for name in dtypes if name not in DTYPES]
     if unknown:

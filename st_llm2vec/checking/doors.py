@@ -69,5 +69,14 @@ def types(subject: Subject, name: str) -> Finding:
             f"The vectors of {bad} of {len(subject.texts)} texts are not finite: the model leaves the range of {name}."
         )
         return Finding(name, False, said, float("inf"), DRIFT.of(dtype))
-    distance = largest_cosine_distance(found, subject.in_float32)
-    return Finding.measured(name, f"{subject.compared_on}, in {name} and float32", distance, DRIFT.of(dtype))
+    by_text = [
+        largest_cosine_distance(*pair)
+        for pair in zip(found.swapaxes(0, 1), subject.in_float32.swapaxes(0, 1), strict=True)
+    ]
+    distance = max(by_text)
+    said = f"{subject.compared_on}, in {name} and float32"
+    if distance > DRIFT.of(dtype):
+        said += (
+            f"; farthest is {subject.texts[by_text.index(distance)][:40]!r}, and the median is {np.median(by_text):.1e}"
+        )
+    return Finding.measured(name, said, distance, DRIFT.of(dtype))
