@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from st_llm2vec.checking.doors import plain_reading, reloaded, types
+from st_llm2vec.checking.doors import drift, plain_reading, reloaded
 from st_llm2vec.checking.finding import Finding
 from st_llm2vec.checking.parallel import asyncio_tasks, threads
 from st_llm2vec.checking.reading import specified, text_is_text, truncated
@@ -86,5 +86,5 @@ def check(
             findings += one(subject)
         for dtype in dtypes:
             progress(f"Checking {dtype} …")
-            findings.append(types(subject, dtype))
+            findings.append(drift(subject, dtype))
         return findings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,7 +46,7 @@ def plain_reading(subject: Subject) -> Iterator[Finding]:
     yield subject.compared(name, said, largest_cosine_distance(reading.vectors, subject.together))
 
 
-def types(subject: Subject, name: str) -> Finding:
+def drift(subject: Subject, name: str) -> Finding:
     """The vectors in another type of weights are those in float32, but for its rounding.
 
     Args:
@@ -56,8 +57,11 @@ def types(subject: Subject, name: str) -> Finding:
         return Finding(name, None, "The weights are quantised, and have no other type.")
     dtype = getattr(torch, name)
     try:
-        found = subject.together
-        if dtype != subject.dtype:
+        if dtype == torch.float32:
+            found = subject.in_float32
+        elif dtype == subject.dtype:
+            found = subject.together
+        else:
             found = subject.vectors(load(subject.saved, dtype=dtype, device=str(subject.encoder.device)))
     except ValueError as error:
         return Finding(name, False, str(error))
@@ -68,7 +72,9 @@ def types(subject: Subject, name: str) -> Finding:
         said = (
             f"The vectors of {bad} of {len(subject.texts)} texts are not finite: the model leaves the range of {name}."
         )
-        return Finding(name, False, said, float("inf"), DRIFT.of(dtype))
+        return Finding(name, False, said, math.inf, DRIFT.of(dtype))
+    if dtype == torch.float32:
+        return Finding(name, True, f"{subject.compared_on}, all finite; the other types are held against these")
     by_text = [
         largest_cosine_distance(*pair)
         for pair in zip(found.swapaxes(0, 1), subject.in_float32.swapaxes(0, 1), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,8 +37,9 @@ class Finding:
         return {True: "pass", False: "fail", None: "not applicable"}[self.passed]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**asdict(self), "result": self.result}
+        """Plain data for JSON, which has no infinity: a figure that is not finite is left out."""
+        figure = self.figure if self.figure is not None and math.isfinite(self.figure) else None
+        return {**asdict(self), "figure": figure, "result": self.result}
 
 
 def failures(findings: Iterable[Finding]) -> list[Finding]:

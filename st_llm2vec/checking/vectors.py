@@ -28,6 +28,10 @@ def attention(subject: Subject) -> Iterator[Finding]:
     manifest, model = subject.encoder.manifest, subject.encoder.transformer.model
     meant = manifest.config.attention if manifest is not None else configured_attention(model)
     probe = probe_attention(model)
+    if manifest is None and meant == "causal":  # what decoders and encoders alike say, whose settings do not name it
+        said = f"There is no st_llm2vec.json to say what the attention is meant to be. It is {probe.describe()}."
+        yield Finding("attention", None, said)
+        return
     try:
         require_attention(probe, model, meant, "The encoder")
     except ValueError as error:

@@ -55,6 +55,8 @@ def check(
 
 def _show(model: str, findings: Sequence[Finding]) -> None:
     table = plain_table("check", "result", "measured", "at most", "")
+    for column in table.columns[:4]:
+        column.no_wrap = True
     for one in findings:
         figures = ["" if number is None else f"{number:.2g}" for number in (one.figure, one.tolerance)]
         table.add_row(one.check, Text(one.result, style=STYLES[one.result]), *figures, Text(one.found, style="dim"))

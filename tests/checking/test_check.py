@@ -11,6 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import TextEncoder
 from st_llm2vec.checking import check, failures
+from st_llm2vec.checking.subject import Subject
+from st_llm2vec.checking.vectors import attention
 
 from ..conftest import but_first
 from .conftest import LAYOUTS
@@ -31,6 +33,15 @@ EVERY = [
     "bfloat16",
     "float16",
 ]
+
+
+def test_a_causal_folder_that_lost_its_recipe_does_not_say_what_its_attention_is_meant_to_be(
+    encoder: Callable[..., TextEncoder], subject: Callable[[TextEncoder], Subject]
+) -> None:
+    asked = subject(encoder("e5-mistral"))
+    asked.encoder.manifest = None
+    found = next(attention(asked))
+    assert found.result == "not applicable" and "It is causal under" in found.found
 
 
 @pytest.mark.parametrize("recipe", but_first(LAYOUTS))

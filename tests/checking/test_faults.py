@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_llm2vec import TextEncoder, set_attention
-from st_llm2vec.checking.doors import plain_reading, reloaded, types
+from st_llm2vec.checking.doors import drift, plain_reading, reloaded
 from st_llm2vec.checking.parallel import asyncio_tasks, threads
 from st_llm2vec.checking.reading import specified, text_is_text, truncated
 from st_llm2vec.checking.subject import Subject
@@ -90,7 +90,7 @@ def test_weights_that_are_not_saved_as_they_are(encoder: Make, subject: Ask) -> 
         {name: one + 0.1 * torch.randn_like(one) for name, one in weights.items()},
         asked.saved / "model.safetensors", {"format": "pt"},
     )  # fmt: skip
-    for found in (next(reloaded(asked)), next(plain_reading(asked)), types(asked, "bfloat16")):
+    for found in (next(reloaded(asked)), next(plain_reading(asked)), drift(asked, "bfloat16")):
         assert found.passed is False and found.figure > found.tolerance
 
 
@@ -119,13 +119,13 @@ def test_a_type_whose_range_the_model_leaves(encoder: Make, subject: Ask) -> Non
         asked.encoder.transformer.model.layers[0].mlp.down_proj.weight.mul_(1e5)
         asked.encoder.transformer.model.layers[0].mlp.up_proj.weight.mul_(1e3)
     asked.encoder.save_pretrained(str(asked.saved))
-    assert types(asked, "float32").passed
-    found = types(asked, "float16")
+    assert drift(asked, "float32").passed
+    found = drift(asked, "float16")
     assert found.passed is False and "not finite: the model leaves the range of float16" in found.found
     asked = subject(encoder("llm2vec"))
     torch.nn.init.constant_(asked.encoder.transformer.model.layers[0].mlp.down_proj.weight, 1e5)
     asked.encoder.save_pretrained(str(asked.saved))
-    assert "weights that are not finite" in types(asked, "float16").found
+    assert "weights that are not finite" in drift(asked, "float16").found
 
 
 @pytest.mark.parametrize("check", [threads, asyncio_tasks])
