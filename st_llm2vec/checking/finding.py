@@ -28,8 +28,8 @@ class Finding:
 
     @classmethod
     def measured(cls, check: str, found: str, figure: float, tolerance: float) -> Finding:
-        """One that passes if the figure is within the tolerance; a figure that is no number does not."""
-        return cls(check, bool(figure <= tolerance), found, float(figure), tolerance)
+        """One that passes if the figure is within the tolerance; where it is not finite, a vector is no number."""
+        return cls(check, math.isfinite(figure) and bool(figure <= tolerance), found, float(figure), tolerance)
 
     @property
     def result(self) -> str:

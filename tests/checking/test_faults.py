@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import threading
 import time
@@ -17,6 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from st_llm2vec import TextEncoder, set_attention
 from st_llm2vec.checking.doors import drift, plain_reading, reloaded
+from st_llm2vec.checking.finding import Finding
 from st_llm2vec.checking.parallel import asyncio_tasks, threads
 from st_llm2vec.checking.reading import specified, text_is_text, truncated
 from st_llm2vec.checking.subject import Subject
@@ -122,10 +124,18 @@ def test_a_type_whose_range_the_model_leaves(encoder: Make, subject: Ask) -> Non
     assert drift(asked, "float32").passed
     found = drift(asked, "float16")
     assert found.passed is False and "not finite: the model leaves the range of float16" in found.found
-    asked = subject(encoder("llm2vec"))
-    torch.nn.init.constant_(asked.encoder.transformer.model.layers[0].mlp.down_proj.weight, 1e5)
-    asked.encoder.save_pretrained(str(asked.saved))
-    assert "weights that are not finite" in drift(asked, "float16").found
+
+
+def test_weights_that_another_type_cannot_hold(encoder: Make, subject: Ask) -> None:
+    spoilt = encoder()
+    torch.nn.init.constant_(spoilt.transformer.model.layers[0].mlp.down_proj.weight, 1e5)
+    assert "weights that are not finite" in drift(subject(spoilt), "float16").found
+
+
+def test_vectors_that_are_no_numbers_pass_nothing() -> None:
+    assert not Finding.measured("16 threads", "in half precision", math.inf, math.inf).passed
+    assert not Finding.measured("16 threads", "in half precision", math.nan, math.inf).passed
+    assert Finding.measured("16 threads", "in half precision", math.inf, 1e-3).to_dict()["figure"] is None
 
 
 @pytest.mark.parametrize("check", [threads, asyncio_tasks])

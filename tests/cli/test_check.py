@@ -12,7 +12,7 @@ from st_llm2vec import TextEncoder
 from st_llm2vec.checking.vectors import attention, padded
 from st_llm2vec.proof.tolerances import Tolerance
 
-from ..checking.conftest import encoder, short  # noqa: F401
+from ..checking.conftest import converted, encoder, short  # noqa: F401
 from .test_import import run
 
 
