@@ -19,19 +19,18 @@ from sentence_transformers import SentenceTransformer
 from st_llm2vec import convert, load
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.staging import replacing, settle
+from tests.promises import Promise
 
 from ..conftest import TEXTS, but_first, cosine_distance
 from ..disks import small_disk
-from ..promises import Promise
 
 if not hasattr(os, "fork"):
     pytest.skip("processes are forked and killed, which Windows cannot", allow_module_level=True)
 
-pytestmark = pytest.mark.promise(Promise.SAVED_WHOLE)
-
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "ctypes.dlsym"}
 KILLED = 9
 MINE = {"README.md": "# Mine", "notes/2024/precious.csv": "precious", ".git/HEAD": "ref: refs/heads/main"}
+pytestmark = pytest.mark.promise(Promise.SAVED_WHOLE)
 
 
 def killed_at(step: int, work: Callable[[], object]) -> bool:

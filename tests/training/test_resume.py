@@ -7,17 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.promises import Promise
-
 WORKER = Path(__file__).with_name("interrupted_run.py")
 
 
-@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.parametrize(
     ("kind", "moments"),
     [
@@ -26,10 +22,7 @@ WORKER = Path(__file__).with_name("interrupted_run.py")
         pytest.param("simcse", ["3", "saving4"], marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_run_continues_exactly(
-    tmp_path: Path, texts_file: str, kind: str, moments: list[str], record_property: Callable[[str, object], None]
-) -> None:
-    record_property("cases", len(moments))
+def test_a_killed_run_continues_exactly(tmp_path: Path, texts_file: str, kind: str, moments: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, str(WORKER), kind, str(tmp_path), texts_file, *moments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
