@@ -271,7 +271,7 @@ def test_what_checks_found_is_in_the_card(
     tiny: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = make(tiny("llama", max_position_embeddings=128))
-    findings = [Finding.measured("truncation", "4 long | texts", 0, 0), Finding("float16", None, "not computed here.")]
+    findings = [Finding.measured("truncation", "4 long | texts", 0, 0), Finding("float16", False, "not finite.")]
     asked = []
     monkeypatch.setattr(
         "st_llm2vec.publishing.publication.check", lambda folder, progress: asked.append(folder) or findings
@@ -281,7 +281,7 @@ def test_what_checks_found_is_in_the_card(
     card = (tmp_path / "out/README.md").read_text()
     assert "`st-llm2vec check`" in card
     assert "| truncation | pass | 0.0e+00 | 0e+00 | 4 long \\| texts |\n" in card
-    assert "| float16 | not applicable |  |  | not computed here. |\n" in card
+    assert "| float16 | fail |  |  | not finite. |\n" in card
     findings.append(Finding("16 threads", False, "they get the vectors of others."))
     with pytest.raises(
         ValueError, match="not published, since a check of it fails .16 threads.: they get the vectors of"
