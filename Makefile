@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-real test-integrations test-serving lint learning benchmark-environment benchmarks gpu docs lock clean
+.PHONY: demo test test-slow test-real test-integrations test-serving lint reliability learning benchmark-environment benchmarks gpu docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -43,6 +43,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reliability: $(READY)
+	$(BIN)/python scripts/write_reliability.py --all
 
 learning: $(READY)
 	$(BIN)/python -m benchmarks.learning

@@ -18,7 +18,7 @@ import transformers
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from st_llm2vec.conversion.convert import apply_attention, needs_position_ids
+from st_llm2vec.conversion.convert import apply_attention
 from st_llm2vec.modules.attention import (
     AttentionProbe,
     CausalAttentionError,
@@ -27,6 +27,7 @@ from st_llm2vec.modules.attention import (
     set_attention,
     without_cache,
 )
+from st_llm2vec.proof.left_padding import needs_position_ids
 from tests.tiny_decoders import FAMILIES, tiny_decoder
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

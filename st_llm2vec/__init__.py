@@ -15,6 +15,7 @@ _EXPORTS = {
     "convert": "st_llm2vec.conversion.convert",
     "load": "st_llm2vec.folder.load",
     "accelerate": "st_llm2vec.encoding.accelerate",
+    "check": "st_llm2vec.checking",
     "publish": "st_llm2vec.publishing",
     "export_gguf": "st_llm2vec.serving.gguf_export",
     "export_onnx": "st_llm2vec.serving.onnx_export",
@@ -41,6 +42,7 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from st_llm2vec.assets import decoder_path as decoder_path
+    from st_llm2vec.checking import check as check
     from st_llm2vec.conversion.convert import convert as convert
     from st_llm2vec.encoding.accelerate import accelerate as accelerate
     from st_llm2vec.folder.encoder import TextEncoder as TextEncoder

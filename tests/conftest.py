@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from st_llm2vec import decoder_path
+from tests.promises import Promise
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import TOKENIZERS, tiny_tokenizer
 
@@ -34,6 +35,12 @@ DATA = Path(os.environ.get("ST_LLM2VEC_DATA", Path(__file__).parents[2] / "share
 def pytest_collection_finish() -> None:
     """Keep what was imported out of every later collection of garbage: half a second each, and training asks for it."""
     gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Report with a test which promises it attacks."""
+    for item in items:
+        item.user_properties += [("promise", Promise(mark.args[0]).value) for mark in item.iter_markers("promise")]
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +108,22 @@ def cosine_distance(first: np.ndarray, second: np.ndarray) -> float:
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     return float((1 - (first * second).sum(-1) / norms).max())
+
+
+SameVectors = Callable[..., None]
+
+
+@pytest.fixture
+def same_vectors(record_property: Callable[[str, object], None]) -> Iterator[SameVectors]:
+    """Assert that vectors are the same, and report how many were compared and how far apart they are."""
+    compared, largest = 0, 0.0
+
+    def compare(first: np.ndarray, second: np.ndarray, tolerance: float = 1e-6) -> None:
+        nonlocal compared, largest
+        distance = cosine_distance(first, second)
+        compared, largest = compared + np.asarray(first).size // np.shape(first)[-1], max(largest, distance)
+        assert distance < tolerance
+
+    yield compare
+    record_property("cases", compared)
+    record_property("figure", f"largest cosine distance {largest:.1e}")

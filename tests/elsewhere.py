@@ -10,12 +10,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from st_llm2vec import probe_attention
+from st_llm2vec.proof.fresh_process import PlainReading
 
 BLOCK_THE_PACKAGE = """
 import importlib.abc, sys
@@ -76,6 +80,18 @@ class Elsewhere:
         answer = self.process.stdout.readline()
         assert answer == '"read"\n', json.loads(answer or '"the process died"')
         return [np.load(f"{folder}{'-again' * step}/{name}.npy") for step, name in ((1, "first"), (2, "again"))]
+
+
+def read_here(
+    folder: Path, texts: Sequence[str], prompt_names: Sequence[str | None], *, trust_remote_code: bool, **options: Any
+) -> PlainReading:
+    """What ``read_without_package`` reads, in this process, for tests of what is made of it; a new one takes seconds."""
+    encoder = SentenceTransformer(str(folder), trust_remote_code=trust_remote_code, device="cpu")
+    together, alone = (
+        np.stack([encoder.encode(list(texts), prompt_name=name, batch_size=size) for name in prompt_names])
+        for size in (32, 1)
+    )
+    return PlainReading(together, alone, probe_attention(encoder[0].model))
 
 
 @contextmanager

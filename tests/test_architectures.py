@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING
 from st_llm2vec import convert
 from st_llm2vec.conversion.convert import apply_attention, prove_decoder
 from st_llm2vec.modules.attention import CausalAttentionError, prove_attention, set_attention
+from tests.promises import Promise
 from tests.tiny_decoders import FAMILIES, tiny_decoder
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -30,6 +31,7 @@ def table() -> dict[str, dict[str, Any]]:
     return {row["family"]: row for row in rows}
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 @pytest.mark.parametrize("family", PORTABLE + REPAIRED + HYBRID + REFUSED)
 def test_told_to_be_causal_it_is_causal(family: str) -> None:
     model = tiny_decoder(family)
@@ -37,6 +39,7 @@ def test_told_to_be_causal_it_is_causal(family: str) -> None:
     assert prove_attention(model, "causal", family).kind == "causal"
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 @pytest.mark.parametrize("implementation", ("eager", "sdpa"))
 @pytest.mark.parametrize("family", PORTABLE)
 def test_portable(family: str, implementation: Any, table: dict[str, dict[str, Any]]) -> None:
@@ -46,6 +49,7 @@ def test_portable(family: str, implementation: Any, table: dict[str, dict[str, A
     assert table[family]["verdict"] == "portable"
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 @pytest.mark.parametrize("family", REPAIRED)
 def test_repaired(family: str, table: dict[str, dict[str, Any]]) -> None:
     model = tiny_decoder(family, "sdpa")
@@ -63,6 +67,7 @@ def test_only_a_repaired_family_needs_custom_modules(tiny: Callable[..., str], f
     assert convert(tiny(family, "byte-level"), "llm2vec").manifest.layout == layout
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 @pytest.mark.parametrize("implementation", ("eager", "sdpa"))
 @pytest.mark.parametrize("family", HYBRID)
 def test_hybrid(family: str, implementation: Any, table: dict[str, dict[str, Any]]) -> None:
@@ -73,6 +78,7 @@ def test_hybrid(family: str, implementation: Any, table: dict[str, dict[str, Any
     assert table[family]["verdict"] == "hybrid"
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 @pytest.mark.parametrize("family", REFUSED)
 def test_refused(family: str, table: dict[str, dict[str, Any]]) -> None:
     model = tiny_decoder(family)

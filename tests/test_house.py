@@ -16,6 +16,7 @@ ROOMS = (
     "importing",
     "conversion",
     "publishing",
+    "checking",
     "serving",
     "evaluation",
     "folder",

@@ -39,6 +39,9 @@ def publish(
     ] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="The commit's first line.")] = None,
     max_shard_size: Annotated[str, typer.Option(help="Largest file of weights.")] = "5GB",
+    check: Annotated[
+        bool, typer.Option("--check", help="Run `st-llm2vec check` too; its table goes into the card.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write and verify, list files and sizes, upload nothing.")
     ] = False,
@@ -66,6 +69,7 @@ def publish(
         license=licence,
         commit_message=message,
         max_shard_size=max_shard_size,
+        check_all=check,
         dry_run=dry_run,
         output=keep,
         progress=(lambda step: None) if as_json else say,

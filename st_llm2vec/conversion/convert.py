@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,10 +23,9 @@ from st_llm2vec.modules.attention import (
     prove_attention,
     repair_attention,
     set_attention,
-    without_cache,
 )
+from st_llm2vec.proof.left_padding import left_padding_changes, needs_position_ids
 from st_llm2vec.proof.same_tokens import tokenizer_of
-from st_llm2vec.proof.tolerances import PADDED_STATES
 from st_llm2vec.recipe.config import EncoderConfig, get_recipe
 from st_llm2vec.recipe.manifest import Manifest
 
@@ -236,25 +234,3 @@ def _choose_padding_side(transformer: Transformer, config: EncoderConfig, name: 
     if not asked_for:
         logger.info("%s: padding on the right, since left padding would change its vectors", name)
         tokenizer.padding_side = "right"
-
-
-def needs_position_ids(model: PreTrainedModel) -> bool:
-    """Whether left padding shifts the model's positions unless they are given (absolute positions, as in GPT-2)."""
-    return "position_ids" in inspect.signature(model.forward).parameters and left_padding_changes(model)
-
-
-@torch.no_grad()
-def left_padding_changes(model: PreTrainedModel) -> bool:
-    """Whether a text's last state changes when padding stands before it and no positions are given."""
-    training = model.training
-    model.eval()
-    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
-    ids = torch.arange(10, 16, device=next(model.parameters()).device).remainder(vocabulary).unsqueeze(0)
-    padded = torch.cat([ids[:, :1].expand(1, 4), ids], dim=1)
-    mask = torch.ones_like(padded)
-    mask[:, :4] = 0
-    options = without_cache(model)
-    alone = model(input_ids=ids, attention_mask=torch.ones_like(ids), **options).last_hidden_state[0, -1]
-    shifted = model(input_ids=padded, attention_mask=mask, **options).last_hidden_state[0, -1]
-    model.train(training)
-    return (alone - shifted).abs().max().item() > PADDED_STATES.of(alone.dtype) * alone.abs().max().item()

@@ -13,13 +13,7 @@ from sentence_transformers.util import get_device_name
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
-from st_llm2vec.conversion.convert import (
-    apply_attention,
-    left_padding_changes,
-    needs_position_ids,
-    probe_implementations,
-    prove_decoder,
-)
+from st_llm2vec.conversion.convert import apply_attention, probe_implementations, prove_decoder
 from st_llm2vec.conversion.decoder import load_transformer
 from st_llm2vec.encoding.dtype import native_dtype
 from st_llm2vec.evaluation.layers import attention_kept
@@ -29,6 +23,7 @@ from st_llm2vec.inspection.advice import recommend, recommend_untrained
 from st_llm2vec.inspection.recipes import Outlook, outlooks
 from st_llm2vec.inspection.tokenizer import TokenizerFacts, tokenizer_facts
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention
+from st_llm2vec.proof.left_padding import left_padding_changes, needs_position_ids
 from st_llm2vec.proof.same_tokens import tokenizer_of
 
 MEASURED_ON_A_CPU = 1_000_000_000

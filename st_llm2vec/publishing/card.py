@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from st_llm2vec.checking import Finding
 from st_llm2vec.encoding.text_reader import PROMPT_NAMES
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.save import REQUIREMENTS
@@ -35,6 +36,7 @@ def model_card(
     manifest: Manifest | None,
     custom: bool,
     licence: Mapping[str, str],
+    findings: Sequence[Finding] = (),
     results: Sequence[EvalResult] = (),
     train_datasets: Sequence[str] = (),
 ) -> str:
@@ -48,6 +50,7 @@ def model_card(
         manifest: Its manifest, without local paths.
         custom: Whether it needs its own module file.
         licence: ``license`` and its like.
+        findings: What the further checks found, if there were any.
         results: Evaluation results.
         train_datasets: Names of data sets on the Hub that it was trained on, beside those of the stages.
 
@@ -89,6 +92,7 @@ def model_card(
         encoder=encoder,
         repo_id=repo_id,
         check=check,
+        findings=findings,
         custom=custom,
         licence=licence,
         results=results,

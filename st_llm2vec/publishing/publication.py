@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from st_llm2vec.checking import DTYPES, Finding, check, failures
 from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.folder.check_loaded import prove_meant_attention
 from st_llm2vec.folder.checksums import verify_checksums
@@ -48,6 +49,7 @@ class Publication:
         removed: Files of an earlier model that it removes.
         card: ``"new"``, ``"replaced"`` or ``"kept"``.
         check: What was verified.
+        findings: What the further checks found, if they were asked for.
     """
 
     repo_id: str
@@ -57,10 +59,11 @@ class Publication:
     removed: list[str]
     card: str
     check: Check
+    findings: list[Finding]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "check": self.check.to_dict()}
+        return {**asdict(self), "check": self.check.to_dict(), "findings": [one.to_dict() for one in self.findings]}
 
 
 def publish(
@@ -80,6 +83,7 @@ def publish(
     license: str | None = None,
     commit_message: str | None = None,
     max_shard_size: str = SHARD,
+    check_all: bool = False,
     dry_run: bool = False,
     output: str | Path | None = None,
     progress: Callable[[str], None] = logger.info,
@@ -108,6 +112,8 @@ def publish(
         license: The licence; that of the base model if not given.
         commit_message: The commit's first line.
         max_shard_size: Largest file of weights.
+        check_all: Whether to run :func:`st_llm2vec.checking.check` too, on what is published; the card tells what it found,
+            and what fails is not published, but for types of weights: not all decoders bear float16.
         dry_run: Whether to do all but the upload; no token is needed then, and the repository is not looked at.
         output: Where to keep the published folder too; it must not be there yet.
         progress: Is told what is being done.
@@ -131,7 +137,8 @@ def publish(
         progress("Writing the folder …")
         _write(encoder, folder, manifest, max_shard_size)
         progress("Verifying it in a fresh process without st-llm2vec …")
-        check = check_folder(encoder, folder, merged)
+        verified = check_folder(encoder, folder, merged)
+        findings = _check_all(folder, progress) if check_all else []
         custom = (folder / f"{MODULE_NAME}.py").is_file()
         in_servers = verdicts(encoder, repo_id)
         warn_of_servers(in_servers)
@@ -143,8 +150,9 @@ def publish(
         card = own_card or model_card(
             encoder,
             repo_id,
-            check,
+            verified,
             in_servers,
+            findings=findings,
             manifest=manifest,
             custom=custom,
             licence=licence,
@@ -163,11 +171,20 @@ def publish(
             message = commit_message or f"Add {manifest.config.name if manifest else 'text'} encoder"
             description = (
                 f"Verified before the upload by loading it with Sentence Transformers alone: cosine distance at most "
-                f"{check.distance:.1e} over {check.texts} texts; attention {check.probe.describe()}."
+                f"{verified.distance:.1e} over {verified.texts} texts; attention {verified.probe.describe()}."
             )
             url, commit = commit_folder(api, target, remote, folder, message, description, progress)
     state = "kept" if kept else "replaced" if CARD in remote.files else "new"
-    return Publication(repo_id, url, commit, sizes, remote.stale(set(sizes)), state, check)
+    return Publication(repo_id, url, commit, sizes, remote.stale(set(sizes)), state, verified, findings)
+
+
+def _check_all(folder: Path, progress: Callable[[str], None]) -> list[Finding]:
+    """Check the folder as it is published, and raise if a check fails; what other types of weights give is told only."""
+    findings = check(folder, progress=progress)
+    for one in failures(findings):
+        if one.check not in DTYPES:
+            raise ValueError(f"The encoder is not published, since a check of it fails ({one.check}): {one.found}")
+    return findings
 
 
 def _read_card(path: str | Path | None) -> str | None:

@@ -14,9 +14,11 @@ from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..promises import Promise
 from ..stand_ins import stand_in_tokenizer
 
 
+@pytest.mark.promise(Promise.ONE_CALL)
 def test_convert_gives_a_sentence_transformer(decoder: str) -> None:
     encoder = convert(decoder, "llm2vec", prompts={"query": INSTRUCTION}, max_length=64)
     assert isinstance(encoder, SentenceTransformer)
@@ -27,6 +29,7 @@ def test_convert_gives_a_sentence_transformer(decoder: str) -> None:
     assert cosine_distance(encoder.encode_query(TEXTS), encoder.encode(TEXTS)) > 1e-3
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 def test_the_mean_is_over_the_text_alone(decoder: str) -> None:
     """Not BOS, not the instruction: computed here by hand from the model's own states."""
     encoder = convert(decoder, "llm2vec")
@@ -41,6 +44,7 @@ def test_the_mean_is_over_the_text_alone(decoder: str) -> None:
             assert cosine_distance(found, expected.numpy()) < 1e-6
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 @pytest.mark.parametrize("recipe", ["prompteol", "prompteol-icl", "prompteol-cot", "prompteol-knowledge"])
 def test_prompteol_is_a_direct_forward_of_the_whole_string(decoder: str, recipe: str) -> None:
     encoder = convert(decoder, recipe)
@@ -54,6 +58,7 @@ def test_prompteol_is_a_direct_forward_of_the_whole_string(decoder: str, recipe:
         assert cosine_distance(encoder.encode(text), expected.numpy()) < 1e-6
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 def test_prompteol_keeps_its_suffix_when_the_text_is_cut(decoder: str) -> None:
     encoder = convert(decoder, "prompteol", max_length=48)
     tokenizer = AutoTokenizer.from_pretrained(decoder)
@@ -70,6 +75,7 @@ def test_prompteol_keeps_its_suffix_when_the_text_is_cut(decoder: str) -> None:
     assert cosine_distance(encoder.encode([words, "short"])[0], expected.numpy()) < 1e-6
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 def test_truncation_keeps_the_end_of_text_token(decoder: str) -> None:
     for recipe in ("e5-mistral", "bge-en-icl", "nv-embed", "echo-last"):
         latent = {"latent_attention": {"num_latents": 4, "num_heads": 1}} if recipe == "nv-embed" else {}
@@ -96,6 +102,7 @@ def test_an_instruct_models_chat_template_does_not_wrap_texts(tmp_path: Path, de
     assert cosine_distance(convert(tmp_path, "llm2vec").encode(TEXTS), plain) < 1e-6
 
 
+@pytest.mark.promise(Promise.ONE_CALL)
 def test_a_loaded_model_is_taken_over(decoder: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(decoder)
     encoder = convert(model, "llm2vec")
@@ -182,6 +189,7 @@ def save_with_tokenizer(model: torch.nn.Module, folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.promise(Promise.ONE_CALL)
 def test_bert_is_an_encoder_already(tmp_path: Path) -> None:
     config = BertConfig(
         vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
@@ -190,12 +198,14 @@ def test_bert_is_an_encoder_already(tmp_path: Path) -> None:
         convert(save_with_tokenizer(BertModel(config), tmp_path), "llm2vec")
 
 
+@pytest.mark.promise(Promise.ONE_CALL)
 def test_t5_is_an_encoder_decoder(tmp_path: Path) -> None:
     config = T5Config(vocab_size=512, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=2)
     with pytest.raises(ValueError, match="encoder-decoder model"):
         convert(save_with_tokenizer(T5Model(config), tmp_path), "llm2vec")
 
 
+@pytest.mark.promise(Promise.ONE_CALL)
 @pytest.mark.parametrize("family", ["gpt_neo", "mamba"])
 def test_families_that_stay_causal_are_refused(tiny: Callable[..., str], family: str) -> None:
     folder = tiny(family)
@@ -204,6 +214,7 @@ def test_families_that_stay_causal_are_refused(tiny: Callable[..., str], family:
     assert convert(folder, "prompteol").encode(TEXTS).shape[0] == len(TEXTS)
 
 
+@pytest.mark.promise(Promise.ONE_CALL)
 def test_a_model_that_crashes_when_freed_is_refused(tiny: Callable[..., str]) -> None:
     with pytest.raises(CausalAttentionError, match="cannot run with attention in both directions"):
         convert(tiny("mpt"), "llm2vec")
@@ -264,6 +275,7 @@ def test_code_beside_a_decoder_is_never_run(tmp_path: Path, decoder: str, monkey
         convert(tmp_path)
 
 
+@pytest.mark.promise(Promise.ONE_CALL)
 def test_incomplete_weights_are_refused(tmp_path: Path, decoder: str) -> None:
     model = AutoModel.from_pretrained(decoder)
     state = {name: tensor for name, tensor in model.state_dict().items() if "layers.1." not in name}

@@ -17,6 +17,7 @@ from st_llm2vec.corpus import shard_files as shard_files_module
 from st_llm2vec.corpus.job_folder import JobFolder
 from st_llm2vec.corpus.shard_files import read_report
 from tests.corpus.conftest import contents, gathered, run
+from tests.promises import Promise
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,7 @@ def test_an_unfinished_job_is_not_read(encoder: str, source: Path, tmp_path: Pat
         next(read_embeddings(tmp_path / "elsewhere"))
 
 
+@pytest.mark.promise(Promise.RESUMED)
 def test_a_damaged_shard_is_noticed(encoder: str, source: Path, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "o")
     shard = tmp_path / "o" / "shards" / "00002.parquet"
@@ -81,6 +83,7 @@ def test_a_damaged_shard_is_noticed(encoder: str, source: Path, finished: Path, 
         run(encoder, source, tmp_path / "o")
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_corrupts_nothing(
     encoder: str, source: Path, finished: Path, tmp_path: Path

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from tests.conftest import but_first
 from tests.corpus.conftest import contents, run
+from tests.promises import Promise
 
 
 def test_a_finished_job_is_left_as_it_is(encoder: str, source: Path, finished: Path) -> None:
@@ -28,6 +29,7 @@ def test_a_finished_job_is_left_as_it_is(encoder: str, source: Path, finished: P
     assert {file: file.stat().st_mtime_ns for file in (finished / "shards").iterdir()} == before
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.parametrize("gone", list(itertools.combinations(range(5), 2)))
 def test_any_missing_shards_are_made_again(
     gone: tuple[int, ...], encoder: str, source: Path, finished: Path, tmp_path: Path
@@ -41,6 +43,7 @@ def test_any_missing_shards_are_made_again(
     assert contents(tmp_path / "o") == contents(finished)
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.parametrize("step", but_first([2, 7, 11, 1, 3, 4, 5, 6, 8, 9, 10, 12], fast=3))
 def test_a_failure_at_any_write_leaves_a_folder_that_can_be_resumed(
     step: int, encoder: str, source: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,10 +75,12 @@ def test_a_failure_at_any_write_leaves_a_folder_that_can_be_resumed(
     assert contents(tmp_path / "o") == contents(finished)
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which saves starting Python five times")
 def test_killed_at_random_moments_and_resumed_it_is_the_same(
-    encoder: str, source: Path, finished: Path, tmp_path: Path
+    encoder: str, source: Path, finished: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("cases", 5)
     processes, moments = multiprocessing.get_context("fork"), np.random.default_rng(6)
     for _ in range(5):
         begun = processes.Process(target=run_with_its_own_lock, args=(encoder, source, tmp_path / "o"))
@@ -95,10 +100,12 @@ def run_with_its_own_lock(*arguments: Any) -> None:
     run(*arguments)
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.slow
 def test_the_command_killed_ten_times_and_resumed_gives_the_same(
-    encoder: str, source: Path, finished: Path, tmp_path: Path
+    encoder: str, source: Path, finished: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("cases", 10)
     command = [sys.executable, "-m", "st_llm2vec", "embed", encoder, "--input", str(source), "--json"]
     command += ["--output", str(tmp_path / "o"), "--shard-rows", "32", "--batch-size", "8"]
     moments = np.random.default_rng(10)
@@ -119,12 +126,14 @@ def wait_for(file: Path, alive: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.slow
 def test_several_processes_give_the_same(encoder: str, source: Path, finished: Path, tmp_path: Path) -> None:
     run(encoder, source, tmp_path / "o", devices=["cpu", "cpu"])
     assert contents(tmp_path / "o") == contents(finished)
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_the_processes_of_a_killed_job_end_too(encoder: str, source: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.files import POINTER
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..promises import Promise
 from ..stand_ins import stand_in
 
 KINDS = {"llm2vec": "gemma", "prompteol": "smollm2", "echo": "llama"}
@@ -133,6 +134,7 @@ LIES: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.promise(Promise.NO_CODE_RUNS)
 @pytest.mark.parametrize("lie", LIES)
 def test_a_folder_that_lies_is_refused(copied: Callable[[str], Path], lie: str) -> None:
     recipe, change, message = LIES[lie]
@@ -224,12 +226,17 @@ def flip(path: Path, byte: int) -> None:
         file.write(bytes([old ^ 1]))
 
 
-def test_one_flipped_bit_is_found_wherever_it_is(copied: Callable[[str], Path]) -> None:
+@pytest.mark.promise(Promise.NO_CODE_RUNS)
+def test_one_flipped_bit_is_found_wherever_it_is(
+    copied: Callable[[str], Path], record_property: Callable[[str, object], None]
+) -> None:
     folder = copied("llm2vec")
     load(folder, verify=True)
     covered = set(json.loads((folder / "st_llm2vec.json").read_text())["checksums"])
     assert {file.relative_to(folder).as_posix() for file in folder.rglob("*.safetensors")} < covered
-    for name in sorted(name for name in covered if name.endswith(("safetensors", "tokenizer.json"))):
+    files = sorted(name for name in covered if name.endswith(("safetensors", "tokenizer.json")))
+    record_property("cases", 3 * len(files))
+    for name in files:
         size = (folder / name).stat().st_size
         for byte in (0, size // 3, size - 1):
             flip(folder / name, byte)
@@ -252,6 +259,7 @@ EDITS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.promise(Promise.NO_CODE_RUNS)
 @pytest.mark.parametrize("file", EDITS)
 def test_an_edited_setting_that_decides_a_vector_is_found(copied: Callable[[str], Path], file: str) -> None:
     folder = copied("prompteol")
@@ -387,6 +395,7 @@ ROOT_FILES = [
 ]
 
 
+@pytest.mark.promise(Promise.NO_CODE_RUNS)
 @pytest.mark.parametrize("file", ROOT_FILES)
 def test_json_of_the_wrong_shape_is_named(copied: Callable[[str], Path], file: str) -> None:
     folder = copied("prompteol")
@@ -427,6 +436,7 @@ FIELDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.promise(Promise.NO_CODE_RUNS)
 @pytest.mark.parametrize(("file", "fields"), FIELDS, ids=lambda one: str(one)[:60])
 def test_fields_of_the_wrong_shape_are_named(copied: Callable[[str], Path], file: str, fields: dict[str, Any]) -> None:
     folder = copied("prompteol")
@@ -435,6 +445,7 @@ def test_fields_of_the_wrong_shape_are_named(copied: Callable[[str], Path], file
         load(folder)
 
 
+@pytest.mark.promise(Promise.NO_CODE_RUNS)
 @pytest.mark.parametrize("entry", ["../elsewhere", "/elsewhere", 5, None])
 def test_modules_stay_in_the_folder(copied: Callable[[str], Path], entry: Any) -> None:
     folder = copied("prompteol")

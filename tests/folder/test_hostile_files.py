@@ -19,6 +19,9 @@ from safetensors.torch import load_file
 from st_llm2vec import convert, load
 
 from ..conftest import TEXTS, but_first, cosine_distance
+from ..promises import Promise
+
+pytestmark = pytest.mark.promise(Promise.NO_CODE_RUNS)
 
 CODE = "from pathlib import Path; Path({mark!r}).write_text('this was run')\n"
 ESCAPE = (

@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 from st_llm2vec import TextEncoder, convert, load, publish
 from st_llm2vec.folder.merge import merge
 
-from ..conftest import TEXTS, cosine_distance
+from ..conftest import TEXTS, SameVectors, cosine_distance
+from ..promises import Promise
 from ..stand_ins import stand_in
 
 TARGETS = ["q_proj", "v_proj"]
@@ -60,19 +61,22 @@ def in_float32(encoder: TextEncoder) -> np.ndarray:
     return encoder.encode(TEXTS)
 
 
+@pytest.mark.promise(Promise.MERGED)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_adapter_comes_back_whole_and_merges(half_decoder: str, tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_adapter_comes_back_whole_and_merges(
+    half_decoder: str, tmp_path: Path, kind: str, same_vectors: SameVectors
+) -> None:
     encoder = with_adapter(half_decoder, kind)
     expected = encoder.encode(TEXTS)
     encoder.save(str(tmp_path / "adapter"))
     again = load(tmp_path / "adapter", device="cpu")
     reread = 1e-4 if kind == "adalora" else 1e-9  # Transformers does not read AdaLoRA's count of ranks
-    assert cosine_distance(again.encode(TEXTS), expected) < reread
+    same_vectors(again.encode(TEXTS), expected, reread)
     unmerged = in_float32(again)
     assert merge(encoder, dtype=torch.float32).distance < 1e-9
     encoder.save(str(tmp_path / "merged"))
     plain = SentenceTransformer(str(tmp_path / "merged"), device="cpu")
-    assert cosine_distance(plain.encode(TEXTS), unmerged) < max(reread, 1e-6)
+    same_vectors(plain.encode(TEXTS), unmerged, max(reread, 1e-6))
 
 
 @pytest.mark.parametrize("attach", ["add_adapter", "get_peft_model"])
@@ -127,6 +131,7 @@ def test_a_kind_that_could_not_be_loaded_is_not_saved(half_decoder: str, tmp_pat
     encoder.save(str(tmp_path / "merged"))
 
 
+@pytest.mark.promise(Promise.MERGED)
 def test_a_small_update_is_kept_in_float32(half_decoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Bfloat16 rounds it away; the folder then holds what training began with."""
     encoder = with_adapter(half_decoder, "lora", scale=3e-4)
@@ -183,6 +188,7 @@ def test_a_share_of_the_update(half_decoder: str) -> None:
         torch.testing.assert_close(weight.detach(), (halfway[name] + whole[0].model.state_dict()[name]) / 2)
 
 
+@pytest.mark.promise(Promise.MERGED)
 def test_a_merge_that_changes_the_vectors_is_refused(half_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = with_adapter(half_decoder, "lora")
     monkeypatch.setattr(peft.tuners.lora.Linear, "merge", lambda layer, safe_merge: None)

@@ -19,8 +19,9 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.module_file import MODULE_NAME
 from st_llm2vec.modules import set_attention
 
-from ..conftest import INSTRUCTION, TEXTS, but_first, cosine_distance, crossed
+from ..conftest import INSTRUCTION, TEXTS, SameVectors, but_first, cosine_distance, crossed
 from ..elsewhere import Elsewhere, start_elsewhere
+from ..promises import Promise
 
 LATENT = {"num_latents": 8, "num_heads": 2, "head_dimension": 16}
 
@@ -48,12 +49,13 @@ def make(decoder: str, recipe: str) -> TextEncoder:
     return convert(decoder, recipe, max_length=256, **overrides)
 
 
+@pytest.mark.promise(Promise.ONE_FOLDER)
 @pytest.mark.parametrize(
     "recipe",
     [one if one == "llm2vec" else pytest.param(one, marks=pytest.mark.slow) for one in RECIPES],
 )
 def test_the_folder_loads_where_the_package_is_missing(
-    decoder: str, tmp_path: Path, recipe: str, elsewhere: Elsewhere
+    decoder: str, tmp_path: Path, recipe: str, elsewhere: Elsewhere, same_vectors: SameVectors
 ) -> None:
     encoder, folder = make(decoder, recipe), tmp_path / recipe
     custom = encoder.manifest.layout == "custom"
@@ -61,19 +63,20 @@ def test_the_folder_loads_where_the_package_is_missing(
     encoder.save_pretrained(str(folder))
     assert (folder / f"{MODULE_NAME}.py").exists() == custom
     for vectors in elsewhere.vectors(folder, TEXTS, INSTRUCTION, trust=custom):
-        assert cosine_distance(vectors, our_vectors(encoder)) < 1e-6
+        same_vectors(vectors, our_vectors(encoder))
     again = load(tmp_path / f"{recipe}-again")
-    assert cosine_distance(our_vectors(again), our_vectors(encoder)) < 1e-6
+    same_vectors(our_vectors(again), our_vectors(encoder))
 
 
+@pytest.mark.promise(Promise.ONE_FOLDER)
 @pytest.mark.parametrize("recipe", ["llm2vec", *but_first(["echo", "prompteol", "nv-embed"])])
-def test_load_save_load_save(decoder: str, tmp_path: Path, recipe: str) -> None:
+def test_load_save_load_save(decoder: str, tmp_path: Path, recipe: str, same_vectors: SameVectors) -> None:
     encoder = make(decoder, recipe)
     expected = our_vectors(encoder)
     for step in range(3):
         encoder.save_pretrained(str(tmp_path / str(step)))
         encoder = load(tmp_path / str(step))
-        assert cosine_distance(our_vectors(encoder), expected) < 1e-6
+        same_vectors(our_vectors(encoder), expected)
         assert encoder.manifest.config == make(decoder, recipe).manifest.config
     names = [sorted(p.name for p in (tmp_path / str(step)).iterdir()) for step in range(3)]
     assert names[0] == names[1] == names[2]
@@ -86,6 +89,7 @@ def test_a_custom_folder_needs_the_trust_flag_only_elsewhere(decoder: str, tmp_p
     load(tmp_path / "echo")
 
 
+@pytest.mark.promise(Promise.NO_CODE_RUNS)
 def test_code_in_the_folder_is_never_run(decoder: str, tmp_path: Path) -> None:
     make(decoder, "echo").save_pretrained(str(tmp_path / "echo"))
     (tmp_path / "echo" / f"{MODULE_NAME}.py").write_text("raise SystemExit('this was run')")
@@ -112,6 +116,7 @@ def test_older_transformers_are_turned_away(decoder: str, tmp_path: Path) -> Non
             loader(str(tmp_path / "llm2vec"))
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 def test_a_folder_that_lost_its_flag_is_refused(decoder: str, tmp_path: Path) -> None:
     make(decoder, "llm2vec").save_pretrained(str(tmp_path / "saved"))
     config = json.loads((tmp_path / "saved/config.json").read_text())
@@ -121,6 +126,7 @@ def test_a_folder_that_lost_its_flag_is_refused(decoder: str, tmp_path: Path) ->
         load(tmp_path / "saved")
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 @pytest.mark.parametrize(("recipe", "attach"), crossed(["llm2vec", "echo"], ["get_peft_model", "add_adapter"], ()))
 def test_an_adapter_beside_the_base_is_never_silently_causal(
     decoder: str, tmp_path: Path, recipe: str, attach: str
@@ -188,6 +194,7 @@ def test_saving_over_another_encoder_leaves_nothing_of_it_and_all_else(decoder: 
     assert cosine_distance(our_vectors(load(target)), our_vectors(encoder)) < 1e-6
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 def test_a_wrong_attention_is_not_saved(decoder: str, tmp_path: Path) -> None:
     encoder = make(decoder, "llm2vec")
     set_attention(encoder[0].model, "causal")
@@ -258,6 +265,7 @@ def test_other_backends_are_refused(decoder: str, tmp_path: Path, backend: str) 
     TextEncoder(str(tmp_path / "saved"), backend="torch")
 
 
+@pytest.mark.promise(Promise.SAVED_WHOLE)
 def test_a_save_that_fails_leaves_the_folder_as_it_was(
     decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,10 @@ from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import load
 from st_llm2vec.folder.module_file import MODULE_NAME
-from tests.conftest import INSTRUCTION, TEXTS, cosine_distance
+from tests.conftest import INSTRUCTION, TEXTS, SameVectors
+from tests.promises import Promise
+
+pytestmark = pytest.mark.promise(Promise.COMPATIBLE)
 
 SAVED = sorted(one for one in (Path(__file__).parent / "saved").glob("*/*") if one.is_dir())
 
@@ -32,7 +35,7 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_earlier_version_s_folder_has_the_vectors_that_it_had(saved: Path) -> None:
+def test_an_earlier_version_s_folder_has_the_vectors_that_it_had(saved: Path, same_vectors: SameVectors) -> None:
     expected = json.loads((saved / "vectors.json").read_text(encoding="utf-8"))
     encoder = load(saved / "encoder", dtype=torch.float32)
     assert encoder.layout == expected["layout"]
@@ -40,16 +43,16 @@ def test_an_earlier_version_s_folder_has_the_vectors_that_it_had(saved: Path) ->
     if "instructed" in expected["vectors"]:
         found["instructed"] = encoder.encode(TEXTS, prompt=INSTRUCTION)
     for way, vectors in expected["vectors"].items():
-        assert cosine_distance(found[way], np.array(vectors)) < 1e-6, way
+        same_vectors(found[way], np.array(vectors))
 
 
-def test_and_so_it_has_in_plain_sentence_transformers(saved: Path) -> None:
+def test_and_so_it_has_in_plain_sentence_transformers(saved: Path, same_vectors: SameVectors) -> None:
     expected = json.loads((saved / "vectors.json").read_text(encoding="utf-8"))
     custom = expected["layout"] == "custom" or (saved / "base").is_dir()
     options = {"model_kwargs": {"dtype": torch.float32}, "trust_remote_code": custom}
     encoder = SentenceTransformer(str(saved / "encoder"), **options)
-    assert cosine_distance(encoder.encode(TEXTS), np.array(expected["vectors"]["plain"])) < 1e-6
-    assert cosine_distance(encoder.encode_query(TEXTS), np.array(expected["vectors"]["query"])) < 1e-6
+    same_vectors(encoder.encode(TEXTS), np.array(expected["vectors"]["plain"]))
+    same_vectors(encoder.encode_query(TEXTS), np.array(expected["vectors"]["query"]))
 
 
 def test_the_fixtures_are_there() -> None:

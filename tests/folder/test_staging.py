@@ -19,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from st_llm2vec import convert, load
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.staging import replacing, settle
+from tests.promises import Promise
 
 from ..conftest import TEXTS, but_first, cosine_distance
 from ..disks import small_disk
@@ -29,6 +30,7 @@ if not hasattr(os, "fork"):
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "ctypes.dlsym"}
 KILLED = 9
 MINE = {"README.md": "# Mine", "notes/2024/precious.csv": "precious", ".git/HEAD": "ref: refs/heads/main"}
+pytestmark = pytest.mark.promise(Promise.SAVED_WHOLE)
 
 
 def killed_at(step: int, work: Callable[[], object]) -> bool:
@@ -128,11 +130,13 @@ def test_killed_at_any_step_it_is_the_old_or_the_new_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    kill_at_each_step(encoders["new"], saved["old"], reads, tmp_path, monkeypatch, way, range(1000))
+    steps = kill_at_each_step(encoders["new"], saved["old"], reads, tmp_path, monkeypatch, way, range(1000))
+    record_property("cases", steps)
 
 
-def kill_at_each_step(encoder, old, reads, tmp_path, monkeypatch, way: str, steps: range) -> None:
+def kill_at_each_step(encoder, old, reads, tmp_path, monkeypatch, way: str, steps: range) -> int:
     if way == "rename":
         monkeypatch.setattr("st_llm2vec.folder.staging.exchange", lambda first, second: False)
     found = []
@@ -152,10 +156,13 @@ def kill_at_each_step(encoder, old, reads, tmp_path, monkeypatch, way: str, step
             break
     assert found[0] == "old" and found[-1] == "new" and len(found) > 20
     assert found == sorted(found, reverse=True), "once it is the new one, it stays the new one"
+    return len(found)
 
 
 @pytest.mark.parametrize("way", but_first(["exchange", "rename", "entries"]))
-def test_killed_at_any_step_it_is_one_of_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_killed_at_any_step_it_is_one_of_two_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, record_property: Callable[[str, object], None]
+) -> None:
     """The same with files of a line, for which forks take the time: five seconds."""
     if way == "rename":
         monkeypatch.setattr("st_llm2vec.folder.staging.exchange", lambda first, second: False)
@@ -177,6 +184,7 @@ def test_killed_at_any_step_it_is_one_of_two_folders(tmp_path: Path, monkeypatch
         assert leftovers(target, target.parent) == []
         if not killed:
             break
+    record_property("cases", step)
     assert states[0] == "old" and states[-1] == "new" and states.count("old") > 5
     assert "refused" in states or way != "entries"
 

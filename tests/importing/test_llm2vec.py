@@ -20,7 +20,8 @@ from st_llm2vec.importing.llm2vec import CHAT, DEFAULTS, encoder_fields
 from st_llm2vec.modules import InstructionFormatter
 from st_llm2vec.proof.fresh_process import read_without_package
 
-from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..conftest import INSTRUCTION, TEXTS, SameVectors, cosine_distance
+from ..promises import Promise
 from .conftest import BASE, write_adapter
 
 
@@ -40,7 +41,8 @@ def by_hand(decoder: str, *adapters: Path) -> torch.nn.Module:
     return model
 
 
-def test_reference_vectors(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.promise(Promise.IMPORTED)
+def test_reference_vectors(shared_data: Path, tmp_path: Path, same_vectors: SameVectors) -> None:
     """Made by LLM2Vec's own code; before and after saving, here and in a fresh process without this package."""
     folder = shared_data / "reference/llm2vec-stack"
     expected = json.loads((folder / "expected.json").read_text())
@@ -48,14 +50,12 @@ def test_reference_vectors(shared_data: Path, tmp_path: Path) -> None:
     encoder = from_llm2vec(folder / "mntp-supervised", base=base, prompts={"query": expected["instruction"]})
     encoder.save_pretrained(str(tmp_path / "saved"))
     for one in (encoder, load(tmp_path / "saved")):
-        assert cosine_distance(one.encode(expected["texts"]), expected["documents"]) < 1e-6
-        assert cosine_distance(one.encode_query(expected["texts"]), expected["queries"]) < 1e-6
-        assert (
-            cosine_distance(one.encode(expected["texts"], prompt=expected["instruction"]), expected["queries"]) < 1e-6
-        )
+        same_vectors(one.encode(expected["texts"]), expected["documents"])
+        same_vectors(one.encode_query(expected["texts"]), expected["queries"])
+        same_vectors(one.encode(expected["texts"], prompt=expected["instruction"]), expected["queries"])
     plain = read_without_package(tmp_path / "saved", expected["texts"], [None, "query"], trust_remote_code=False)
-    assert cosine_distance(plain.vectors[0], expected["documents"]) < 1e-6
-    assert cosine_distance(plain.vectors[1], expected["queries"]) < 1e-6
+    same_vectors(plain.vectors[0], expected["documents"])
+    same_vectors(plain.vectors[1], expected["queries"])
     assert plain.probe.kind == "bidirectional"
 
 

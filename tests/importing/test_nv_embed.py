@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from st_llm2vec import from_nv_embed, load
 from st_llm2vec.proof.fresh_process import read_without_package
 
-from ..conftest import INSTRUCTION, TEXTS, cosine_distance
+from ..conftest import INSTRUCTION, TEXTS, SameVectors, cosine_distance
+from ..promises import Promise
 
 SHARD = "model-00002-of-00003.safetensors"
 
 
-def test_reference_vectors(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.promise(Promise.IMPORTED)
+def test_reference_vectors(shared_data: Path, tmp_path: Path, same_vectors: SameVectors) -> None:
     """Made by NV-Embed's own code; before and after saving, here and in a fresh process without this package."""
     folder = shared_data / "reference/nv-embed-tiny"
     expected = json.loads((folder / "expected.json").read_text())
@@ -26,12 +28,12 @@ def test_reference_vectors(shared_data: Path, tmp_path: Path) -> None:
     encoder = from_nv_embed(folder, prompts={"query": bare})
     encoder.save_pretrained(str(tmp_path / "saved"))
     for one in (encoder, load(tmp_path / "saved")):
-        assert cosine_distance(one.encode(expected["texts"]), expected["documents"]) < 1e-6
+        same_vectors(one.encode(expected["texts"]), expected["documents"])
         for prompt in (bare, expected["instruction"]):
-            assert cosine_distance(one.encode(expected["texts"], prompt=prompt), expected["queries"]) < 1e-6
+            same_vectors(one.encode(expected["texts"], prompt=prompt), expected["queries"])
     plain = read_without_package(tmp_path / "saved", expected["texts"], [None, "query"], trust_remote_code=True)
-    assert cosine_distance(plain.vectors[0], expected["documents"]) < 1e-6
-    assert cosine_distance(plain.vectors[1], expected["queries"]) < 1e-6
+    same_vectors(plain.vectors[0], expected["documents"])
+    same_vectors(plain.vectors[1], expected["queries"])
     assert plain.probe.kind == "bidirectional"
 
 

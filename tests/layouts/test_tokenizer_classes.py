@@ -17,7 +17,8 @@ from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.pooling import span_weights
 
-from ..conftest import INSTRUCTION, but_first, cosine_distance, crossed
+from ..conftest import INSTRUCTION, SameVectors, but_first, cosine_distance, crossed
+from ..promises import Promise
 from ..stand_ins import STAND_INS, stand_in
 
 OTHER = "Given a question, retrieve passages that answer it"
@@ -41,8 +42,11 @@ def specified(encoder: TextEncoder, decoder: str, texts: list[str], instruction:
     return np.stack(vectors)
 
 
+@pytest.mark.promise(Promise.ONE_FOLDER)
 @pytest.mark.parametrize(("kind", "recipe"), crossed(STAND_INS, ["llm2vec", "sgpt", "e5-mistral"], ("llm2vec",)))
-def test_every_door_gives_the_specified_vectors(tmp_path: Path, kind: str, recipe: str) -> None:
+def test_every_door_gives_the_specified_vectors(
+    tmp_path: Path, kind: str, recipe: str, same_vectors: SameVectors
+) -> None:
     decoder = stand_in(kind, tmp_path / "decoder", torch.float32)
     encoder = convert(decoder, recipe, prompts={"query": INSTRUCTION, "document": "Title"}, device="cpu")
     encoder.save_pretrained(str(tmp_path / "saved"))
@@ -54,17 +58,17 @@ def test_every_door_gives_the_specified_vectors(tmp_path: Path, kind: str, recip
     bare, query = (specified(encoder, decoder, TEXTS, told) for told in ("", INSTRUCTION))
     other = specified(encoder, decoder, TEXTS, OTHER)
     for model in (encoder, loaded, plain):
-        assert cosine_distance(model.encode(TEXTS), bare) < 1e-6
-        assert cosine_distance(model.encode_query(TEXTS), query) < 1e-6
-        assert cosine_distance(model.encode(TEXTS, prompt=INSTRUCTION), query) < 1e-6
+        same_vectors(model.encode(TEXTS), bare)
+        same_vectors(model.encode_query(TEXTS), query)
+        same_vectors(model.encode(TEXTS, prompt=INSTRUCTION), query)
     for model in (encoder, loaded):
-        assert cosine_distance(model.encode(TEXTS, prompt=OTHER), other) < 1e-6
+        same_vectors(model.encode(TEXTS, prompt=OTHER), other)
     no_blank_first = [at for at, text in enumerate(TEXTS) if not text.startswith(" ")]
     texts = [TEXTS[at] for at in no_blank_first]
     short = specified(encoder, decoder, TEXTS, "Title")
     for model in (encoder, loaded, plain):
-        assert cosine_distance(model.encode_document(TEXTS), short) < 1e-6
-    assert cosine_distance(plain.encode(texts, prompt=f"{OTHER} "), other[no_blank_first]) < 1e-6
+        same_vectors(model.encode_document(TEXTS), short)
+    same_vectors(plain.encode(texts, prompt=f"{OTHER} "), other[no_blank_first])
 
 
 @pytest.mark.parametrize(("kind", "recipe"), crossed(STAND_INS, ["llm2vec", "e5-mistral", "prompteol-icl"], ()))
@@ -90,6 +94,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return decoder, folder / "saved"
 
 
+@pytest.mark.promise(Promise.ONE_FOLDER)
 def test_what_plain_sentence_transformers_saves_again_keeps_its_vectors(
     saved: tuple[str, Path], tmp_path: Path
 ) -> None:

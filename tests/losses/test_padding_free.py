@@ -21,6 +21,7 @@ from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
 
 from ..conftest import TEXTS
+from ..promises import Promise
 
 COLUMNS = (TEXTS, TEXTS[::-1], ["one " * n for n in (1, 9, 3, 14, 2)])
 
@@ -71,6 +72,7 @@ def assert_equal(one: tuple[float, dict[str, Tensor]], other: tuple[float, dict[
         assert torch.allclose(one[1][name], gradient, atol=1e-5 * max(1.0, largest)), name
 
 
+@pytest.mark.promise(Promise.HOST_TRAINS)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(("family", "recipe"), [("llama", "llm2vec"), ("gpt2", "sgpt"), ("qwen3", "echo")])
 def test_a_loss_without_padding_is_the_loss_with_it(family: str, recipe: str, name: str) -> None:
@@ -84,6 +86,7 @@ def test_a_loss_without_padding_is_the_loss_with_it(family: str, recipe: str, na
     assert_equal(packed, backward(encoder, loss, columns))
 
 
+@pytest.mark.promise(Promise.HOST_TRAINS)
 @pytest.mark.parametrize("name", ("MNTP", "SimCSE", "ranking", "cached"))
 def test_with_an_adapter_and_checkpointed_layers(name: str) -> None:
     encoder = make("llama", "llm2vec")
@@ -104,6 +107,7 @@ def test_with_an_adapter_and_checkpointed_layers(name: str) -> None:
     assert_equal(checkpointed, padded)
 
 
+@pytest.mark.promise(Promise.HOST_TRAINS)
 def test_all_columns_pass_together_without_padding_only() -> None:
     encoder = make("llama", "llm2vec")
     loss = HardNegativesRankingLoss(encoder)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.promises import Promise
+
 WORKER = Path(__file__).with_name("two_processes.py")
 
 
@@ -43,6 +45,7 @@ def launch(script: str, *arguments: str) -> None:
     assert found.returncode == 0, found.stderr[-3000:]
 
 
+@pytest.mark.promise(Promise.HOST_TRAINS)
 @pytest.mark.slow
 def test_losses_and_gradients_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
     launch(str(WORKER), str(tmp_path / "found.json"))

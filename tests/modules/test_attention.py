@@ -5,6 +5,7 @@ import torch
 
 from st_llm2vec.modules import CausalAttentionError, probe_attention, set_attention
 from st_llm2vec.modules.attention import AttentionProbe, prove_attention, repair_attention
+from tests.promises import Promise
 from tests.tiny_decoders import tiny_decoder
 
 
@@ -20,6 +21,7 @@ def test_the_flag_frees_llama(implementation: str) -> None:
     assert probe_attention(model).kind == "causal"
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 def test_stablelm_under_sdpa_depends_on_the_padding_until_repaired() -> None:
     model = tiny_decoder("stablelm", "sdpa")
     set_attention(model, "bidirectional")
@@ -31,6 +33,7 @@ def test_stablelm_under_sdpa_depends_on_the_padding_until_repaired() -> None:
     assert prove_attention(model, "bidirectional", "it").kind == "bidirectional"
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 def test_layers_that_depend_on_the_padding_are_noticed() -> None:
     """Llama 4's chunked layers see the future under SDPA only as long as nothing is padded."""
     model = tiny_decoder("llama4_text", "sdpa")

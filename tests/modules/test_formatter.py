@@ -7,6 +7,7 @@ from st_llm2vec.modules.special_tokens import leading_special_ids
 from tests.tiny_tokenizers import TOKENIZERS
 
 from ..conftest import INSTRUCTION, TEXTS
+from ..promises import Promise
 
 SPAN = InstructionFormatter("{bos}{pool}{text}{/pool}", "{bos}{instruction}{pool} {text}{/pool}")
 ECHO = InstructionFormatter("{bos}Say: {text} Again:{pool} {text}{/pool}{eos}")
@@ -18,6 +19,7 @@ def pooled(features, tokenizer, row: int = 0) -> str:
     return tokenizer.decode(ids).strip()
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_span_is_the_text(tokenizers, kind: str, side: str) -> None:
@@ -48,6 +50,7 @@ def test_instructions_may_differ_by_row(tokenizers) -> None:
         assert together["pooling_mask"][row][kept].tolist() == alone["pooling_mask"][0].tolist()
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("text", ["word " * 200, "x" * 900, "北京是中国的首都" * 60, "🙂" * 90])
 def test_truncation_cuts_the_text_and_nothing_else(tokenizers, kind: str, text: str) -> None:
@@ -60,6 +63,7 @@ def test_truncation_cuts_the_text_and_nothing_else(tokenizers, kind: str, text: 
     assert rendered.replace(" ", "").startswith('Thissentence:"')
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 @pytest.mark.parametrize("kind", ["byte-level+bos", "metaspace+bos"])
 def test_both_copies_are_cut_alike(tokenizers, kind: str) -> None:
     tokenizer = tokenizers[kind]
@@ -79,6 +83,7 @@ def test_a_template_longer_than_the_limit_is_refused(tokenizers) -> None:
         QUOTED(["a text"], None, tokenizers["byte-level+bos"], 8)
 
 
+@pytest.mark.promise(Promise.EXACT_SPAN)
 def test_a_token_that_straddles_the_border_belongs_to_the_text(tokenizers) -> None:
     tokenizer = tokenizers["byte-level"]
     glued = InstructionFormatter(" th{pool}{text}{/pool}")

@@ -13,6 +13,7 @@ from st_llm2vec.modules import BidirectionalTransformer, CausalAttentionError, p
 from st_llm2vec.modules.transformer import add_position_ids
 
 from ..conftest import TEXTS, cosine_distance
+from ..promises import Promise
 
 
 def test_composed_by_hand(decoder: str) -> None:
@@ -22,6 +23,7 @@ def test_composed_by_hand(decoder: str) -> None:
     assert model.encode(TEXTS).shape == (len(TEXTS), 192)
 
 
+@pytest.mark.promise(Promise.NEVER_CAUSAL)
 def test_it_refuses_what_stays_causal(tiny: Callable[..., str]) -> None:
     with pytest.raises(CausalAttentionError):
         BidirectionalTransformer(tiny("gpt_neo"))

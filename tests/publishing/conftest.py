@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
-import numpy as np
 import pytest
 from huggingface_hub import hf_api
-from sentence_transformers import SentenceTransformer
 
-from st_llm2vec import convert, probe_attention
-from st_llm2vec.proof.fresh_process import PlainReading
+from st_llm2vec import convert
 
 from ..conftest import INSTRUCTION
+from ..elsewhere import read_here
 from ..hub_server import Hub, serve_hub
 from ..hub_store import User
 
@@ -47,16 +44,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Verify in this process, for tests of what else publishing does; a new process takes seconds."""
-
-    def read(folder: Path, texts: Sequence[str], prompt_names: Sequence[str | None], **options: Any) -> PlainReading:
-        encoder = SentenceTransformer(str(folder), trust_remote_code=options["trust_remote_code"], device="cpu")
-        together, alone = (
-            np.stack([encoder.encode(list(texts), prompt_name=name, batch_size=size) for name in prompt_names])
-            for size in (32, 1)
-        )
-        return PlainReading(together, alone, probe_attention(encoder[0].model))
-
-    monkeypatch.setattr("st_llm2vec.publishing.check.read_without_package", read)
+    for module in ("st_llm2vec.publishing.check", "st_llm2vec.checking.doors"):
+        monkeypatch.setattr(f"{module}.read_without_package", read_here)
 
 
 @pytest.fixture(scope="session")

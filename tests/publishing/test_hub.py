@@ -15,6 +15,7 @@ from st_llm2vec.publishing.hub import Target, commit_folder, open_hub
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
 from ..hub_server import Hub
 from ..hub_store import Fault
+from ..promises import Promise
 from .conftest import READER, STRANGER
 
 
@@ -30,6 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.promise(Promise.PUBLISHED_WHOLE)
 def test_all_files_arrive_in_one_commit_and_large_ones_in_parts(hub: Hub, folder: Path) -> None:
     url = send(folder, private=True)
     repository = hub.repositories["org/encoder"]
@@ -92,6 +94,7 @@ def test_the_repository_exists(hub: Hub, folder: Path) -> None:
         send(folder, exist_ok=True, private=True)
 
 
+@pytest.mark.promise(Promise.PUBLISHED_WHOLE)
 @pytest.mark.parametrize("pattern", ["PUT /lfs", "POST /api/models/org/encoder/preupload", "info/lfs/objects/batch"])
 def test_the_server_dies_in_the_middle_and_a_second_run_completes(hub: Hub, folder: Path, pattern: str) -> None:
     hub.faults.append(Fault(pattern, "die"))
@@ -104,6 +107,7 @@ def test_the_server_dies_in_the_middle_and_a_second_run_completes(hub: Hub, fold
     assert len(hub.repositories["org/encoder"].branches["main"]) == 2
 
 
+@pytest.mark.promise(Promise.PUBLISHED_WHOLE)
 def test_the_server_dies_at_the_commit(hub: Hub, folder: Path) -> None:
     hub.faults.append(Fault("/commit/", "die"))
     with pytest.raises(ValueError, match="did not confirm the commit.*all of it is there, or nothing"):
@@ -128,6 +132,7 @@ def test_no_connection_outlives_a_server_that_dies(hub: Hub) -> None:
         idle.getresponse()
 
 
+@pytest.mark.promise(Promise.PUBLISHED_WHOLE)
 def test_a_failure_leaves_an_existing_repository_as_it_was(hub: Hub, folder: Path, tmp_path: Path) -> None:
     send(folder)
     before = dict(hub.repositories["org/encoder"].files)
@@ -140,6 +145,7 @@ def test_a_failure_leaves_an_existing_repository_as_it_was(hub: Hub, folder: Pat
     assert hub.repositories["org/encoder"].files == before
 
 
+@pytest.mark.promise(Promise.PUBLISHED_WHOLE)
 def test_somebody_else_commits_meanwhile(hub: Hub, folder: Path) -> None:
     target = Target("org/encoder")
     api, remote = open_hub(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import CausalAttentionError, TextEncoder, convert, load, publish
+from st_llm2vec.checking import Finding
 from st_llm2vec.modules import set_attention
 from st_llm2vec.publishing import Publication
 
@@ -262,3 +264,29 @@ def test_bad_input_is_told_before_anything_slow(
         publish(decoder, "org/encoder", dry_run=True)
     with pytest.raises(ValueError, match="not a Linear. Load the folder with st_llm2vec.load"):
         publish(torch.nn.Linear(1, 1), "org/encoder", dry_run=True)
+
+
+@pytest.mark.usefixtures("same_process")
+def test_what_checks_found_is_in_the_card(
+    tiny: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = make(tiny("llama", max_position_embeddings=128))
+    findings = [Finding.measured("truncation", "4 long | texts", 0, 0), Finding("float16", False, "not finite.")]
+    asked = []
+    monkeypatch.setattr(
+        "st_llm2vec.publishing.publication.check", lambda folder, progress: asked.append(folder) or findings
+    )
+    published = dry(encoder, tmp_path / "out", check_all=True)
+    assert len(asked) == 1 and published.to_dict()["findings"][0]["result"] == "pass"
+    card = (tmp_path / "out/README.md").read_text()
+    assert "`st-llm2vec check`" in card
+    assert "| truncation | pass | 0.0e+00 | 0e+00 | 4 long \\| texts |\n" in card
+    assert "| float16 | fail |  |  | not finite. |\n" in card
+    findings.append(Finding("16 threads", False, "they get the vectors of others."))
+    with pytest.raises(
+        ValueError, match="not published, since a check of it fails .16 threads.: they get the vectors of"
+    ):
+        dry(encoder, tmp_path / "failed", check_all=True)
+    assert not (tmp_path / "failed").exists()
+    dry(encoder, tmp_path / "unchecked")
+    assert "st-llm2vec check" not in (tmp_path / "unchecked/README.md").read_text()

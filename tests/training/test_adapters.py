@@ -13,7 +13,8 @@ from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.training.adapters import Adapter, attach_adapter, body_weights, interpolate, merge_adapter
 
-from ..conftest import TEXTS, cosine_distance
+from ..conftest import TEXTS, SameVectors, cosine_distance
+from ..promises import Promise
 
 
 def with_update(encoder: TextEncoder) -> TextEncoder:
@@ -25,8 +26,11 @@ def with_update(encoder: TextEncoder) -> TextEncoder:
     return encoder
 
 
+@pytest.mark.promise(Promise.MERGED)
 @pytest.mark.parametrize("recipe", ["llm2vec", "nv-embed"])
-def test_merging_keeps_the_vectors_and_leaves_a_plain_encoder(decoder: str, tmp_path: Path, recipe: str) -> None:
+def test_merging_keeps_the_vectors_and_leaves_a_plain_encoder(
+    decoder: str, tmp_path: Path, recipe: str, same_vectors: SameVectors
+) -> None:
     encoder = convert(decoder, recipe)
     plain = encoder.encode(TEXTS)
     attach_adapter(encoder, Adapter(r=4, alpha=8))
@@ -34,10 +38,10 @@ def test_merging_keeps_the_vectors_and_leaves_a_plain_encoder(decoder: str, tmp_
     unmerged = encoder.encode(TEXTS)
     assert cosine_distance(plain, unmerged) > 1e-3
     assert merge_adapter(encoder) < 1e-6
-    assert cosine_distance(unmerged, encoder.encode(TEXTS)) < 1e-6
+    same_vectors(unmerged, encoder.encode(TEXTS))
     encoder.save(str(tmp_path / "merged"))
     assert not (tmp_path / "merged/adapter_config.json").exists()
-    assert cosine_distance(unmerged, load(tmp_path / "merged").encode(TEXTS)) < 1e-6
+    same_vectors(unmerged, load(tmp_path / "merged").encode(TEXTS))
 
 
 def test_an_adapter_is_merged_once(decoder: str) -> None:
@@ -110,6 +114,7 @@ def test_bad_input(decoder: str) -> None:
         attach_adapter(convert(decoder, "llm2vec"), Adapter(targets=["no_such_layer"]))
 
 
+@pytest.mark.promise(Promise.MERGED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_merge_that_loses_the_adapter_is_refused(
     decoder: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from st_llm2vec import convert, load
+from tests.promises import Promise
 
 PAIRS = Dataset.from_dict(
     {
@@ -43,6 +44,7 @@ def trainer(decoder: str, recipe: str, folder: Path, steps: int) -> SentenceTran
     return SentenceTransformerTrainer(model=encoder, args=arguments, train_dataset=PAIRS, eval_dataset=PAIRS, loss=loss)
 
 
+@pytest.mark.promise(Promise.HOST_TRAINS)
 @pytest.mark.parametrize("recipe", ["llm2vec", "e5-mistral", "echo"])
 def test_the_stock_trainer(decoder: str, tmp_path: Path, recipe: str, caplog: pytest.LogCaptureFixture) -> None:
     training = trainer(decoder, recipe, tmp_path, steps=2)

@@ -20,6 +20,7 @@ from st_llm2vec.folder import merge as merging
 from st_llm2vec.training import MNTP, Adapter, SimCSE, Stage, TrainingError, build_stage
 
 from ..conftest import TEXTS, cosine_distance
+from ..promises import Promise
 from ..stand_ins import stand_in
 
 TRAINING = {
@@ -43,6 +44,7 @@ def simcse(decoder: str, output: Path, texts: str, **more: Any) -> SimCSE:
     return SimCSE(model=decoder, output=str(output), data=texts, max_length=24, **more)
 
 
+@pytest.mark.promise(Promise.RESUMED)
 @pytest.mark.parametrize("more", [{}, {"dtype": "float32"}, {"dtype": "bfloat16"}, {"adapter": None}])
 def test_a_continued_run_is_the_same_run_to_the_bit(
     half_decoder: str, tmp_path: Path, texts_file: str, more: dict[str, Any]
