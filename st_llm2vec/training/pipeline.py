@@ -253,7 +253,7 @@ def _entries(plan: Mapping[str, Any]) -> list[Any]:
             "The plan has no stages; it needs a list of them, each with its name: stages: [{stage: mntp}]."
         )
     for entry in entries:
-        if not isinstance(entry, Mapping) or entry.get("stage") not in STAGES:
+        if not isinstance(entry, Mapping) or entry.get("stage") not in tuple(STAGES):
             raise ValueError(f"A stage of the plan is {entry!r}; its stage must be one of {', '.join(STAGES)}.")
     if not all(isinstance(one.get("training", {}), Mapping) for one in (plan, *entries)):
         raise ValueError("The plan's training must be a mapping of training arguments, such as {max_steps: 100}.")

@@ -332,6 +332,7 @@ class TestBadInput:
         for plan, message in [
             ({"model": decoder}, "has no stages"),
             ({"model": decoder, "stages": [{"stage": "magic"}]}, "must be one of mntp, simcse"),
+            ({"model": decoder, "stages": [{"stage": ["mntp"]}]}, r"stage': \['mntp'\].*must be one of mntp, simcse"),
             ({"stages": [{"stage": "mntp"}]}, "names no model"),
             ({"model": decoder, "stages": [{"stage": "mntp", "colour": 3}]}, "does not have these settings"),
         ]:
