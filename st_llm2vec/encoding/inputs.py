@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from st_llm2vec.modules.instructed import carries_instruction, split_instructed
+from st_llm2vec.modules.instructed import carries_instruction, own_characters, split_instructed
 from st_llm2vec.modules.padding import pad_rows
 
 
@@ -131,7 +131,7 @@ def _carry_instructions(inputs: Sequence[Any]) -> bool:
 def _plain(one: Any) -> Any:
     if isinstance(one, np.ndarray) and one.ndim == 0:
         one = one.item()
-    return str(one) if isinstance(one, str) else one
+    return own_characters(one) if isinstance(one, str) else one
 
 
 def _require_unicode(text: str, what: str) -> None:
@@ -164,7 +164,7 @@ def _instruction(given: Any, what: str) -> str:
     if not isinstance(given, str):
         raise ValueError(f"{what} is {given!r}; an instruction is a text, or a list of one for each text is given.")
     _require_unicode(given, f"{what} {ascii(given)[:60]}")
-    return str(given)
+    return own_characters(given)
 
 
 def _one_for_each(texts: list[Any], prompts: Any, saved: Callable[[], str | None]) -> list[str]:
