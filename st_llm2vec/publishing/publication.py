@@ -181,7 +181,11 @@ def _read_card(path: str | Path | None) -> str | None:
 @contextmanager
 def _staging(output: str | Path | None) -> Iterator[Path]:
     """A folder for what is published: temporary, or beside ``output`` and moved there when all went well."""
-    with staged(Path(output).absolute()) if output is not None else tempfile.TemporaryDirectory(prefix=".publishing-") as place:
+    with (
+        staged(Path(output).absolute())
+        if output is not None
+        else tempfile.TemporaryDirectory(prefix=".publishing-") as place
+    ):
         folder = Path(place) / "encoder"
         yield folder
         if output is not None:

@@ -138,7 +138,11 @@ def what_is_kept(stages: list[Stage]) -> str:
     if not number:
         return "All stages are done."
     checkpoint = stage.folder.last_checkpoint(PartialState().num_processes)
-    kept = f"up to step {checkpoint.rpartition('-')[2]}" if checkpoint else "from its beginning on: it has no checkpoint yet"
+    kept = (
+        f"up to step {checkpoint.rpartition('-')[2]}"
+        if checkpoint
+        else "from its beginning on: it has no checkpoint yet"
+    )
     return f"Stage {number} of {len(stages)}, {stage.called}, is kept {kept} (save_steps says how often)."
 
 

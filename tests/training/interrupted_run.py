@@ -88,7 +88,9 @@ def kill_often(kind: str, folder: str, texts: str, kills: str) -> None:
     moments, killed, finished = np.random.default_rng(18), 0, 0
     while killed < int(kills):
         output = f"{folder}/killed{finished}"
-        while killed_at(int(10 ** moments.uniform(0, 3)), lambda output=output: train(kind, output, texts, "never"), folder):
+        while killed_at(
+            int(10 ** moments.uniform(0, 3)), lambda output=output: train(kind, output, texts, "never"), folder
+        ):
             killed += 1
         finished += 1
     sys.stdout.write(json.dumps([killed, finished]))
