@@ -56,8 +56,8 @@ def worked(*arguments: str, timeout: int = 300) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def trained(folder: Path) -> dict[str, Any]:
-    """The encoder's weights and everything that its folder says, but for names of folders."""
-    files = {name.relative_to(folder): name for name in folder.glob("**/*") if name.is_file()}
-    kept = {str(name): file.read_bytes() for name, file in files.items() if "checkpoints" not in name.parts}
-    return {name: one.replace(folder.name.encode(), b"FOLDER") for name, one in kept.items()}
+def trained(folder: Path) -> dict[str, bytes]:
+    """All files of an encoder, but for checkpoints and the card, whose table of losses is that of the last process."""
+    files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    kept = {name: one for name, one in files.items() if not name.startswith("checkpoints/") and name != "README.md"}
+    return {name: one.replace(str(folder).encode(), b"FOLDER") for name, one in kept.items()}
