@@ -110,8 +110,7 @@ class Stage(StageSettings):
             The trained encoder, without an adapter, as it stands in ``output``.
 
         Raises:
-            ValueError: If data, settings or folder are not what they should be, or another process trains into it; nothing
-                has been trained then.
+            ValueError: If data, settings or folder are not what they should be, or are in use; nothing has been trained then.
             TrainingError: If the best checkpoint could not be read back, or the adapter not be merged.
         """
         mine = PartialState().is_main_process and not self.folder.finished
