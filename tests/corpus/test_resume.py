@@ -20,8 +20,6 @@ from tqdm import tqdm
 
 from tests.conftest import but_first
 from tests.corpus.conftest import contents, run
-from tests.kills import killed_at
-from tests.promises import Promise
 
 
 def test_a_finished_job_is_left_as_it_is(encoder: str, source: Path, finished: Path) -> None:
@@ -89,24 +87,6 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same(
         assert begun.exitcode == -signal.SIGKILL or begun.exitcode == 0
     run(encoder, source, tmp_path / "o")
     assert contents(tmp_path / "o") == contents(finished)
-
-
-@pytest.mark.slow
-@pytest.mark.promise(Promise.RESUMED)
-def test_killed_at_any_change_of_the_disk_and_resumed_it_is_the_same(
-    encoder: str, source: Path, finished: Path, tmp_path: Path, record_property: Any
-) -> None:
-    kills = 0
-    for step in range(0, 1000, 2):
-        output = tmp_path / str(step) / "o"
-        killed = killed_at(step, lambda output=output: run_with_its_own_lock(encoder, source, output), str(tmp_path))
-        run(encoder, source, output)
-        assert contents(output) == contents(finished)
-        kills += killed
-        if not killed:
-            break
-    assert kills >= 25
-    record_property("cases", kills)
 
 
 def run_with_its_own_lock(*arguments: Any) -> None:
