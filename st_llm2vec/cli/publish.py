@@ -55,25 +55,32 @@ def publish(
     quiet()
     from st_llm2vec.publishing import publish as publish_encoder
 
-    published = publish_encoder(
-        encoder,
-        repo_id,
-        private=private or None,
-        revision=revision,
-        create_pr=create_pr,
-        exist_ok=exist_ok,
-        replace_model_card=replace_card,
-        model_card_file=card,
-        results=results,
-        base_model=base_model,
-        license=licence,
-        commit_message=message,
-        max_shard_size=max_shard_size,
-        check_all=check,
-        dry_run=dry_run,
-        output=keep,
-        progress=(lambda step: None) if as_json else say,
-    )
+    try:
+        published = publish_encoder(
+            encoder,
+            repo_id,
+            private=private or None,
+            revision=revision,
+            create_pr=create_pr,
+            exist_ok=exist_ok,
+            replace_model_card=replace_card,
+            model_card_file=card,
+            results=results,
+            base_model=base_model,
+            license=licence,
+            commit_message=message,
+            max_shard_size=max_shard_size,
+            check_all=check,
+            dry_run=dry_run,
+            output=keep,
+            progress=(lambda step: None) if as_json else say,
+        )
+    except KeyboardInterrupt:
+        say(
+            f"Stopped. {repo_id} holds all of it or nothing of it, since one commit brings it in the end. Run the same command "
+            "again, with --exist-ok if it is there; what has arrived is not sent twice."
+        )
+        raise typer.Exit(130) from None
     if as_json:
         print_json(published.to_dict())
     else:

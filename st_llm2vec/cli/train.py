@@ -66,6 +66,7 @@ def train(
         read_plan,
         read_value,
         run_stages,
+        what_is_kept,
     )
     from st_llm2vec.training.settings import check_names
 
@@ -90,8 +91,13 @@ def train(
         stages = stages[: names.index(until) + 1]
         target = Path(stages[-1].output)
     quiet()
-    with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
-        encoder = run_stages(stages, (lambda message: None) if as_json else say)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
+            encoder = run_stages(stages, (lambda message: None) if as_json else say)
+    except KeyboardInterrupt:
+        if PartialState().is_main_process:
+            say(f"Stopped. {what_is_kept(stages)} Run the same command again, and it goes on from there.")
+        raise typer.Exit(130) from None
     if not PartialState().is_main_process:
         return
     records: list[dict[str, Any]] = encoder.manifest.stages if encoder.manifest is not None else []

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from st_llm2vec.modules.instructed import carries_instruction, split_instructed
+from st_llm2vec.modules.instructed import carries_instruction, own_characters, split_instructed
 from st_llm2vec.modules.padding import pad_rows
 
 
@@ -90,27 +90,21 @@ def read_call(inputs: Sequence[Any], prompt: Any, saved: Callable[[], str | None
         >>> read_call([["Name it:", "a cat"]], None, lambda: "Find it:")
         (['a cat'], 'Name it:')
     """
-    rows = readable(inputs)
-    if _carry_instructions(rows):
-        texts, instructions = split_instructed(rows, prompt)
-    elif prompt is None or isinstance(prompt, str):
-        return rows, prompt if prompt is None else _instruction(prompt, "prompt")
-    else:
-        texts, instructions = rows, _one_for_each(rows, prompt, saved)
+    texts, instructions = _apart(readable(inputs), prompt, saved)
+    if instructions is None or isinstance(instructions, str):
+        return texts, instructions
     if len(set(instructions)) == 1:
-        return readable(texts), _instruction(instructions[0], "The instruction")
-    for instruction in set(instructions):
-        _instruction(instruction, "An instruction")
-    made = zip(readable(texts), instructions, strict=True)
+        return texts, instructions[0]
+    made = zip(texts, instructions, strict=True)
     return [{"text": text, "instruction": instruction} for text, instruction in made], ""
 
 
-def readable(inputs: Sequence[Any], first: int = 0) -> list[Any]:
+def readable(inputs: Sequence[Any], of: str = "") -> list[Any]:
     """Refuse what no encoder reads, by its row; NumPy's strings become Python's.
 
     Args:
         inputs: Texts, or what else an encoder reads: rows in lists, tuples and mappings.
-        first: The number of the first row, for messages.
+        of: Of what these are the rows, for messages.
 
     Returns:
         The same inputs.
@@ -119,12 +113,12 @@ def readable(inputs: Sequence[Any], first: int = 0) -> list[Any]:
         ValueError: If an input is nothing that can be read.
     """
     rows: list[Any] = [one if type(one) is str else _plain(one) for one in inputs]
-    for number, row in enumerate(rows, first):
+    for number, row in enumerate(rows):
         if isinstance(row, str):
-            _require_unicode(row, f"Row {number}")
-        elif not isinstance(row, list | tuple | dict):
+            _require_unicode(row, f"Row {number}{of}")
+        elif not isinstance(row, list | tuple | dict) or (is_block(row) and not is_block(rows[0])):
             raise ValueError(
-                f"Row {number} is {type(row).__name__} {str(row)[:40]!r}; a text is expected, or [instruction, text]. "
+                f"Row {number}{of} is {type(row).__name__} {str(row)[:40]!r}; a text is expected, or [instruction, text]. "
                 "Convert it, or leave it out."
             )
     return rows
@@ -137,7 +131,7 @@ def _carry_instructions(inputs: Sequence[Any]) -> bool:
 def _plain(one: Any) -> Any:
     if isinstance(one, np.ndarray) and one.ndim == 0:
         one = one.item()
-    return str(one) if isinstance(one, str) else one
+    return own_characters(one) if isinstance(one, str) else one
 
 
 def _require_unicode(text: str, what: str) -> None:
@@ -153,11 +147,24 @@ def _require_unicode(text: str, what: str) -> None:
         ) from None
 
 
+def _apart(rows: list[Any], prompt: Any, saved: Callable[[], str | None]) -> tuple[list[Any], str | list[str] | None]:
+    """The texts, and the instruction of all, or that of each."""
+    if _carry_instructions(rows):
+        texts, instructions = split_instructed(rows, prompt)
+        for number, text in enumerate(texts):
+            _require_unicode(text, f"The text of row {number}")
+            _require_unicode(instructions[number], f"The instruction of row {number}")
+        return texts, instructions
+    if prompt is None or isinstance(prompt, str):
+        return rows, prompt if prompt is None else _instruction(prompt, "prompt")
+    return rows, _one_for_each(rows, prompt, saved)
+
+
 def _instruction(given: Any, what: str) -> str:
     if not isinstance(given, str):
         raise ValueError(f"{what} is {given!r}; an instruction is a text, or a list of one for each text is given.")
     _require_unicode(given, f"{what} {ascii(given)[:60]}")
-    return str(given)
+    return own_characters(given)
 
 
 def _one_for_each(texts: list[Any], prompts: Any, saved: Callable[[], str | None]) -> list[str]:
@@ -201,12 +208,9 @@ def with_one_instruction(inputs: Sequence[Any], prompt: Any, one_only: bool) -> 
         >>> with_one_instruction(rows, None, one_only=True)
         (['a cat', 'the sea'], 'Name it:')
     """
-    if _carry_instructions(inputs):
-        texts, instructions = split_instructed(inputs, prompt)
-    elif prompt is None or isinstance(prompt, str):
-        return inputs, prompt
-    else:
-        texts, instructions = list(inputs), _one_for_each(list(inputs), prompt, lambda: None)
+    texts, instructions = _apart(readable(inputs, " of the batch"), prompt, lambda: None)
+    if instructions is None or isinstance(instructions, str):
+        return texts, instructions
     found = list(dict.fromkeys(instructions))
     if len(found) == 1:
         return texts, found[0] or None

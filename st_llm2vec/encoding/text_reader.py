@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -56,8 +56,9 @@ class TextReader(SentenceTransformer):
         """Encode texts, as ``SentenceTransformer.encode`` does, and read an instruction for each of them.
 
         Args:
-            inputs: A text; texts; or texts with an instruction each, ``[[instruction, text], ...]`` or
-                ``[{"text": str, "instruction": str | None}, ...]``, which then takes the place of any saved one.
+            inputs: A text; texts, in a list or from a generator; or texts with an instruction each,
+                ``[[instruction, text], ...]`` or ``[{"text": str, "instruction": str | None}, ...]``, which then takes the
+                place of any saved one.
             prompt_name: Name of a saved instruction.
             prompt: A bare instruction; or one for each text, where ``None`` is the saved one and ``""`` none.
             *args: As for ``SentenceTransformer.encode``.
@@ -77,6 +78,8 @@ class TextReader(SentenceTransformer):
             >>> encoder.encode([["Name the animal.", "a cat"], ["", "the sea"]]).shape
             (2, 192)
         """
+        if isinstance(inputs, Iterator):
+            inputs = list(inputs)
         single = self.is_singular_input(inputs)
         saved = partial(self.saved_instruction, prompt_name, kwargs.get("task"))
         rows, instruction = read_call([inputs] if single else inputs, prompt, saved)

@@ -32,14 +32,27 @@ def require_weights(folder: Path, source: str | Path) -> None:
             f'AutoModelForCausalLM.from_pretrained("{source}", use_safetensors=False).save_pretrained(FOLDER).'
         )
     files = [file for pattern in WEIGHTS for file in sorted(folder.glob(pattern))]
+    if files:
+        require_layers(folder, sum(len(tensor_names(file, source)) for file in files), source)
+
+
+def require_layers(folder: Path, stored: int, source: str | Path) -> None:
+    """Raise if a folder's configuration declares more layers than there are tensors.
+
+    Args:
+        folder: A model's folder.
+        stored: How many tensors its files hold.
+        source: Its name, for the message.
+
+    Raises:
+        ValueError: If it does.
+    """
     declared = max(_layers(folder / "config.json"), default=0)
-    if files and declared:
-        stored = sum(len(tensor_names(file, source)) for file in files)
-        if declared > stored:
-            raise ValueError(
-                f"config.json of {source} declares {declared:,} layers, and its files hold {stored:,} tensors: it describes "
-                "another model. Restore the config.json that belongs to the weights; save or download it again."
-            )
+    if declared > stored:
+        raise ValueError(
+            f"config.json of {source} declares {declared:,} layers, and its files hold {stored:,} tensors: it describes "
+            "another model. Restore the config.json that belongs to the weights; save or download it again."
+        )
 
 
 def _layers(config: Path) -> Iterator[int]:

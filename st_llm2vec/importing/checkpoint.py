@@ -10,8 +10,9 @@ from typing import Any
 from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from st_llm2vec.folder.check_stored import require_layers
 from st_llm2vec.folder.download import download, hub_errors
-from st_llm2vec.folder.files import INDEX, read_json, refuse_pointer, require_fields, shard_files, tensor_names
+from st_llm2vec.folder.files import INDEX, read_json, require_fields, require_readable, shard_files, tensor_names
 from st_llm2vec.folder.gguf_file import is_gguf
 from st_llm2vec.modules.special_tokens import leading_special_ids
 from st_llm2vec.publishing.licence import licence_of_card
@@ -68,7 +69,8 @@ class Checkpoint:
             Every tensor's file, by its name; empty if the weights are pickles and these are allowed.
 
         Raises:
-            ValueError: If there are no weights, shards are missing, a file is damaged, or there are only pickles.
+            ValueError: If there are no weights, shards are missing, a file is damaged, there are only pickles, or fewer
+                tensors than config.json declares layers.
         """
         if self.has(INDEX):
             files = shard_files(self.folder, self.name)
@@ -81,7 +83,10 @@ class Checkpoint:
                 raise ValueError(
                     f"{self.name} holds no weights: neither model.safetensors nor {INDEX}. Download it again."
                 )
-        return {name: file for file in files for name in tensor_names(file, self.name)}
+        found = {name: file for file in files for name in tensor_names(file, self.name)}
+        if found:
+            require_layers(self.folder, len(found), self.name)
+        return found
 
     def refuse_pickles(self, pattern: str) -> None:
         """Raise if there are files of this kind and they were not asked for."""
@@ -109,8 +114,6 @@ def load_tokenizer(source: Checkpoint) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: If it cannot be loaded.
     """
-    for file in TOKENIZERS:
-        refuse_pointer(source.folder / file, source.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -136,15 +139,17 @@ def fetch(name: str | Path, hub: Mapping[str, Any], allow_pickles: bool = False)
         Where its files are.
 
     Raises:
-        ValueError: If there is no such folder and it cannot be downloaded.
+        ValueError: If there is no such folder and it cannot be downloaded, or a file of it is not what its name says.
     """
     if Path(name).is_dir():
-        return Checkpoint(str(name), Path(name), allow_pickles)
-    if is_gguf(name):
+        folder = Path(name)
+    elif is_gguf(name):
         raise ValueError(
             f"{name} is a GGUF file, and published checkpoints are imported from their folders. A decoder in a GGUF file "
             f"is converted: `st-llm2vec convert {name}`."
         )
-    with hub_errors(name):
-        folder = download(str(name), allow_patterns=[*WANTED, *(PICKLES * allow_pickles)], **hub)
+    else:
+        with hub_errors(name):
+            folder = download(str(name), allow_patterns=[*WANTED, *(PICKLES * allow_pickles)], **hub)
+    require_readable(folder, name)
     return Checkpoint(str(name), folder, allow_pickles)

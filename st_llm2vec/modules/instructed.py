@@ -56,6 +56,24 @@ def split_instructed(rows: Sequence[Any], prompt: Any = None) -> tuple[list[str]
                 'is meant to, so that each must be [instruction, text] or {"text": a string, "instruction": a string or '
                 "None}."
             )
-        texts.append(str(pair[1]))
-        instructions.append(str(pair[0] or "").strip())
+        texts.append(own_characters(pair[1]))
+        instructions.append(own_characters(pair[0] or "").strip())
     return texts, instructions
+
+
+def own_characters(text: str) -> str:
+    """A text of a subclass as a plain one.
+
+    ``str`` of NumPy's strings drops NULs at their end, and of an enumeration's member it gives the name.
+
+    Args:
+        text: The text.
+
+    Example:
+        >>> from enum import Enum
+        >>> class Ship(str, Enum):
+        ...     OAK = "a ship of oak"
+        >>> own_characters(Ship.OAK)
+        'a ship of oak'
+    """
+    return str.__str__(text)

@@ -161,9 +161,11 @@ class BidirectionalTransformer(Transformer):
         instructions: str | list[str] | None = prompt
         if any(map(carries_instruction, inputs)):
             inputs, instructions = split_instructed(inputs, prompt)
-        wrong = next((one for one in inputs if not isinstance(one, str)), None)
-        if wrong is not None:
-            raise ValueError(f"This encoder reads texts; got {type(wrong).__name__}: {wrong!r}.")
+        for row, one in enumerate(inputs):
+            if not isinstance(one, str):
+                raise ValueError(
+                    f"Row {row} of the batch is {type(one).__name__} {str(one)[:40]!r}; this encoder reads texts only."
+                )
         settings = kwargs.get("processing_kwargs")
         self._require_known(settings)
         tokenizer = cast("PreTrainedTokenizerBase", self.tokenizer)

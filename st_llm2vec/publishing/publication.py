@@ -21,6 +21,7 @@ from st_llm2vec.folder.load import load
 from st_llm2vec.folder.manifest_file import read_manifest
 from st_llm2vec.folder.merge import merge
 from st_llm2vec.folder.module_file import MODULE_NAME
+from st_llm2vec.folder.staging import staged
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.card import model_card
@@ -197,11 +198,12 @@ def _read_card(path: str | Path | None) -> str | None:
 @contextmanager
 def _staging(output: str | Path | None) -> Iterator[Path]:
     """A folder for what is published: temporary, or beside ``output`` and moved there when all went well."""
-    parent = Path(output).absolute().parent if output is not None else None
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".publishing-") as temporary:
-        folder = Path(temporary) / "encoder"
+    with (
+        staged(Path(output).absolute())
+        if output is not None
+        else tempfile.TemporaryDirectory(prefix=".publishing-") as place
+    ):
+        folder = Path(place) / "encoder"
         yield folder
         if output is not None:
             folder.rename(output)

@@ -125,6 +125,27 @@ def run_stages(stages: list[Stage], announce: Callable[[str], None] = lambda mes
     return load(stages[-1].output)
 
 
+def what_is_kept(stages: list[Stage]) -> str:
+    """Say what is on the disk of stages that were stopped.
+
+    Args:
+        stages: Those of a run.
+
+    Returns:
+        A sentence.
+    """
+    number, stage = next(((at, one) for at, one in enumerate(stages, 1) if not one.folder.finished), (0, stages[-1]))
+    if not number:
+        return "All stages are done."
+    checkpoint = stage.folder.last_checkpoint(PartialState().num_processes)
+    kept = (
+        f"up to step {checkpoint.rpartition('-')[2]}"
+        if checkpoint
+        else "from its beginning on: it has no checkpoint yet"
+    )
+    return f"Stage {number} of {len(stages)}, {stage.called}, is kept {kept} (save_steps says how often)."
+
+
 def read_plan(path: str | Path) -> dict[str, Any]:
     """Read a plan from a YAML file.
 
@@ -253,7 +274,7 @@ def _entries(plan: Mapping[str, Any]) -> list[Any]:
             "The plan has no stages; it needs a list of them, each with its name: stages: [{stage: mntp}]."
         )
     for entry in entries:
-        if not isinstance(entry, Mapping) or entry.get("stage") not in STAGES:
+        if not isinstance(entry, Mapping) or entry.get("stage") not in tuple(STAGES):
             raise ValueError(f"A stage of the plan is {entry!r}; its stage must be one of {', '.join(STAGES)}.")
     if not all(isinstance(one.get("training", {}), Mapping) for one in (plan, *entries)):
         raise ValueError("The plan's training must be a mapping of training arguments, such as {max_steps: 100}.")

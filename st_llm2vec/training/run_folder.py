@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -64,6 +67,28 @@ class RunFolder:
         """Whether the run is complete and its encoder saved."""
         return bool(self._record.get("finished"))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        The lock stands beside the folder, which is replaced when the encoder is saved.
+
+        Raises:
+            ValueError: If another process trains into it.
+        """
+        beside = self.path.absolute().parent
+        beside.mkdir(parents=True, exist_ok=True)
+        file = beside / f".{self.path.name}.lock" if os.access(beside, os.W_OK) else self.path / ".lock"
+        try:
+            lock = FileLock(file).acquire(timeout=0).lock
+        except Timeout as error:
+            raise ValueError(f"Another process is training into {self.path}. Wait for it, or stop it.") from error
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+            lock.release()
+
     def claim(self) -> None:
         """Write the run's settings into the folder."""
         if not self._record:
@@ -99,7 +124,7 @@ class RunFolder:
     def _read(self) -> dict[str, Any]:
         file = self.path / RUN_FILE
         if not file.is_file():
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and any(not one.name.startswith(".") for one in self.path.iterdir()):
                 raise ValueError(
                     f"{self.path} is not empty and holds no training run; give an empty or a new folder for the run."
                 )

@@ -13,6 +13,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from st_llm2vec.recipe.config import closest
 
+NEW_SWITCH = "activation_checkpointing"  # what Transformers came to call gradient checkpointing
 WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -75,8 +76,12 @@ def build_arguments(given: Mapping[str, Any]) -> SentenceTransformerTrainingArgu
         ValueError: If there is no such field, or a value does not fit.
     """
     found = dict(given)
-    if found.get("gradient_checkpointing"):
-        found.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
+    switch = "gradient_checkpointing"
+    if NEW_SWITCH in SentenceTransformerTrainingArguments.__dataclass_fields__:
+        renamed = {switch: NEW_SWITCH, f"{switch}_kwargs": f"{NEW_SWITCH}_kwargs"}
+        found, switch = {renamed.get(name, name): value for name, value in found.items()}, NEW_SWITCH
+    if found.get(switch):
+        found.setdefault(f"{switch}_kwargs", {"use_reentrant": False})
     if found.get("bf16") and not torch.accelerator.is_available():
         found.setdefault("use_cpu", True)  # which has bfloat16, and the trainer wants to be told
     complaint = "The training arguments do not fit SentenceTransformerTrainingArguments"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -109,15 +110,17 @@ class Stage(StageSettings):
             The trained encoder, without an adapter, as it stands in ``output``.
 
         Raises:
-            ValueError: If data, settings or folder are not what they should be; nothing has been trained then.
+            ValueError: If data, settings or folder are not what they should be, or are in use; nothing has been trained then.
             TrainingError: If the best checkpoint could not be read back, or the adapter not be merged.
         """
-        if not self.begin():
-            return load(self.output)
-        encoder = self.start()
-        data = self.read(encoder)
-        self.attach(encoder)
-        return self.train(self.trainer(encoder, data), data)
+        mine = PartialState().is_main_process and not self.folder.finished
+        with self.folder.held() if mine else nullcontext():
+            if not self.begin():
+                return load(self.output)
+            encoder = self.start()
+            data = self.read(encoder)
+            self.attach(encoder)
+            return self.train(self.trainer(encoder, data), data)
 
     def begin(self) -> bool:
         """Check the stage and claim its folder.

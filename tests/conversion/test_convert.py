@@ -166,7 +166,7 @@ def test_a_text_longer_than_the_context_is_cut(decoder: str) -> None:
 
 
 def test_what_is_not_a_text_is_refused(decoder: str) -> None:
-    with pytest.raises(ValueError, match="reads texts; got"):
+    with pytest.raises(ValueError, match="reads texts only"):
         convert(decoder, "echo").preprocess([{"text": "a dict"}])
 
 

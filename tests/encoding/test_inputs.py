@@ -134,6 +134,13 @@ def test_stock_modules_take_one_instruction_for_a_batch(decoder: str, recipe: st
         ([*instructed(("a cat", "Name it:")), "the sea"], None, "Row 1 of the batch is 'the sea'"),
         ([{"text": None, "instruction": "Name it:"}], None, "Row 0 of the batch"),
         ([{"text": "a cat", "instruction": 3}], None, "Row 0 of the batch"),
+        (
+            instructed(("a cat", "Name it:"), ("\ud83d", "Name it:")),
+            None,
+            "The text of row 1 holds '.ud83d' at character 0",
+        ),
+        (instructed(("a cat", "Name\udc00 it:")), None, "The instruction of row 0 holds '.udc00' at character 4"),
+        (["a cat"], "Find \ud83d:", "prompt .* holds '.ud83d' at character 5"),
     ],
 )
 def test_instructed_texts_that_cannot_be_read(decoder: str, rows: Any, prompt: str | None, message: str) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import multiprocessing
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,36 +22,10 @@ from tests.promises import Promise
 
 from ..conftest import TEXTS, but_first, cosine_distance
 from ..disks import small_disk
+from ..kills import killed_at
 
-if not hasattr(os, "fork"):
-    pytest.skip("processes are forked and killed, which Windows cannot", allow_module_level=True)
-
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "ctypes.dlsym"}
-KILLED = 9
 MINE = {"README.md": "# Mine", "notes/2024/precious.csv": "precious", ".git/HEAD": "ref: refs/heads/main"}
 pytestmark = pytest.mark.promise(Promise.SAVED_WHOLE)
-
-
-def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """Do the work in a process that is killed at its n-th change of the file system; whether it was killed at all."""
-    child = os.fork()
-    if child:
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert code in (0, KILLED)
-        return code == KILLED
-    count = iter(range(step))
-
-    def kill(event: str, arguments: tuple) -> None:
-        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if (event in CHANGES or writes) and next(count, None) is None:
-            os._exit(KILLED)
-
-    try:
-        sys.addaudithook(kill)
-        work()
-        os._exit(0)
-    finally:
-        os._exit(1)
 
 
 def contents(folder: Path) -> dict[str, str]:

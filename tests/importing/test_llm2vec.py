@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -212,6 +213,23 @@ def test_a_tokenizer_that_is_a_git_lfs_pointer_is_called_so(decoder: str, stack:
     for recipe in ("llm2vec", None):
         with pytest.raises(ValueError, match="tokenizer.json of .*tiny-mntp is a git-lfs pointer"):
             from_published(stack / "tiny-mntp", recipe, base=decoder)
+
+
+def test_a_base_that_declares_a_million_layers_is_not_built(decoder: str, stack: Path, tmp_path: Path) -> None:
+    shutil.copytree(decoder, tmp_path / "base")
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    (tmp_path / "base/config.json").write_text(json.dumps({**config, "num_hidden_layers": 1_000_000}))
+    with pytest.raises(ValueError, match="declares 1,000,000 layers, and its files hold .* tensors"):
+        from_llm2vec(stack / "tiny-mntp", base=tmp_path / "base")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders here")
+@pytest.mark.parametrize("file", ["config.json", "adapter_config.json", "tokenizer.json", "llm2vec_config.json"])
+def test_a_checkpoint_with_a_pipe_is_not_waited_for(decoder: str, stack: Path, file: str) -> None:
+    (stack / "tiny-mntp" / file).unlink(missing_ok=True)
+    os.mkfifo(stack / "tiny-mntp" / file)
+    with pytest.raises(ValueError, match=f"{file} of .*tiny-mntp is no file but a pipe"):
+        from_published(stack / "tiny-mntp", base=decoder)
 
 
 def load_file_bytes(content: bytes) -> dict[str, torch.Tensor]:

@@ -95,6 +95,7 @@ def test_the_instruction_is_masked_and_the_end_is_not(nv_embed: Callable[..., Pa
         (lambda folder: change(folder, "latent_attention_model.extra.x", torch.zeros(2)), "unknown tensor .*extra.x"),
         (lambda folder: change(folder, "latent_attention_model.latents", torch.zeros(9, 32)), "has the shape .9, 32."),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "is no NV-Embed checkpoint"),
+        (lambda folder: declare(folder, 1_000_000), "declares 1,000,000 layers, and its files hold .* tensors"),
         (lambda folder: only_pickles(folder), "only as a pickle"),
         (lambda folder: remove_weights(folder), "holds no weights"),
     ],
@@ -116,6 +117,12 @@ def change(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
     else:
         tensors[name] = tensor
     save_file(tensors, file, metadata={"format": "pt"})
+
+
+def declare(folder: Path, layers: int) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["text_config"]["num_hidden_layers"] = layers
+    (folder / "config.json").write_text(json.dumps(settings))
 
 
 def remove_weights(folder: Path) -> None:

@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 from transformers.trainer import Trainer
 
 from st_llm2vec import decoder_path
 from st_llm2vec.training import MNTP, SimCSE, Stage
+from tests.kills import killed_at
 
 torch.set_num_threads(1)
 TRAINING = {
@@ -80,5 +82,23 @@ def main(kind: str, folder: str, texts: str, *moments: str) -> None:
     sys.stdout.write(json.dumps(ends))
 
 
+def kill_often(kind: str, folder: str, texts: str, kills: str) -> None:
+    """Kill runs at changes of the disk drawn at random, and start each again until it is whole."""
+    train_alone(kind, f"{folder}/whole", texts)
+    moments, killed, finished = np.random.default_rng(18), 0, 0
+    while killed < int(kills):
+        output = f"{folder}/killed{finished}"
+        while killed_at(
+            int(10 ** moments.uniform(0, 3)), lambda output=output: train(kind, output, texts, "never"), folder
+        ):
+            killed += 1
+        finished += 1
+    sys.stdout.write(json.dumps([killed, finished]))
+
+
+def train_alone(kind: str, output: str, texts: str) -> None:
+    killed_at(sys.maxsize, lambda: train(kind, output, texts, "never"))
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    kill_often(*sys.argv[2:]) if sys.argv[1] == "often" else main(*sys.argv[1:])

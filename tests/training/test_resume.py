@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ..promises import Promise
 
 WORKER = Path(__file__).with_name("interrupted_run.py")
 
@@ -23,11 +26,38 @@ WORKER = Path(__file__).with_name("interrupted_run.py")
     ],
 )
 def test_a_killed_run_continues_exactly(tmp_path: Path, texts_file: str, kind: str, moments: list[str]) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, str(WORKER), kind, str(tmp_path), texts_file, *moments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    ends = worked(kind, str(tmp_path), texts_file, *moments)
     finished, killed = [0, True], [-signal.SIGKILL, False]
-    assert json.loads(done.stdout.splitlines()[-1]) == [finished, *[killed] * len(moments), finished]
+    assert ends == [finished, *[killed] * len(moments), finished]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+@pytest.mark.promise(Promise.RESUMED)
+@pytest.mark.parametrize("kind", ["mntp", "simcse"])
+def test_a_run_killed_at_any_change_of_the_disk_ends_as_a_whole_one(
+    tmp_path: Path, texts_file: str, kind: str, record_property: Any
+) -> None:
+    kills, finished = worked("often", kind, str(tmp_path), texts_file, "25", timeout=3000)
+    assert kills >= 25 and finished >= 1
+    for number in range(finished):
+        assert trained(tmp_path / f"killed{number}") == trained(tmp_path / "whole")
+    assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]
+    record_property("cases", kills)
+
+
+def worked(*arguments: str, timeout: int = 300) -> Any:
+    """What the worker writes in the end."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(WORKER), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def trained(folder: Path) -> dict[str, bytes]:
+    """All files of an encoder, but for checkpoints and the card, whose table of losses is that of the last process."""
+    files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    kept = {name: one for name, one in files.items() if not name.startswith("checkpoints/") and name != "README.md"}
+    return {name: one.replace(str(folder).encode(), b"FOLDER") for name, one in kept.items()}

@@ -74,3 +74,23 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     checkpoint(folder, 3, processes=2)
     with pytest.raises(ValueError, match="were made by 2 processes, and there are 1 now"):
         folder.last_checkpoint(1)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", SETTINGS)
+    with folder.held():
+        folder.claim()
+        with pytest.raises(ValueError, match="Another process is training into .*run. Wait for it, or stop it"):
+            with RunFolder(tmp_path / "run", SETTINGS).held():
+                pass
+    with folder.held():
+        pass
+    assert {one.name for one in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_folder_that_was_killed_before_it_was_claimed_is_new(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.training_run.json").write_text('{"sett')
+    folder = RunFolder(tmp_path / "run", SETTINGS)
+    folder.claim()
+    assert {one.name for one in folder.path.iterdir()} == {"training_run.json"}

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainingArguments
 
 from st_llm2vec.training import MNTP, SimCSE, Stage, Supervised, build_stage, build_stages
 from st_llm2vec.training.named_data import open_scored_pairs
 from st_llm2vec.training.pipeline import default_plan, evaluate_on, override
+from st_llm2vec.training.settings import build_arguments
 
 TEXT = "The mill stood by the river for many years."
 
@@ -57,6 +60,16 @@ def test_wrong_settings(
 def test_bfloat16_without_a_gpu_chooses_the_cpu(decoder: str, texts_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     assert simcse(decoder, texts_file, training={"bf16": True}).arguments().use_cpu
+
+
+@pytest.mark.parametrize("switch", ["gradient_checkpointing", "activation_checkpointing"])
+def test_checkpointing_by_either_name_and_without_upstreams_warning(tmp_path: Path, switch: str) -> None:
+    if switch not in SentenceTransformerTrainingArguments.__dataclass_fields__:
+        pytest.skip("Transformers has the older name only")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        built = build_arguments({"output_dir": str(tmp_path), switch: True})
+    assert built.gradient_checkpointing and built.gradient_checkpointing_kwargs == {"use_reentrant": False}
 
 
 def test_patience_evaluates_and_saves_at_the_log_lines(decoder: str, texts_file: str, tmp_path: Path) -> None:

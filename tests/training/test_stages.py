@@ -316,6 +316,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match="holds another run: scale was 20.0 and is 5.0 now"):
             stage(SimCSE, decoder, tmp_path / "out", texts_file, scale=5.0).run()
 
+    def test_a_folder_that_another_process_trains_into(self, decoder: str, tmp_path: Path, texts_file: str) -> None:
+        made = stage(SimCSE, decoder, tmp_path / "out", texts_file)
+        with made.folder.held(), pytest.raises(ValueError, match="Another process is training into .*out. Wait for it"):
+            made.run()
+        assert not any(tmp_path.iterdir())
+
     @pytest.mark.parametrize("lost", ["adapter_model.safetensors", "base"])
     def test_a_missing_adapter_or_its_base(self, decoder: str, tmp_path: Path, texts_file: str, lost: str) -> None:
         shutil.copytree(decoder, tmp_path / "base")
@@ -332,6 +338,7 @@ class TestBadInput:
         for plan, message in [
             ({"model": decoder}, "has no stages"),
             ({"model": decoder, "stages": [{"stage": "magic"}]}, "must be one of mntp, simcse"),
+            ({"model": decoder, "stages": [{"stage": ["mntp"]}]}, r"stage': \['mntp'\].*must be one of mntp, simcse"),
             ({"stages": [{"stage": "mntp"}]}, "names no model"),
             ({"model": decoder, "stages": [{"stage": "mntp", "colour": 3}]}, "does not have these settings"),
         ]:
