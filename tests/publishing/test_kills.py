@@ -63,8 +63,11 @@ def killed_at_request(hub: Hub, number: int, folder: Path) -> bool:
 @pytest.mark.promise(Promise.PUBLISHED_WHOLE)
 @pytest.mark.parametrize(
     ("numbers", "there"),
-    but_first([((11,), False), (range(60), False), (range(60), True)]),
-    ids=["one", "new", "there"],
+    [
+        pytest.param((11,), False, id="one"),
+        pytest.param(range(60), False, id="new", marks=pytest.mark.slow),
+        pytest.param(range(60), True, id="there", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_a_request_all_of_it_is_there_or_nothing(
     hub: Hub, folder: Path, tmp_path: Path, decoder: str, there: bool, numbers: Any, record_property: Any
