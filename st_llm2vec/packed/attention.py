@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from st_llm2vec.packed.cpu_kernel import fused_attention
+from st_llm2vec.packed.cpu_kernel import KNOWS_GROUPS, fused_attention
 from st_llm2vec.packed.gpu_fallback import dense_attention
 from st_llm2vec.packed.gpu_kernel import KNOWS_WINDOWS, varlen_attention
 from st_llm2vec.packed.prefix import prefix_attention
@@ -155,11 +155,16 @@ def _has_varlen_kernel(query: Tensor) -> bool:
     )
 
 
+def _has_cpu_kernel(query: Tensor, key: Tensor) -> bool:
+    """Whether the fused kernel of CPUs may be called by its own name."""
+    return query.device.type == "cpu" and (KNOWS_GROUPS or query.shape[1] == key.shape[1])
+
+
 def _has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether gradients are wanted, and the fused kernel of CPUs takes states of these types and widths."""
     states = (query, key, value)
     return (
-        query.device.type == "cpu"
+        _has_cpu_kernel(query, key)
         and torch.is_grad_enabled()
         and any(one.requires_grad for one in states)
         and len({one.dtype for one in states}) == len({one.shape[-1] for one in states}) == 1
@@ -169,7 +174,7 @@ def _has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 def _has_mergeable_kernel(query: Tensor, value: Tensor) -> bool:
     """Whether the kernel that also gives the scores' log-sum-exp runs here: the fused one of CPUs, without gradients."""
-    return query.device.type == "cpu" and not torch.is_grad_enabled() and query.shape[-1] == value.shape[-1]
+    return _has_cpu_kernel(query, value) and not torch.is_grad_enabled() and query.shape[-1] == value.shape[-1]
 
 
 def _is_faster_in_float32(query: Tensor) -> bool:

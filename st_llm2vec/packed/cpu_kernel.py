@@ -17,6 +17,9 @@ from st_llm2vec.packed.segments import Segments
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+KNOWS_GROUPS = torch.__version__ >= "2.13"
+"""Whether keys may have fewer heads than queries. PyTorch 2.6 then reads and writes beyond them, and the process dies; 2.13
+is the oldest that was tried and is right."""
 
 
 def fused_attention(

@@ -70,6 +70,19 @@ def test_each_text_attends_to_itself_alone(band: str, key_heads: int) -> None:
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_an_older_pytorch_gets_no_keys_that_share_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fused kernel would write where there is no memory of its own."""
+    monkeypatch.setattr(packed, "KNOWS_GROUPS", False)
+    monkeypatch.setattr(packed, "fused_attention", lambda *args: pytest.fail("the kernel was called"))
+    monkeypatch.setattr(packed, "prefix_attention", lambda *args: pytest.fail("the kernel was called"))
+    test_each_text_attends_to_itself_alone("bidirectional", 2)
+    segments = Segments(LENGTHS, 5, EVERYTHING, 0)
+    query, key, value = (states(5 + sum(LENGTHS), heads, seed) for seed, heads in enumerate((HEADS, 2, 2)))
+    with torch.no_grad():
+        attended = packed_attention(query, key, value, segments.to_tensor(), SCALE, 0.0, 0.0)
+    assert torch.allclose(attended, one_by_one(query, key, value, segments), atol=1e-6)
+
+
 @pytest.mark.parametrize("band", ("bidirectional", "causal"))
 def test_gradients_in_bfloat16_keep_states_of_the_row_in_their_own_type(band: str) -> None:
     segments = Segments(LENGTHS, 0, *BANDS[band])
