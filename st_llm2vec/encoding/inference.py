@@ -100,6 +100,9 @@ def encode_in_token_batches(
 
     Returns:
         The vectors, of shape ``(texts, dimension)``, in the texts' order.
+
+    Raises:
+        ValueError: If a vector is not finite.
     """
     on_device = model._resolve_inference_device(device)
     model.eval()  # parts that came later, such as an adapter, may be in training while the model itself is not
@@ -128,7 +131,20 @@ def encode_in_token_batches(
                 vectors = embeddings.new_empty(len(inputs), embeddings.shape[1])
             vectors[torch.from_numpy(places).to(vectors.device)] = embeddings
             progress.update(len(embeddings))
+    _require_finite(cast("Tensor", vectors), inputs, model.dtype)
     return cast("Tensor", vectors)
+
+
+def _require_finite(vectors: Tensor, inputs: Sequence[Input], dtype: torch.dtype | None) -> None:
+    """Gemma 3 in float16, for one, leaves the range of its type and gives vectors of NaN."""
+    finite = vectors.isfinite().all(dim=1)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise ValueError(
+            f"The vectors of {int((~finite).sum())} of {len(inputs)} texts are not finite; the first is that of row {first}, "
+            f"{text_of(inputs[first])[:40]!r}. The model left the range of its type, {dtype}, or its weights are damaged. Load "
+            "it in another type, e.g. load(folder, dtype=torch.bfloat16)."
+        )
 
 
 def _tokenized(

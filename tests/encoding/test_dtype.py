@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -15,6 +16,8 @@ from st_llm2vec.cli import app
 from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus
 from st_llm2vec.encoding import dtype as precision
 from st_llm2vec.encoding.dtype import choose_dtype, cpu_speed, measure_speed, memory_file, native_dtype, resolve_dtype
+
+from ..conftest import TEXTS
 
 Fixed = Callable[[float], list[float]]
 
@@ -142,6 +145,18 @@ def test_encoders_are_converted_and_loaded_in_it(
     assert load(folder, device="cpu", dtype="auto").dtype is dtype
     assert load(folder, device="cpu", dtype="float16").dtype is torch.float16
     assert convert(decoder, "echo", device="cpu", dtype="auto").dtype is dtype
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "e5-mistral", "echo"])
+def test_vectors_that_left_the_range_of_their_type_are_refused(decoder: str, recipe: str) -> None:
+    """As Gemma 3's do in float16, for some texts or all."""
+    encoder = convert(decoder, recipe, device="cpu", dtype="float16")
+    assert np.isfinite(encoder.encode(TEXTS)).all()
+    of_clock = encoder.tokenizer.convert_tokens_to_ids("ock")
+    with torch.no_grad():
+        encoder.transformer.model.get_input_embeddings().weight[of_clock] = torch.inf
+    with pytest.raises(ValueError, match="of 1 of 5 texts are not finite.*row 2, 'The old clock.*float16.*bfloat16"):
+        encoder.encode(TEXTS)
 
 
 def test_quantised_folders_keep_their_type(fixed: Fixed, decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -160,7 +160,7 @@ def test_instructions_stay_with_their_texts_in_several_processes(encoders: Encod
         ([b"a"], None, "Row 0 is bytes"),
         (5, None, "Row 0 is int '5'"),
         (["a", "b\ud800c"], None, r"Row 1 holds '\\ud800' at character 1: half of a surrogate pair"),
-        ([["x", "a"], ["x", "\udfff"]], None, r"Row 1 holds '\\udfff'"),
+        ([["x", "a"], ["x", "\udfff"]], None, r"row 1 holds '\\udfff'"),
         ([[5, 6], [7]], ["x", "y"], r"Row 0 is '\[5, 6\]'; where each has an instruction"),
     ],
 )
