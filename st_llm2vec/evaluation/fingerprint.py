@@ -20,7 +20,7 @@ def encoder_fingerprint(encoder: SentenceTransformer) -> str:
     """A digest of all that a text's vector depends on.
 
     Args:
-        encoder: Any encoder whose first module is a ``Transformer`` with a fast tokenizer.
+        encoder: Any encoder.
 
     Returns:
         64 hexadecimal digits.
@@ -35,11 +35,15 @@ def encoder_fingerprint(encoder: SentenceTransformer) -> str:
     prompts = [encoder.prompts, encoder.default_prompt_name, encoder.truncate_dim]
     manifest: Any = getattr(encoder, "manifest", None)
     recipe = manifest.config.to_dict() if manifest is not None else None
-    template = encoder.tokenizer.chat_template
-    digest = decoder_digest(encoder, [VERSION, encoder.max_seq_length, prompts, template], [modules, recipe])
-    for module in list(encoder)[1:]:
+    template = getattr(encoder.tokenizer, "chat_template", None)
+    settings = [VERSION, encoder.max_seq_length, prompts, template]
+    if isinstance(encoder[0], Transformer):
+        digest, others = decoder_digest(encoder, settings, [modules, recipe]), list(encoder)[1:]
+    else:
+        digest, others = _begun([*settings, modules, recipe]), list(encoder)
+    for module in others:
         _add_weights(digest, module)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def decoder_digest(encoder: SentenceTransformer, settings: list[Any], rest: Any) -> Any:
@@ -59,10 +63,13 @@ def decoder_digest(encoder: SentenceTransformer, settings: list[Any], rest: Any)
     read_by = json.loads(tokenizer.backend_tokenizer.to_str())
     read_by |= {"truncation": None, "padding": None}  # what the last call left there
     modality = next(iter(transformer.modality_config.values()))
-    written = json.dumps([*settings, modality, config, read_by, rest], sort_keys=True, default=str)
-    digest = hashlib.sha256(written.encode())
+    digest = _begun([*settings, modality, config, read_by, rest])
     _add_weights(digest, transformer.model)
     return digest
+
+
+def _begun(settings: list[Any]) -> Any:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
 
 
 def _add_weights(digest: Any, module: nn.Module) -> None:

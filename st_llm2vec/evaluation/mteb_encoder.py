@@ -161,13 +161,13 @@ def _wrapper() -> Any:
     from mteb.models.model_meta import ModelMeta
     from mteb.types import PromptType
 
-    class InstructedEncoder(AbsEncoder):  # type: ignore[misc]
+    class InstructedEncoder(AbsEncoder):
         """An encoder as MTEB calls it."""
 
         def __init__(
             self, encoder: SentenceTransformer, name: str | None, instructions: Mapping[str, str] | None
         ) -> None:
-            self.model = encoder
+            self.model: Any = encoder
             self.prompts_dict = dict(instructions or {})
             described = ModelMeta._from_sentence_transformer_model(encoder)
             folder = encoder.model_card_data.base_model or encoder.model_card_data.model_id or "encoder"

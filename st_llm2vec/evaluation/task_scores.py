@@ -132,9 +132,11 @@ def _features(encoder: Any, texts: list[str]) -> NDArray[Any]:
 
 
 def _retrieval(encoder: Any, data: Collection) -> Scores:
-    texts: list[dict[str, Any]] = [dict(data.queries), dict(data.corpus)]
+    queries: Any = data.queries
+    corpus: Any = data.corpus
     evaluator = InformationRetrievalEvaluator(
-        *texts,
+        queries,
+        corpus,
         {query: set(found) for query, found in data.relevant.items()},
         corpus_chunk_size=CORPUS_AT_ONCE,
         precision_recall_at_k=[100],
