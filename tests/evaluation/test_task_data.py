@@ -110,3 +110,12 @@ def test_another_encoding_and_a_missing_file_are_a_sentence(tmp_path: Path) -> N
         read_task(task)
     with pytest.raises(ValueError, match="There is no file"):
         read_task(TaskSpec("mine", "clustering", {"data": str(tmp_path / "missing.csv")}))
+
+
+def test_a_dataset_of_the_hub_while_offline_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ValueError, match="The task 'mine': org/name is neither a file here nor a dataset that could be"
+    ):
+        read_task(TaskSpec("mine", "clustering", {"data": "org/name"}))

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from transformers import PreTrainedTokenizerFast
 
 from st_llm2vec import convert
 from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
@@ -144,3 +146,13 @@ def test_fingerprints_tell_encoders_apart(encoder: TextEncoder, plain: SentenceT
     prompted = encoder_fingerprint(plain)
     plain.prompts = {**plain.prompts, "query": "Find:"}
     assert encoder_fingerprint(plain) != prompted
+
+
+def test_models_without_a_transformer_are_scored_too(tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
+    words = StaticEmbedding(tokenizers["byte-level+bos"], embedding_dim=8)
+    model = SentenceTransformer(modules=[words])
+    assert "spearman" in score(TaskEncoder(model, "Compare:"), "sts", DATA["sts"])
+    before = encoder_fingerprint(model)
+    assert encoder_fingerprint(model) == before
+    words.embedding.weight.data[0] += 1
+    assert encoder_fingerprint(model) != before
