@@ -173,7 +173,7 @@ def _show(rows: list[list[str]]) -> None:
     header, *rest = rows
     table = plain_table(*header)
     for column in table.columns[-(len(header) - 1) :]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for row in rest:
         table.add_row(*map(Text, row))
     output.print(table)
