@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from st_llm2vec.cli.console import output, plain_table, progress_bar, quiet, say
-from st_llm2vec.cli.evaluate import ATTENTIONS, _known_attention, _opened, evaluate
+from st_llm2vec.cli.evaluate import ATTENTIONS, evaluate, known_attention, opened
 from st_llm2vec.cli.options import AsJson, Dtype, print_json, say_dtype
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Encoders 
 Attention = Annotated[
     str,
     typer.Option(
-        help=f"How a decoder attends: {', '.join(ATTENTIONS)}; encoders have their own.", callback=_known_attention
+        help=f"How a decoder attends: {', '.join(ATTENTIONS)}; encoders have their own.", callback=known_attention
     ),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write the results here: .md or .json.")]
@@ -111,7 +111,7 @@ def mteb(
     if not as_json:
         say_dtype(dtype)
     results: dict[str, list[dict[str, Any]]] = {}
-    for name, encoder in _opened(models, attention, dtype):
+    for name, encoder in opened(models, attention, dtype):
         results[name] = run_mteb(encoder, chosen, cache=cache, batch_size=batch_size, progress=not as_json)
     if output_file is not None:
         found = [one for model in results.values() for one in model]
@@ -137,7 +137,7 @@ def _run(
     from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
     from st_llm2vec.evaluation.tasks import run_task
 
-    for name, encoder in _opened(models, attention, dtype):
+    for name, encoder in opened(models, attention, dtype):
         fingerprint = encoder_fingerprint(encoder)
         with progress_bar(f"Texts of {name}", sum(one.texts for one in read)) as advance:
             yield name, [run_task(encoder, one, cache, fingerprint, again, advance) for one in read]
