@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from benchmarks.tasks import DATA, TASKS, evaluate, read_sts
+from benchmarks.learning_tasks import DATA, TASKS, evaluate, read_sts
 from st_llm2vec import convert, decoder_path, load
 from st_llm2vec.data import pairs_from_labels
 from st_llm2vec.training import MNTP, SimCSE, Stage, Supervised, build_stage

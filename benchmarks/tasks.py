@@ -1,120 +1,130 @@
-"""Small public tasks that an encoder is scored on: similarity, classification, retrieval."""
+"""Every recipe, untrained, on sequence-level tasks, beside TF-IDF and all-MiniLM-L6-v2.
+
+    python scripts/real_decoders.py                      # brings the decoders
+    python -m benchmarks.tasks                           # every row that is not there yet, then docs/tasks.md; hours
+    python -m benchmarks.tasks --models TF-IDF box --tasks "STS-B dev" TREC --recipes llm2vec
+
+Each row runs in a process of its own, and is kept in benchmarks/results/tasks.jsonl: an interrupted run goes on. `--again`
+measures all rows anew. The tasks are in benchmarks/tasks.yaml.
+"""
 
 from __future__ import annotations
 
-import csv
-import re
-from functools import cache
+import argparse
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from scipy.stats import spearmanr
+import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-TASKS = ("STS-B dev", "STS-B test", "Banking77", "TREC", "Cranfield")
-BATCH = 64
-Pairs = tuple[list[str], list[str], list[float]]
+from benchmarks.kept_rows import ROOT, measure_rows
+from benchmarks.real_decoders import machine
+from st_llm2vec import convert, decoder_path
+from st_llm2vec.evaluation.task_plan import TaskSpec, read_plan
+from st_llm2vec.evaluation.tasks import Task, run_baseline, run_task
+from st_llm2vec.evaluation.word_features import default_cache
+from st_llm2vec.recipe.config import RECIPES
+from tests.real.conftest import MODELS, NAMES
 
+MODULE = "benchmarks.tasks"
+DATA = Path(os.environ.get("ST_LLM2VEC_DATA", ROOT.parent / "shared" / "data"))
+REWRITTEN = default_cache("task-files")
+PLAN = ROOT / "benchmarks" / "tasks.yaml"
+RESULTS = ROOT / "benchmarks" / "results" / "tasks.jsonl"
+TARGET = ROOT / "docs" / "tasks.md"
+FIELDS = ("model", "recipe", "task")
+BASELINE, YARDSTICK, BOX = "TF-IDF", "minilm", "box"
+DECODERS = {BOX: decoder_path(), **{name: str(MODELS / folder) for name, folder in NAMES.items()}}
+LEARNED = ("nv-embed",)  # its latents are random until they are trained
+GIB = 2**30
+PAGE = """# Texts: every recipe, untrained, on sequence-level tasks
 
-def evaluate(encoder: SentenceTransformer, data: Path = DATA, tasks: tuple[str, ...] = TASKS) -> dict[str, float]:
-    """Score an encoder; every score is between 0 and 100, and more is better."""
-    scores = {
-        "STS-B dev": lambda: sts_spearman(encoder, *read_sts(data, "dev")),
-        "STS-B test": lambda: sts_spearman(encoder, *read_sts(data, "test")),
-        "Banking77": lambda: linear_accuracy(encoder, *read_banking77(data)),
-        "TREC": lambda: linear_accuracy(encoder, *read_trec(data)),
-        "Cranfield": lambda: retrieval_ndcg(encoder, *read_cranfield(data)),
-    }
-    return {task: 100 * scores[task]() for task in tasks}
+Written by `python -m benchmarks.tasks` on {machine}; nothing here is typed by hand. [evaluation.md](evaluation.md) says what
+each number means, and how to get it for another model; `benchmarks/tasks.yaml` has the files and the instructions. Models are
+in float32 and untrained, but `minilm`, all-MiniLM-L6-v2. Recipes with a place for an instruction are told the task's. `box` is
+the decoder in the box.
 
-
-def sts_spearman(encoder: SentenceTransformer, first: list[str], second: list[str], scores: list[float]) -> float:
-    """Spearman correlation of the cosine similarity with people's scores."""
-    vectors = [_unit(encode(encoder, texts)) for texts in (first, second)]
-    return float(spearmanr((vectors[0] * vectors[1]).sum(1), scores).statistic)
-
-
-def linear_accuracy(
-    encoder: SentenceTransformer, train: tuple[list[str], list[str]], test: tuple[list[str], list[str]]
-) -> float:
-    """Test accuracy of a logistic regression on standardised vectors."""
-    scaler = StandardScaler()
-    train_vectors = scaler.fit_transform(encode(encoder, train[0]))
-    model = LogisticRegression(C=0.1, max_iter=200).fit(train_vectors, train[1])
-    return float(model.score(scaler.transform(encode(encoder, test[0])), test[1]))
+| model | recipe | task | score | value | time, s | memory, GiB |
+|---|---|---|---|---:|---:|---:|"""
 
 
-def retrieval_ndcg(
-    encoder: SentenceTransformer, queries: dict[str, str], corpus: dict[str, str], relevant: dict[str, set[str]]
-) -> float:
-    """NDCG@10 of a search by cosine similarity."""
-    evaluator = InformationRetrievalEvaluator(
-        queries, corpus, relevant, ndcg_at_k=[10], batch_size=BATCH, main_score_function="cosine", name="cranfield"
-    )
-    return float(evaluator(encoder)["cranfield_cosine_ndcg@10"])
+def measure(model: str, recipe: str, task: str) -> dict[str, Any]:
+    """One row."""
+    (spec,) = [one for one in specs() if one.name == task]
+    about = {**dict(zip(FIELDS, (model, recipe, task), strict=True)), "machine": machine()}
+    read = Task.read(spec)
+    found = run_baseline(read) if model == BASELINE else run_task(_encoder(model, recipe), read)
+    return {**about, **asdict(found)}
 
 
-def encode(encoder: SentenceTransformer, texts: list[str]) -> np.ndarray:
-    """Vectors in double precision, so that a sum over thousands of texts does not depend on their order."""
-    return encoder.encode(texts, batch_size=BATCH, show_progress_bar=False).astype(np.float64)
+def specs() -> list[TaskSpec]:
+    """The tasks, whose files are there."""
+    os.environ |= {"ST_LLM2VEC_DATA": str(DATA.resolve()), "ST_LLM2VEC_TASK_FILES": str(REWRITTEN)}
+    return read_plan(PLAN)
 
 
-def read_sts(data: Path, part: str) -> Pairs:
-    """Read a part of the STS benchmark: two lists of sentences and people's scores."""
-    with (data / "sts" / f"stsb-en-{part}.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    return [row[0] for row in rows], [row[1] for row in rows], [float(row[2]) for row in rows]
+def rewrite(data: Path, target: Path) -> None:
+    """Write as JSON lines what was published in forms of its own."""
+    target.mkdir(parents=True, exist_ok=True)
+    intents = json.loads((data / "classification" / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
+    for part in ("train", "test"):
+        _write(target / f"clinc150-{part}.jsonl", intents[part])
+        questions = data / "classification" / "trec" / f"TREC.{part}.all"
+        lines = questions.read_text(encoding="latin-1").splitlines()
+        _write(target / f"trec-{part}.jsonl", (line.split(" ", 1)[::-1] for line in lines if line.strip()))
+    folder = data / "clustering"
+    texts = (folder / "SearchSnippets.txt").read_text(encoding="utf-8-sig").splitlines()
+    labels = (folder / "SearchSnippets_gnd.txt").read_text(encoding="utf-8-sig").split()
+    _write(target / "search-snippets.jsonl", zip(texts, labels, strict=True))
 
 
-def read_banking77(data: Path) -> tuple[tuple[list[str], list[str]], tuple[list[str], list[str]]]:
-    """Read train and test of Banking77: texts and their intents."""
-
-    def read(part: str) -> tuple[list[str], list[str]]:
-        with (data / "classification" / "banking77" / f"{part}.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [row["text"] for row in rows], [row["category"] for row in rows]
-
-    return read("train"), read("test")
+def _write(path: Path, rows: Iterable[Iterable[str]]) -> None:
+    lines = [json.dumps(dict(zip(("text", "label"), row, strict=True))) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_trec(data: Path) -> tuple[tuple[list[str], list[str]], tuple[list[str], list[str]]]:
-    """Read train and test of TREC: questions and their types."""
-
-    def read(part: str) -> tuple[list[str], list[str]]:
-        path = data / "classification" / "trec" / f"TREC.{part}.all"
-        rows = [line.split(" ", 1) for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line]
-        return [row[1] for row in rows], [row[0] for row in rows]
-
-    return read("train"), read("test")
+def _encoder(model: str, recipe: str) -> SentenceTransformer:
+    if model == YARDSTICK:
+        return SentenceTransformer(str(MODELS / YARDSTICK), device="cpu")
+    return convert(DECODERS[model], recipe, dtype=torch.float32, device="cpu", measure=False)
 
 
-@cache
-def read_cranfield(data: Path) -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
-    """Read Cranfield: queries, documents (their text; empty ones left out) and what is relevant to each query."""
-    folder = data / "retrieval" / "cranfield"
-    documents = {number: text for number, text in _smart(folder / "cran.all.1400").items() if text}
-    queries = {str(at): text for at, text in enumerate(_smart(folder / "cran.qry").values(), start=1)}
-    relevant: dict[str, set[str]] = {}
-    for line in (folder / "QRelsCorrectedforTRECeval").read_text().splitlines():
-        query, _, document, grade = line.split()
-        if grade in {"1", "2", "3", "4"} and document in documents:
-            relevant.setdefault(query, set()).add(document)
-    return {number: text for number, text in queries.items() if number in relevant}, documents, relevant
+def write_page(rows: list[dict[str, Any]]) -> None:
+    """Write docs/tasks.md."""
+    lines = [PAGE.format(machine=rows[-1]["machine"]), *map(_line, rows)]
+    TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _smart(path: Path) -> dict[str, str]:
-    """The ``.W`` field of each entry of a SMART file, its lines joined."""
-    entries = re.split(r"^\.I ", path.read_text(encoding="utf-8", errors="replace"), flags=re.MULTILINE)[1:]
-    found = {}
-    for entry in entries:
-        number, _, rest = entry.partition("\n")
-        found[number.strip()] = " ".join(rest.partition(".W")[2].split())
-    return found
+def _line(row: dict[str, Any]) -> str:
+    values = (f"{row['scores'][row['metric']]:.1f}", f"{row['seconds']:.0f}", f"{row['memory'] / GIB:.1f}")
+    return f"| {' | '.join((row['model'], row['recipe'], row['task'], row['metric'], *values))} |"
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def main() -> None:
+    known = [name for name in RECIPES if name not in LEARNED]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = [BASELINE, YARDSTICK, *DECODERS]
+    parser.add_argument("--models", nargs="+", choices=models, default=[BASELINE, YARDSTICK, BOX, "smollm2"])
+    parser.add_argument("--recipes", nargs="+", choices=known, default=known)
+    parser.add_argument("--tasks", nargs="+", help="by name; all of them if not given")
+    parser.add_argument("--again", action="store_true", help="measure all rows anew")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(*given.one)))
+        return
+    rewrite(DATA, REWRITTEN)
+    tasks = given.tasks or [spec.name for spec in specs()]
+    wanted: list[tuple[str, ...]] = []
+    for task in tasks:
+        for model in given.models:
+            wanted += [(model, recipe, task) for recipe in (given.recipes if model in DECODERS else [""])]
+    measure_rows(MODULE, RESULTS, FIELDS, wanted, write_page, given.again)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning import write_data
-from benchmarks.tasks import evaluate
+from benchmarks.learning_tasks import evaluate
 from st_llm2vec import convert, decoder_path, load
 from st_llm2vec.training import MNTP, SimCSE, Stage, Supervised
 

@@ -41,7 +41,8 @@ def _known_probe(probe: str) -> str:
     return probe
 
 
-def _known_attention(attention: str) -> str:
+def known_attention(attention: str) -> str:
+    """Refuse any other name of how a decoder attends."""
     if attention not in ATTENTIONS:
         raise ValueError(f"--attention {attention} is not one of {', '.join(ATTENTIONS)}.")
     return attention
@@ -69,7 +70,7 @@ def words(
         str,
         typer.Option(
             help="How a decoder attends: causal, bidirectional, or both; encoders have their own.",
-            callback=_known_attention,
+            callback=known_attention,
         ),
     ] = "causal",
     cache: Annotated[
@@ -99,7 +100,7 @@ def words(
         say_dtype(dtype)
         say(f"Words' vectors are kept in {cache}.")
     options: dict[str, Any] = {"probe": probe, "shift": shift, "seeds": range(seeds), "cache": cache}
-    for name, encoder in _opened(models, attention, dtype):
+    for name, encoder in opened(models, attention, dtype):
         with progress_bar(f"Words of {name}", sum(len(part.sentences) for part in parts)) as advance:
             scores[name] = probe_words(encoder, *parts, **options, advance=advance)
     if as_json:
@@ -139,11 +140,11 @@ def analyse(
     compared = _texts(texts) if texts is not None else None
     if not as_json:
         say_dtype(dtype)
-    ((_, encoder),) = _opened([model], "causal", dtype)
+    ((_, encoder),) = opened([model], "causal", dtype)
     found = analyse_encoder(encoder, ranked, compared)
     to_decoder: list[float] = []
     if against is not None:
-        ((_, decoder),) = _opened([against], "causal", dtype)
+        ((_, decoder),) = opened([against], "causal", dtype)
         to_decoder = similarity_to_causal(encoder, decoder)
     if as_json:
         print_json({"model": model, **found.to_dict(), "against": against, "similarity_to_decoder": to_decoder})
@@ -164,7 +165,7 @@ def _texts(file: Path) -> list[str]:
     return found
 
 
-def _opened(models: list[str], attention: str, dtype: str | None) -> Iterator[tuple[str, TextEncoder]]:
+def opened(models: list[str], attention: str, dtype: str | None) -> Iterator[tuple[str, TextEncoder]]:
     """Each encoder as it is, and each decoder with the attention that is asked for; one at a time."""
     from st_llm2vec.conversion.convert import convert
     from st_llm2vec.folder.load import load

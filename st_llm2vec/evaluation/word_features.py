@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
+from st_llm2vec.evaluation.fingerprint import decoder_digest
 from st_llm2vec.evaluation.words import encode_words
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.staging import staged
@@ -22,12 +20,11 @@ from st_llm2vec.folder.staging import staged
 AT_ONCE = 256
 VERSION = 1
 """Raised when :func:`encode_words` gives other vectors for the same encoder, so that kept ones are not read."""
-PASSING = ("_name_or_path", "transformers_version")
 
 
-def default_cache() -> Path:
-    """Where the command line keeps word vectors: ``st-llm2vec/words`` in the user's folder of caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st-llm2vec" / "words"
+def default_cache(kind: str = "words") -> Path:
+    """Where the command line keeps word vectors, and other results of evaluations, in the user's folder of caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st-llm2vec" / kind
 
 
 def word_features(
@@ -89,15 +86,4 @@ def _parts(
 
 def _key(encoder: SentenceTransformer, sentences: list[list[str]], shift: bool) -> str:
     """A digest of all that the vectors depend on."""
-    transformer = cast("Transformer", encoder[0])
-    config = {name: value for name, value in transformer.model.config.to_dict().items() if name not in PASSING}
-    tokenizer: Any = transformer.tokenizer
-    read_by = json.loads(tokenizer.backend_tokenizer.to_str())
-    read_by |= {"truncation": None, "padding": None}  # what the last call left there
-    modality = next(iter(transformer.modality_config.values()))
-    settings = [VERSION, shift, encoder.max_seq_length, modality, config, read_by, sentences]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, weight in sorted(transformer.model.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().flatten().view(torch.uint8).cpu().numpy().data)
-    return digest.hexdigest()
+    return decoder_digest(encoder, [VERSION, shift, encoder.max_seq_length], sentences).hexdigest()

@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
+
+from st_llm2vec.host.memory import peak_memory
 
 GIB = 2**30
 UNSAID = ("total_flos", "epoch", "_per_second", "eval_runtime")
@@ -170,15 +171,3 @@ class ProgressLines(ProgressCallback):
             parts.append(f"{logs['tokens_per_second']:,} tokens/s")
         left = (time.perf_counter() - self.since) / max(done - self.first_step, 1) * (self.total - done)
         return [*parts, f"{datetime.timedelta(seconds=round(left))} left", f"peak {peak_memory() / GIB:.1f} GiB"]
-
-
-def peak_memory() -> int:
-    """The most memory that this process has held, in bytes: the GPU's where it trains on one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.learning import Corpus
-from benchmarks.tasks import read_banking77, read_cranfield, read_sts, read_trec
+from benchmarks.learning_tasks import read_banking77, read_cranfield, read_sts, read_trec
 
 
 def letters(text: str) -> str:

@@ -14,9 +14,10 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 from st_llm2vec import convert
+from st_llm2vec.host.memory import peak_memory
 from st_llm2vec.losses import HardNegativesRankingLoss
 from st_llm2vec.training import SimCSE, StopAtNonFinite
-from st_llm2vec.training.callbacks import ProgressLines, peak_memory
+from st_llm2vec.training.callbacks import ProgressLines
 
 TRAINING = {"per_device_train_batch_size": 4, "max_steps": 3, "logging_steps": 1, "use_cpu": True}
 

@@ -1,0 +1,168 @@
+"""Score encoders on tasks, and keep what was found: a run that is interrupted goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from st_llm2vec.evaluation.task_data import TaskData, read_task
+from st_llm2vec.evaluation.task_encoder import TaskEncoder
+from st_llm2vec.evaluation.task_plan import TaskSpec
+from st_llm2vec.evaluation.task_scores import baseline, score, texts_of, unseen_labels
+from st_llm2vec.folder.disk_errors import disk_errors
+from st_llm2vec.folder.staging import staged
+from st_llm2vec.host.memory import peak_memory
+
+VERSION = 1
+"""Raised when the same encoder and task give other scores, so that kept ones are not read."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task and what its files hold.
+
+    Args:
+        spec: The task as a plan says it.
+        data: What its files hold.
+    """
+
+    spec: TaskSpec
+    data: TaskData
+
+    @classmethod
+    def read(cls, spec: TaskSpec) -> Task:
+        """Read its files, see :func:`~st_llm2vec.evaluation.task_data.read_task`."""
+        return cls(spec, read_task(spec))
+
+    @property
+    def texts(self) -> int:
+        """How many texts it has."""
+        return texts_of(self.data)
+
+    @property
+    def unseen(self) -> dict[str, int]:
+        """Labels that only test texts have, with their numbers; they count as wrong."""
+        return unseen_labels(self.data)
+
+    def fingerprint(self) -> str:
+        """A digest of all that a score depends on, beside the encoder: the texts, not the files' names."""
+        written = json.dumps([VERSION, self.spec.kind, self.spec.instruction, asdict(self.data)])
+        return hashlib.sha256(written.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What an encoder scored on a task.
+
+    Args:
+        task: The task's name.
+        kind: Its kind.
+        metric: The score to show.
+        scores: All of its scores, 100 being the best.
+        instruction: The instruction that the encoder was told, if any.
+        texts: How many texts were encoded.
+        seconds: How long it took to encode and to score.
+        memory: The most memory that the process had held by then, in bytes.
+        unseen: Labels that only test texts have, which count as wrong.
+    """
+
+    task: str
+    kind: str
+    metric: str
+    scores: dict[str, float]
+    instruction: str | None
+    texts: int
+    seconds: float
+    memory: int
+    unseen: dict[str, int]
+
+    @property
+    def main(self) -> float:
+        """The score to show."""
+        return self.scores[self.metric]
+
+
+def run_baseline(task: Task) -> TaskResult:
+    """Score TF-IDF on a task, which costs seconds and is not kept.
+
+    Args:
+        task: The task.
+
+    Returns:
+        Its scores.
+    """
+    begun = time.perf_counter()
+    return _result(task, score(baseline(task.data), task.spec.kind, task.data), None, begun)
+
+
+def run_task(
+    encoder: SentenceTransformer,
+    task: Task,
+    cache: str | Path | None = None,
+    fingerprint: str = "",
+    again: bool = False,
+    advance: Callable[[int], object] = lambda texts: None,
+) -> TaskResult:
+    """Score an encoder on a task, or read what it scored before.
+
+    Args:
+        encoder: Any ``SentenceTransformer``.
+        task: The task.
+        cache: The folder of kept results; nothing is kept without one.
+        fingerprint: The encoder's, see :func:`~st_llm2vec.evaluation.fingerprint.encoder_fingerprint`; needed with a cache.
+        again: Whether to compute it anew.
+        advance: Called with the numbers of texts as they are done.
+
+    Returns:
+        Its scores.
+
+    Raises:
+        ValueError: If it cannot be scored, or a kept result cannot be read.
+        OSError: If the result cannot be written.
+
+    Example:
+        >>> from st_llm2vec import convert, decoder_path
+        >>> from st_llm2vec.evaluation.task_data import Pairs
+        >>> pairs = Pairs(["a cat", "the sea", "a red car"], ["a kitten", "a stone", "an auto"], [5, 0, 4])
+        >>> task = Task(TaskSpec("three", "sts", {"data": "none"}), pairs)
+        >>> -100 <= run_task(convert(decoder_path(), "sgpt", measure=False), task).main <= 100
+        True
+    """
+    target = Path(cache) / f"{fingerprint[:20]}-{task.fingerprint()[:20]}.json" if cache is not None else None
+    if target is not None and target.is_file() and not again:
+        advance(task.texts)
+        return _kept(target, task.spec)
+    begun = time.perf_counter()
+    told = TaskEncoder(encoder, task.spec.instruction, advance)
+    try:
+        found = _result(task, score(told, task.spec.kind, task.data), told.instruction, begun)
+    except ValueError as error:
+        raise ValueError(f"The task {task.spec.name!r}: {error}") from error
+    if target is not None:
+        with disk_errors(target), staged(target) as staging:
+            part = staging / target.name
+            part.write_text(json.dumps(asdict(found), indent=2), encoding="utf-8")
+            os.replace(part, target)
+    return found
+
+
+def _kept(path: Path, spec: TaskSpec) -> TaskResult:
+    try:
+        written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return TaskResult(**{**written, "task": spec.name, "metric": spec.metric})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"The kept result {path} cannot be read ({error}); delete it.") from error
+
+
+def _result(task: Task, scores: dict[str, float], instruction: str | None, begun: float) -> TaskResult:
+    spec = task.spec
+    measured = (task.texts, time.perf_counter() - begun, peak_memory())
+    return TaskResult(spec.name, spec.kind, spec.metric, scores, instruction, *measured, task.unseen)
