@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     model = AutoModelForCausalLM.from_pretrained(decoder_path(), num_hidden_layers=2)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(decoder_path()).save_pretrained(folder)
+    shutil.copy(Path(decoder_path()) / "README.md", folder)
     return str(folder)
 
 

@@ -316,7 +316,7 @@ def test_a_full_disk(encoders: dict[str, TextEncoder], tmp_path: Path, size: str
 
 
 def test_a_disk_with_room_for_one(encoders: dict[str, TextEncoder], reads, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "12m") as disk:
+    with small_disk(tmp_path / "disk", "8m") as disk:
         encoders["old"].save_pretrained(str(disk / "target"))
         before = contents(disk)
         with pytest.raises(OSError, match="There is no space left"):

@@ -41,7 +41,7 @@ def test_all_files_arrive_in_one_commit_and_large_ones_in_parts(hub: Hub, folder
     found = {name: content for name, content in repository.files.items() if name != ".gitattributes"}
     assert found == contents(folder)
     parts = [path for method, path in hub.requests if method == "PUT"]
-    assert any(path.endswith("/1") for path in parts) and any(path.endswith("/3") for path in parts)
+    assert any(path.endswith("/1") for path in parts) and any(path.endswith("/2") for path in parts)
 
 
 def test_a_second_run_changes_nothing_and_makes_no_commit(hub: Hub, folder: Path) -> None:
