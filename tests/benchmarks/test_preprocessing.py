@@ -27,6 +27,7 @@ def test_the_strings_are_those_that_the_encoder_reads(decoder: str) -> None:
             assert string in read or read in string
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocessing, "OUTPUT", tmp_path)
     monkeypatch.setattr(

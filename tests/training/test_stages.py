@@ -131,6 +131,7 @@ def test_prompteol(decoder: str, tmp_path: Path, pairs_file: str) -> None:
     assert_trained(convert(decoder, "prompteol"), tmp_path / "out", "prompteol_cse")
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_with_interpolation(decoder: str, tmp_path: Path, texts_file: str) -> None:
     vectors = {}
     for share in (1.0, 0.5, 0.0):
