@@ -13,7 +13,7 @@ from st_llm2vec.checking.subject import Subject, not_applicable
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.modules.attention import without_cache
 from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
-from st_llm2vec.modules.pooling import span_weights
+from st_llm2vec.modules.span_pooling import span_weights
 from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.recipe.config import EncoderConfig
 from st_llm2vec.recipe.poolings import POOLINGS

@@ -14,7 +14,7 @@ from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.modules.formatter import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
-from st_llm2vec.modules.pooling import SpanPooling
+from st_llm2vec.modules.span_pooling import SpanPooling
 from st_llm2vec.modules.special_tokens import leading_special_ids
 from st_llm2vec.recipe.config import EncoderConfig
 from st_llm2vec.recipe.poolings import POOLINGS

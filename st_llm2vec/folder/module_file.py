@@ -18,7 +18,7 @@ SOURCES = (
     "modules/formatter.py",
     "modules/instructed.py",
     "modules/transformer.py",
-    "modules/pooling.py",
+    "modules/span_pooling.py",
     "modules/latent_attention.py",
 )
 HEADER = '''"""The Sentence Transformers modules of this encoder, from st-llm2vec (Apache-2.0).

@@ -23,7 +23,7 @@ from st_llm2vec.layouts.special_tokens import read_as_text, set_split
 from st_llm2vec.layouts.text import mend_prompts, saved_prompts, teach_prompts, with_prompts
 from st_llm2vec.modules.formatter import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
-from st_llm2vec.modules.pooling import SpanPooling
+from st_llm2vec.modules.span_pooling import SpanPooling
 from st_llm2vec.modules.transformer import BidirectionalTransformer
 from st_llm2vec.proof.same_tokens import (
     CannotSay,

@@ -9,7 +9,7 @@ import torch
 from sentence_transformers.base.modules.module import Module
 from torch import nn
 
-from st_llm2vec.modules.pooling import span_weights
+from st_llm2vec.modules.span_pooling import span_weights
 
 logger = logging.getLogger(__name__)
 

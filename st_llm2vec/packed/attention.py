@@ -13,16 +13,15 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from st_llm2vec.packed.cpu_kernel import KNOWS_GROUPS, fused_attention
+from st_llm2vec.packed import cpu_kernel, gpu_kernel
+from st_llm2vec.packed.cpu_kernel import fused_attention
 from st_llm2vec.packed.gpu_fallback import dense_attention
-from st_llm2vec.packed.gpu_kernel import KNOWS_WINDOWS, varlen_attention
+from st_llm2vec.packed.gpu_kernel import varlen_attention
 from st_llm2vec.packed.prefix import prefix_attention
 from st_llm2vec.packed.segments import EVERYTHING, NO_WINDOW, Segments, current_segments
 
 PACKED = "st_llm2vec_packed"
 HAS_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-AMPERE = (8, 0)
-WIDEST_HEAD = 256
 
 
 @torch.compiler.disable
@@ -113,19 +112,19 @@ def packed_attention(
     if segments.prefix and (segments.left, segments.right) != (EVERYTHING, 0):
         raise ValueError("Texts can share a prefix under causal attention without a window only.")
     plain = not dropout and not softcap
-    if plain and _has_varlen_kernel(query):
+    if plain and gpu_kernel.takes(query):
         return varlen_attention(query, key, value, segments, scale)
     dtype = query.dtype
     computed = torch.float32 if _is_faster_in_float32(query) else dtype
     if (
         plain
-        and _has_fused_kernel(query, key, value)
+        and cpu_kernel.takes(query, key, value)
         and not segments.prefix
         and not segments.has_window(max(segments.lengths))
     ):
         return fused_attention(query, key, value, segments, scale, computed)
     query, key, value = (one.to(computed) for one in (query, key, value))
-    if plain and segments.prefix and _has_mergeable_kernel(query, value):
+    if plain and segments.prefix and cpu_kernel.takes_prefix(query, value):
         return prefix_attention(query, key, value, segments, scale).to(dtype)
     pieces = []
     if segments.prefix:
@@ -142,39 +141,6 @@ def packed_attention(
             keys, values = _with_prefix(key, keys, segments), _with_prefix(value, values, segments)
         pieces.append(_attend(queries, keys, values, segments, scale, dropout, softcap))
     return segments.join(pieces).unsqueeze(0).to(dtype)
-
-
-def _has_varlen_kernel(query: Tensor) -> bool:
-    """Whether PyTorch's flash attention for variable lengths runs here: half precision on a CUDA GPU from Ampere on."""
-    return (
-        KNOWS_WINDOWS
-        and query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[-1] <= WIDEST_HEAD
-        and torch.cuda.get_device_capability(query.device) >= AMPERE
-    )
-
-
-def _has_cpu_kernel(query: Tensor, key: Tensor) -> bool:
-    """Whether the fused kernel of CPUs may be called by its own name."""
-    return query.device.type == "cpu" and (KNOWS_GROUPS or query.shape[1] == key.shape[1])
-
-
-def _has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether gradients are wanted, and the fused kernel of CPUs takes states of these types and widths."""
-    states = (query, key, value)
-    return (
-        _has_cpu_kernel(query, key)
-        and torch.is_grad_enabled()
-        and any(one.requires_grad for one in states)
-        and len({one.dtype for one in states}) == len({one.shape[-1] for one in states}) == 1
-        and all(one.stride(-1) == 1 for one in states)
-    )
-
-
-def _has_mergeable_kernel(query: Tensor, value: Tensor) -> bool:
-    """Whether the kernel that also gives the scores' log-sum-exp runs here: the fused one of CPUs, without gradients."""
-    return _has_cpu_kernel(query, value) and not torch.is_grad_enabled() and query.shape[-1] == value.shape[-1]
 
 
 def _is_faster_in_float32(query: Tensor) -> bool:

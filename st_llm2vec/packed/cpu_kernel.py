@@ -22,6 +22,38 @@ KNOWS_GROUPS = torch.__version__ >= "2.13"
 is the oldest that was tried and is right."""
 
 
+def takes(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether gradients are wanted, and the kernel takes states of these types and widths.
+
+    Args:
+        query: Of shape ``(1, heads, tokens, width)``.
+        key: Of shape ``(1, key heads, tokens, width)``.
+        value: As ``key``.
+    """
+    states = (query, key, value)
+    return (
+        _may_be_called(query, key)
+        and torch.is_grad_enabled()
+        and any(one.requires_grad for one in states)
+        and len({one.dtype for one in states}) == len({one.shape[-1] for one in states}) == 1
+        and all(one.stride(-1) == 1 for one in states)
+    )
+
+
+def takes_prefix(query: Tensor, value: Tensor) -> bool:
+    """Whether the kernel, which also gives the scores' log-sum-exp, runs here without gradients.
+
+    Args:
+        query: Of shape ``(1, heads, tokens, width)``.
+        value: Of shape ``(1, key heads, tokens, width)``.
+    """
+    return _may_be_called(query, value) and not torch.is_grad_enabled() and query.shape[-1] == value.shape[-1]
+
+
+def _may_be_called(query: Tensor, key: Tensor) -> bool:
+    return query.device.type == "cpu" and (KNOWS_GROUPS or query.shape[1] == key.shape[1])
+
+
 def fused_attention(
     query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, dtype: torch.dtype
 ) -> Tensor:

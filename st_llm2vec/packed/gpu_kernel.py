@@ -20,6 +20,25 @@ except ImportError:
     varlen_attn, KNOWS_WINDOWS, KNOWS_GROUPS = None, False, False
 
 
+AMPERE = (8, 0)
+WIDEST_HEAD = 256
+
+
+def takes(query: Tensor) -> bool:
+    """Whether the kernel runs here: half precision on a CUDA GPU from Ampere on, and a PyTorch whose kernel has windows.
+
+    Args:
+        query: Of shape ``(1, heads, tokens, width)``.
+    """
+    return (
+        KNOWS_WINDOWS
+        and query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[-1] <= WIDEST_HEAD
+        and torch.cuda.get_device_capability(query.device) >= AMPERE
+    )
+
+
 def varlen_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
     """Attend among each text's tokens in one kernel.
 

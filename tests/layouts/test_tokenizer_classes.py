@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from st_llm2vec import TextEncoder, convert, load
 from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
-from st_llm2vec.modules.pooling import span_weights
+from st_llm2vec.modules.span_pooling import span_weights
 
 from ..conftest import INSTRUCTION, SameVectors, but_first, cosine_distance, crossed
 from ..promises import Promise

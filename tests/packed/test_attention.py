@@ -15,6 +15,7 @@ from transformers.masking_utils import (
 )
 
 from st_llm2vec.packed import attention as packed
+from st_llm2vec.packed import cpu_kernel
 from st_llm2vec.packed import gpu_kernel as varlen
 from st_llm2vec.packed.attention import EVERYTHING, NO_WINDOW, Segments, current_segments, packed_attention, packed_mask
 from st_llm2vec.packed.gpu_fallback import dense_attention
@@ -72,7 +73,7 @@ def test_each_text_attends_to_itself_alone(band: str, key_heads: int) -> None:
 
 def test_an_older_pytorch_gets_no_keys_that_share_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its fused kernel would write where there is no memory of its own."""
-    monkeypatch.setattr(packed, "KNOWS_GROUPS", False)
+    monkeypatch.setattr(cpu_kernel, "KNOWS_GROUPS", False)
     monkeypatch.setattr(packed, "fused_attention", lambda *args: pytest.fail("the kernel was called"))
     monkeypatch.setattr(packed, "prefix_attention", lambda *args: pytest.fail("the kernel was called"))
     test_each_text_attends_to_itself_alone("bidirectional", 2)
@@ -106,7 +107,7 @@ def test_gradients_in_bfloat16_keep_states_of_the_row_in_their_own_type(band: st
 @pytest.mark.parametrize("key_heads", (HEADS, 2))
 def test_a_prefix_stands_before_every_text(key_heads: int, merged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not merged:
-        monkeypatch.setattr(packed, "_has_mergeable_kernel", lambda *_: False)
+        monkeypatch.setattr(cpu_kernel, "takes_prefix", lambda *_: False)
     segments = Segments(LENGTHS, 4, EVERYTHING, 0)
     query, key, value = (states(4 + sum(LENGTHS), heads, heads) for heads in (HEADS, key_heads, key_heads))
     with torch.no_grad():
@@ -193,7 +194,7 @@ def test_what_the_variable_length_kernel_is_asked_for(prefix: int, monkeypatch: 
         return torch.cat(pieces)
 
     monkeypatch.setattr(varlen, "varlen_attn", loop)
-    monkeypatch.setattr(packed, "_has_varlen_kernel", lambda _: True)
+    monkeypatch.setattr(varlen, "takes", lambda _: True)
     segments = Segments(LENGTHS, prefix, EVERYTHING, 0) if prefix else Segments(LENGTHS, 0, 3, 3)
     query, key, value = (states(prefix + sum(LENGTHS), heads, heads) for heads in (HEADS, 2, 2))
     attended = packed_attention(query, key, value, segments.to_tensor(), SCALE, 0.0, 0.0)

@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from st_llm2vec import RECIPES, TextEncoder, convert, load
 from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
-from st_llm2vec.modules.pooling import span_weights
+from st_llm2vec.modules.span_pooling import span_weights
 
 from ..conftest import cosine_distance
 
