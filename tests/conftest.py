@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from st_llm2vec import decoder_path
-from tests.promises import Promise
+from tests.promises import pytest_collection_modifyitems  # noqa: F401
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import TOKENIZERS, tiny_tokenizer
 
@@ -36,12 +36,6 @@ DATA = Path(os.environ.get("ST_LLM2VEC_DATA", Path(__file__).parents[2] / "share
 def pytest_collection_finish() -> None:
     """Keep what was imported out of every later collection of garbage: half a second each, and training asks for it."""
     gc.freeze()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Report with a test which promises it attacks."""
-    for item in items:
-        item.user_properties += [("promise", Promise(mark.args[0]).value) for mark in item.iter_markers("promise")]
 
 
 @pytest.fixture(autouse=True)

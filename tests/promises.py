@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+import pytest
+
 
 class Promise(str, Enum):
     """The promises, in the order of the page."""
@@ -33,3 +35,9 @@ class Promise(str, Enum):
     HOST_TRAINS = "Losses train in the stock trainer, and say what they would without padding or in several processes."
     IMPORTED = "Published checkpoints give the vectors of their own implementations."
     COMPATIBLE = "Folders of earlier versions keep their vectors, and every supported version of the libraries serves."
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Report with a test which promises it attacks."""
+    for item in items:
+        item.user_properties += [("promise", Promise(mark.args[0]).value) for mark in item.iter_markers("promise")]

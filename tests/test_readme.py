@@ -54,6 +54,7 @@ def test_the_story_of_four_commands(decoder: str, tmp_path: Path, monkeypatch: p
     assert hub.asked_for("org/my-encoder", "/model.safetensors")
 
 
+@pytest.mark.slow
 def test_the_table_lists_every_recipe_as_it_is(decoder: str) -> None:
     rows = {}
     for line in README.splitlines():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
-
-import pytest
 
 from scripts.write_reliability import FAMILY, TARGET, page, read_attacks
 
@@ -44,12 +45,13 @@ def test_the_page_names_only_tests_that_exist() -> None:
         assert f"def {test.split('::')[-1]}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
 
 
-def test_what_tests_report_is_what_the_page_says(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest("from tests.conftest import pytest_collection_modifyitems")
+def test_what_tests_report_is_what_the_page_says(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.promises import pytest_collection_modifyitems")
     one, other = Promise.ONE_VECTOR.value, Promise.SAVED_WHOLE.value
-    pytester.makepyfile(test_a=TESTS.format(one=one, other=other))
-    pytester.runpytest_inprocess("--junitxml=report.xml", *FAMILY)
-    written = page(read_attacks(pytester.path / "report.xml"), "a command", "a machine.", "All of them.")
+    (tmp_path / "test_a.py").write_text(TESTS.format(one=one, other=other))
+    command = [sys.executable, "-m", "pytest", "--junitxml=report.xml", *FAMILY]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    written = page(read_attacks(tmp_path / "report.xml"), "a command", "a machine.", "All of them.")
     assert "**2 of the tests failed.**" in written and "test_unmarked" not in written
     sections = {part.split("\n")[0]: part for part in written.split("\n## ")}
     assert "| `test_a.py::test_distances` | 2,000 | largest distance 5e-13 | holds |" in sections[one]

@@ -48,6 +48,12 @@ PRIVATES = (
     ),
     Private(TRAINER, "init_hf_repo", "the first step of each upload, which is refused", "host/test_trainer_uploads.py"),
     Private(TRAINER, "_load_from_checkpoint", "the weights of a run that was over already", "training/test_resume.py"),
+    Private(
+        "mteb:ModelMeta",
+        "_from_sentence_transformer_model",
+        "what MTEB writes of a model beside its results, by MTEB's own reading of it",
+        "evaluation/test_mteb_encoder.py",
+    ),
     Private(CONFIG, "_attn_implementation", "the attention that is in use", "packed/test_enable.py"),
     Private(CONFIG, "_name_or_path", "where a loaded model came from", "conversion/test_convert.py"),
     Private(MODEL, "_can_set_attn_implementation", "whether attention can be exchanged", "packed/test_enable.py"),

@@ -65,6 +65,7 @@ def test_a_folder_in_bfloat16_is_held_against_its_own_rounding(
     assert {one.check: one.tolerance for one in findings}["16 threads"] >= 1e-3
 
 
+@pytest.mark.slow
 def test_a_folder_that_plain_sentence_transformers_saved_has_no_recipe(
     encoder: Callable[..., TextEncoder], tmp_path: Path
 ) -> None:
