@@ -45,7 +45,9 @@ def simcse(decoder: str, output: Path, texts: str, **more: Any) -> SimCSE:
 
 
 @pytest.mark.promise(Promise.RESUMED)
-@pytest.mark.parametrize("more", but_first([{}, {"dtype": "bfloat16"}, {"dtype": "float32"}, {"adapter": None}], fast=2))
+@pytest.mark.parametrize(
+    "more", but_first([{}, {"dtype": "bfloat16"}, {"dtype": "float32"}, {"adapter": None}], fast=2)
+)
 def test_a_continued_run_is_the_same_run_to_the_bit(
     half_decoder: str, tmp_path: Path, texts_file: str, more: dict[str, Any]
 ) -> None:
