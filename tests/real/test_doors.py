@@ -113,8 +113,10 @@ def check_every_door(decoder: str, tmp_path: Path, recipe: str) -> None:
         at for at, text in enumerate(texts) if text.lstrip(" ")[:1] not in "\n\t<"
     ]
     for door in doors:
+        # Sentence Transformers alone puts a prompt before the text as it is, with no template around it.
+        said = plain.prompts["query"] if door is plain and encoder.layout == "prefix" else SAVED
         assert cosine_distance(door.encode_query(texts), query) < 1e-6
-        assert cosine_distance(door.encode([texts[at] for at in begun], prompt=SAVED), query[begun]) < 1e-6
+        assert cosine_distance(door.encode([texts[at] for at in begun], prompt=said), query[begun]) < 1e-6
     for door in doors[:2]:
         assert cosine_distance(door.encode(texts, prompt=dealt), told) < 1e-6
         assert cosine_distance(door.encode([list(pair) for pair in zip(dealt, texts, strict=True)]), told) < 1e-6
