@@ -76,7 +76,7 @@ def tasks(
     written = {name: [asdict(one) for one in found] for name, found in results.items()}
     if output_file is not None:
         text = json.dumps(written, indent=2) if output_file.suffix.lower() == ".json" else _markdown(results)
-        output_file.write_text(text + "\n", encoding="utf-8")
+        _write(output_file, text)
     if as_json:
         print_json({"models": written})
     else:
@@ -115,7 +115,7 @@ def mteb(
         results[name] = run_mteb(encoder, chosen, cache=cache, batch_size=batch_size, progress=not as_json)
     if output_file is not None:
         found = [one for model in results.values() for one in model]
-        output_file.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
+        _write(output_file, json.dumps(found, indent=2, default=str))
     if as_json:
         print_json(json.loads(json.dumps(results, default=str)))
         return
@@ -123,6 +123,14 @@ def mteb(
     for place, one in enumerate(chosen):
         rows.append([one.metadata.name, *(_main_score(found[place]) for found in results.values())])
     _show(rows)
+
+
+def _write(file: Path, text: str) -> None:
+    from st_llm2vec.folder.disk_errors import disk_errors
+    from st_llm2vec.folder.staging import replacing_file
+
+    with disk_errors(file), replacing_file(file) as fresh:
+        fresh.write_text(text + "\n", encoding="utf-8")
 
 
 def _main_score(result: dict[str, Any]) -> str:

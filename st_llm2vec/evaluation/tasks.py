@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from st_llm2vec.evaluation.task_encoder import TaskEncoder
 from st_llm2vec.evaluation.task_plan import TaskSpec
 from st_llm2vec.evaluation.task_scores import baseline, score, texts_of, unseen_labels
 from st_llm2vec.folder.disk_errors import disk_errors
-from st_llm2vec.folder.staging import staged
+from st_llm2vec.folder.staging import replacing_file
 from st_llm2vec.host.memory import peak_memory
 
 VERSION = 1
@@ -147,10 +146,8 @@ def run_task(
     except ValueError as error:
         raise ValueError(f"The task {task.spec.name!r}: {error}") from error
     if target is not None:
-        with disk_errors(target), staged(target) as staging:
-            part = staging / target.name
-            part.write_text(json.dumps(asdict(found), indent=2), encoding="utf-8")
-            os.replace(part, target)
+        with disk_errors(target), replacing_file(target) as fresh:
+            fresh.write_text(json.dumps(asdict(found), indent=2), encoding="utf-8")
     return found
 
 

@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Transformer
 from st_llm2vec.evaluation.fingerprint import decoder_digest
 from st_llm2vec.evaluation.words import encode_words
 from st_llm2vec.folder.disk_errors import disk_errors
-from st_llm2vec.folder.staging import staged
+from st_llm2vec.folder.staging import replacing_file
 
 AT_ONCE = 256
 VERSION = 1
@@ -59,15 +59,12 @@ def word_features(
     if target.is_file():
         advance(len(sentences))
     else:
-        with disk_errors(target), staged(target) as staging:
-            part = staging / target.name
-            with part.open("wb") as file:
-                shape = (sum(map(len, sentences)), cast("Transformer", encoder[0]).get_embedding_dimension())
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for vectors in _parts(encoder, sentences, shift, advance):
-                    file.write(np.ascontiguousarray(vectors, "<f4").data)
-            os.replace(part, target)
+        with disk_errors(target), replacing_file(target) as fresh, fresh.open("wb") as file:
+            shape = (sum(map(len, sentences)), cast("Transformer", encoder[0]).get_embedding_dimension())
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for vectors in _parts(encoder, sentences, shift, advance):
+                file.write(np.ascontiguousarray(vectors, "<f4").data)
     features: NDArray[np.float32] = np.load(target, mmap_mode="r")
     return features
 

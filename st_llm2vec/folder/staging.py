@@ -69,6 +69,25 @@ def replacing(path: Path, replaced: Replaced) -> Iterator[Path]:
 
 
 @contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Give a file to write, and put it in the place of another when it is written.
+
+    Args:
+        path: The file to replace; it may be missing.
+
+    Yields:
+        The file to write, of the same name. If anything is raised, nothing has changed.
+
+    Raises:
+        OSError: If the path may not be written.
+    """
+    with staged(path) as staging:
+        fresh = staging / path.name
+        yield fresh
+        os.replace(fresh, path)
+
+
+@contextmanager
 def staged(path: Path) -> Iterator[Path]:
     """Give a hidden folder to write in, on the file system of a path, which is gone afterwards, or with the next save.
 
