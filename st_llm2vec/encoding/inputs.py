@@ -115,7 +115,7 @@ def readable(inputs: Sequence[Any], of: str = "") -> list[Any]:
     rows: list[Any] = [one if type(one) is str else _plain(one) for one in inputs]
     for number, row in enumerate(rows):
         if isinstance(row, str):
-            _require_unicode(row, f"Row {number}{of}")
+            require_unicode(row, f"Row {number}{of}")
         elif not isinstance(row, list | tuple | dict) or (is_block(row) and not is_block(rows[0])):
             raise ValueError(
                 f"Row {number}{of} is {type(row).__name__} {str(row)[:40]!r}; a text is expected, or [instruction, text]. "
@@ -134,7 +134,16 @@ def _plain(one: Any) -> Any:
     return own_characters(one) if isinstance(one, str) else one
 
 
-def _require_unicode(text: str, what: str) -> None:
+def require_unicode(text: str, what: str) -> None:
+    """Raise if a text holds half of a surrogate pair.
+
+    Args:
+        text: The text.
+        what: What it is, for the message.
+
+    Raises:
+        ValueError: If it does.
+    """
     if text.isascii():
         return
     try:
@@ -152,8 +161,8 @@ def _apart(rows: list[Any], prompt: Any, saved: Callable[[], str | None]) -> tup
     if _carry_instructions(rows):
         texts, instructions = split_instructed(rows, prompt)
         for number, text in enumerate(texts):
-            _require_unicode(text, f"The text of row {number}")
-            _require_unicode(instructions[number], f"The instruction of row {number}")
+            require_unicode(text, f"The text of row {number}")
+            require_unicode(instructions[number], f"The instruction of row {number}")
         return texts, instructions
     if prompt is None or isinstance(prompt, str):
         return rows, prompt if prompt is None else _instruction(prompt, "prompt")
@@ -163,7 +172,7 @@ def _apart(rows: list[Any], prompt: Any, saved: Callable[[], str | None]) -> tup
 def _instruction(given: Any, what: str) -> str:
     if not isinstance(given, str):
         raise ValueError(f"{what} is {given!r}; an instruction is a text, or a list of one for each text is given.")
-    _require_unicode(given, f"{what} {ascii(given)[:60]}")
+    require_unicode(given, f"{what} {ascii(given)[:60]}")
     return own_characters(given)
 
 

@@ -21,21 +21,19 @@ from fastapi.responses import JSONResponse
 from litserve.specs.openai_embedding import EmbeddingRequest, EmbeddingResponse
 from pydantic import AfterValidator, Field
 
+from st_llm2vec.encoding.inputs import require_unicode
 from st_llm2vec.folder.load import load
 
 TASKS = ("query", "document")
 
 
-def without_halves(text: str) -> str:
-    """Refuse half of a surrogate pair, which JSON can hold and no tokenizer reads."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text holds half of a surrogate pair, which is no character") from None
+def of_characters(text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can hold."""
+    require_unicode(text, "a text")
     return text
 
 
-Text = Annotated[str, Field(strict=True), AfterValidator(without_halves)]
+Text = Annotated[str, Field(strict=True), AfterValidator(of_characters)]
 
 
 class EncodingRequest(EmbeddingRequest):
@@ -88,9 +86,8 @@ class Encoder(litserve.LitAPI):
         encode = getattr(self.encoder, f"encode_{context['task']}")
         shortened = context["truncate_dim"] is not None
         vectors = encode(texts, truncate_dim=context["truncate_dim"], normalize_embeddings=shortened).tolist()
-        names = ("query",) if context["task"] == "query" else ("document", "passage", "corpus")
-        prompt = next((self.encoder.prompts[name] for name in names if name in self.encoder.prompts), None)
-        tokens = int(self.encoder.preprocess(texts, prompt=prompt or None)["attention_mask"].sum())
+        prompt = self.encoder.saved_instruction(task=context["task"])
+        tokens = int(self.encoder.preprocess(texts, prompt=prompt)["attention_mask"].sum())
         return {"embeddings": vectors, "prompt_tokens": tokens, "total_tokens": tokens}
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
