@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -22,6 +23,26 @@ def in_process(module: str, *arguments: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+def parse(parser: argparse.ArgumentParser, measure: Callable[..., Row], names: Sequence[str]) -> argparse.Namespace:
+    """Read a benchmark's command line, and measure the one row that :func:`measure_rows` asks a process for.
+
+    Args:
+        parser: Its other options.
+        measure: Takes what a row is about, and gives the row.
+        names: The fields of a row that say what it is about.
+
+    Returns:
+        What was given. A process that is asked for one row prints it and ends here.
+    """
+    parser.add_argument("--again", action="store_true", help="measure all rows anew")
+    parser.add_argument("--one", nargs=len(names), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(*given.one)))
+        raise SystemExit
+    return given
+
+
 def measure_rows(
     module: str,
     results: Path,
@@ -33,7 +54,7 @@ def measure_rows(
     """Measure the rows that are not kept yet, and write the page of all there are, also when interrupted.
 
     Args:
-        module: Run with ``--one`` and what a row is about, it prints the row as JSON.
+        module: Run with ``--one`` and what a row is about, it prints the row as JSON; see :func:`parse`.
         results: The file of rows, as JSON lines.
         names: The fields of a row that say what it is about.
         wanted: Their values, row by row, in the page's order.

@@ -10,7 +10,6 @@ Each row runs in a process of its own, and is kept in benchmarks/results/random_
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import tempfile
 from typing import Any
@@ -18,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.kept_rows import ROOT, measure_rows
+from benchmarks.kept_rows import ROOT, measure_rows, parse
 from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.proof.tolerances import VECTORS
 from tests.real.conftest import MODELS, NAMES
 from tests.stand_ins import STAND_INS, stand_in
 
 RESULTS = ROOT / "benchmarks" / "results" / "random_texts.jsonl"
+FIELDS = ("decoder", "recipe")
 TARGET = ROOT / "docs" / "random_texts.md"
 RECIPES = ("llm2vec", "sgpt", "e5-mistral", "echo", "gritlm", "bge-en-icl")
 ON_REAL_ONES = ("llm2vec", "e5-mistral", "echo")  # a recipe for each layout
@@ -142,16 +142,11 @@ def write_page(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="measure all rows anew")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(*given.one)))
-        return
+    given = parse(parser, measure, FIELDS)
     real = [name for name, folder in NAMES.items() if (MODELS / folder).is_dir()]
     wanted = [(decoder, recipe) for decoder in real for recipe in ON_REAL_ONES]
     wanted += [(TINY + decoder, recipe) for decoder in STAND_INS for recipe in RECIPES]
-    measure_rows("benchmarks.random_texts", RESULTS, ("decoder", "recipe"), wanted, write_page, given.again)
+    measure_rows("benchmarks.random_texts", RESULTS, FIELDS, wanted, write_page, given.again)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.kept_rows import ROOT, in_process, measure_rows
+from benchmarks.kept_rows import ROOT, in_process, measure_rows, parse
 from st_llm2vec import RECIPES
 from st_llm2vec.encoding.dtype import processor_name
 from st_llm2vec.proof.distance import largest_cosine_distance
@@ -31,6 +31,7 @@ from tests.real.test_doors import SAVED, decoder_of, drawn_texts, specified
 
 MODULE = "benchmarks.real_decoders"
 RESULTS = ROOT / "benchmarks" / "results" / "real_decoders.jsonl"
+FIELDS = ("decoder", "recipe", "dtype")
 TARGET = ROOT / "docs" / "real_decoders.md"
 IN_BFLOAT16 = ("llm2vec", "prompteol-icl")  # bidirectional and causal; the others read otherwise, not compute
 SENTENCES = 64
@@ -136,20 +137,15 @@ def _cell(distance: float, dtype: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="measure all rows anew")
     parser.add_argument("--exact", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parse(parser, measure, FIELDS)
     if given.exact:
         print(json.dumps(exactness(*given.exact)))
-        return
-    if given.one:
-        print(json.dumps(measure(*given.one)))
         return
     recipes = [recipe for recipe in RECIPES if recipe != "nv-embed"]  # its pooling is random until it is trained
     wanted = [(name, recipe, "float32") for name in NAMES for recipe in recipes]
     wanted += [(name, recipe, "bfloat16") for name in NAMES for recipe in IN_BFLOAT16]
-    measure_rows(MODULE, RESULTS, ("decoder", "recipe", "dtype"), wanted, write_page, given.again)
+    measure_rows(MODULE, RESULTS, FIELDS, wanted, write_page, given.again)
 
 
 if __name__ == "__main__":

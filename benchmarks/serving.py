@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.kept_rows import ROOT, Row, measure_rows
+from benchmarks.kept_rows import ROOT, Row, measure_rows, parse
 from st_llm2vec import RECIPES, TextEncoder, convert, decoder_path, export_gguf, export_onnx
 from st_llm2vec.encoding.dtype import processor_name
 from st_llm2vec.layouts.special_tokens import special_tokens
@@ -37,6 +37,7 @@ from tests.served.vllm_server import DoesNotStart, find_vllm, vllm_server
 
 MODULE = "benchmarks.serving"
 RESULTS = ROOT / "benchmarks" / "results" / "serving.jsonl"
+FIELDS = ("decoder", "recipe")
 TARGET = ROOT / "docs" / "serving.md"
 MARKS = ("<!-- written by python -m benchmarks.serving: begin -->\n", "<!-- end -->\n")
 DECODERS = {"box": "the decoder in the box", "smollm2": "SmolLM2-135M", "gemma3": "Gemma 3 270M"}
@@ -240,13 +241,8 @@ def wanted() -> list[tuple[str, ...]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="measure all rows anew")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(*given.one)))
-        return
-    measure_rows(MODULE, RESULTS, ("decoder", "recipe"), wanted(), write_page, given.again)
+    given = parse(parser, measure, FIELDS)
+    measure_rows(MODULE, RESULTS, FIELDS, wanted(), write_page, given.again)
     rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     wrong = [
         f"{row['decoder']}, {row['recipe']}, {cell['server']}: {found}"

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.kept_rows import ROOT, measure_rows
+from benchmarks.kept_rows import ROOT, measure_rows, parse
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
 from st_llm2vec.evaluation.task_plan import TaskSpec, read_plan
@@ -111,12 +111,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=models, default=[BASELINE, YARDSTICK, BOX, "smollm2"])
     parser.add_argument("--recipes", nargs="+", choices=known, default=known)
     parser.add_argument("--tasks", nargs="+", help="by name; all of them if not given")
-    parser.add_argument("--again", action="store_true", help="measure all rows anew")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(*given.one)))
-        return
+    given = parse(parser, measure, FIELDS)
     rewrite(DATA, REWRITTEN)
     tasks = given.tasks or [spec.name for spec in specs()]
     wanted: list[tuple[str, ...]] = []

@@ -11,7 +11,6 @@ vectors are kept in the cache of `st-llm2vec evaluate words`. `--again` measures
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.kept_rows import ROOT, measure_rows
+from benchmarks.kept_rows import ROOT, measure_rows, parse
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
 from st_llm2vec.evaluation.analyses import ATTENTIONS, analyse, attention_similarity
@@ -158,12 +157,7 @@ def main() -> None:
     parser.add_argument("--train", default="300", help="sentences to learn from")
     parser.add_argument("--test", default="200", help="sentences to test on")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--again", action="store_true", help="measure all rows anew")
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(*given.one)))
-        return
+    given = parse(parser, measure, FIELDS)
     models = [BOX, *(name for name in NAMES if (MODELS / NAMES[name]).is_dir())]
     wanted: list[tuple[str, ...]] = [(model, "both", task, "", "") for task in (ANALYSIS, LONGER) for model in models]
     for task in given.tasks:
