@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,10 @@ from st_llm2vec.folder.declare import pools_prompt_and_text
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
-from st_llm2vec.folder.staging import staged
-from st_llm2vec.modules.adapter import has_adapter
+from st_llm2vec.folder.staging import replacing_file
 from st_llm2vec.modules.attention import configured_attention
-from st_llm2vec.serving.gguf_tokenizer import CannotExport, GgufTokenizer, read_tokenizer
+from st_llm2vec.serving.exportable import CannotExport, longest_input, require_plain
+from st_llm2vec.serving.gguf_tokenizer import GgufTokenizer, read_tokenizer
 from st_llm2vec.serving.gguf_weights import architecture, hyperparameters, require_window, weights
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]
@@ -80,10 +79,7 @@ def gguf_refusal(encoder: TextEncoder) -> str | None:
 
 def _require_exportable(encoder: TextEncoder) -> tuple[Any, GgufTokenizer, str, int]:
     model: Any = encoder.transformer.model
-    if has_adapter(model):
-        raise CannotExport(
-            "it holds an adapter; merge it first: st_llm2vec.publish does, and so does the end of a training run"
-        )
+    require_plain(encoder)
     if not pools_prompt_and_text(encoder):
         raise CannotExport(
             "llama.cpp pools every token of the prompt and the text, BOS too, and this encoder does not, or it reads them "
@@ -94,11 +90,7 @@ def _require_exportable(encoder: TextEncoder) -> tuple[Any, GgufTokenizer, str, 
         raise CannotExport(f"llama.cpp has no pooling {pooling}")
     if type(encoder[-1]).__name__ != "Normalize":
         raise CannotExport("llama.cpp gives vectors of length one, and this encoder does not")
-    if encoder.transformer.modality_config["text"]["method_output_name"] != "last_hidden_state":
-        raise CannotExport("it pools the states of an inner layer")
-    if getattr(model, "is_quantized", False):
-        raise CannotExport("its weights are quantised; load it without quantization_config")
-    longest = encoder.max_seq_length or model.config.max_position_embeddings
+    longest = longest_input(encoder)
     arch = architecture(model)
     require_window(model, longest)
     embeddings: Any = model.get_input_embeddings()
@@ -110,9 +102,8 @@ def _write(encoder: TextEncoder, path: Path, kind: str) -> None:
 
     arch, tokenizer, pooling, longest = _require_exportable(encoder)
     model: Any = encoder.transformer.model
-    with disk_errors(path), staged(path) as staging:
-        written = staging / path.name
-        writer = gguf.GGUFWriter(written, gguf.MODEL_ARCH_NAMES[arch])
+    with disk_errors(path), replacing_file(path) as fresh:
+        writer = gguf.GGUFWriter(fresh, gguf.MODEL_ARCH_NAMES[arch])
         writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if kind == 'f32' else 'MOSTLY'}_{kind.upper()}"])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         _provenance(writer, encoder, path.stem)
@@ -127,7 +118,6 @@ def _write(encoder: TextEncoder, path: Path, kind: str) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.replace(written, path)
 
 
 def _quantization(values: np.ndarray, kind: str) -> Any:

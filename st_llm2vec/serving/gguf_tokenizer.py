@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.modules.formatter import leading_special_ids
+from st_llm2vec.serving.exportable import CannotExport
 
 GPT_2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
@@ -25,10 +26,6 @@ NORMALIZERS = {"qwen2": ({"type": "NFC"}, None)}
 """Normalizers beside none. llama.cpp has none: a text that is not in NFC is read otherwise there."""
 TOKEN_TYPES = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
 """``llama_token_type`` in llama.cpp's ``llama.h``."""
-
-
-class CannotExport(ValueError):
-    """llama.cpp, or ONNX, cannot give the encoder's vectors; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from st_llm2vec.modules.attention import configured_attention
-from st_llm2vec.serving.gguf_tokenizer import CannotExport
+from st_llm2vec.serving.exportable import CannotExport
 
 ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3", "gemma3_text": "GEMMA3"}
 """llama.cpp's architecture by Transformers' ``model_type``."""

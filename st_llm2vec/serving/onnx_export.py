@@ -14,12 +14,10 @@ from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.staging import replacing
-from st_llm2vec.modules.adapter import has_adapter
-from st_llm2vec.modules.formatter import UNLIMITED
 from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.proof.texts import FEW_TEXTS, TEXTS
 from st_llm2vec.proof.tolerances import SERVED_VECTORS
-from st_llm2vec.serving.gguf_tokenizer import CannotExport
+from st_llm2vec.serving.exportable import CannotExport, longest_input, require_plain
 from st_llm2vec.serving.onnx_encoder import GRAPH, SETTINGS, OnnxEncoder
 from st_llm2vec.serving.onnx_graph import leaves_prompt_out, write_graph
 
@@ -82,17 +80,15 @@ def onnx_refusal(encoder: TextEncoder) -> str | None:
     Returns:
         The reason, a part of a sentence; ``None`` if there is none to see before it is tried.
     """
+    try:
+        require_plain(encoder)
+    except CannotExport as error:
+        return str(error)
     model: Any = encoder.transformer.model
-    if has_adapter(model):
-        return "it holds an adapter; merge it first: st_llm2vec.publish does, and so does the end of a training run"
-    if getattr(model, "is_quantized", False):
-        return "its weights are quantised; load it without quantization_config"
     if encoder.layout not in ("prefix", "text"):
         return "it reads texts through a template, which is no part of a graph over tokens"
     if model.dtype != torch.float32:
         return f"its weights are in {str(model.dtype).removeprefix('torch.')}; load it with dtype=torch.float32"
-    if encoder.transformer.modality_config["text"]["method_output_name"] != "last_hidden_state":
-        return "it pools the states of an inner layer"
     return None
 
 
@@ -126,18 +122,11 @@ def _write_tokenizer(encoder: TextEncoder, folder: Path) -> None:
     """The encoder's tokenizer, which cuts at the longest input."""
     tokenizer = encoder.tokenizer
     kept = tokenizer.model_max_length
-    tokenizer.model_max_length = _longest(encoder)
+    tokenizer.model_max_length = longest_input(encoder)
     try:
         tokenizer.save_pretrained(folder)
     finally:
         tokenizer.model_max_length = kept
-
-
-def _longest(encoder: TextEncoder) -> int:
-    limit = encoder.max_seq_length
-    return (
-        limit if limit is not None and limit < UNLIMITED else encoder.transformer.model.config.max_position_embeddings
-    )
 
 
 def _settings(encoder: TextEncoder) -> dict[str, Any]:
@@ -148,7 +137,7 @@ def _settings(encoder: TextEncoder) -> dict[str, Any]:
         "st_llm2vec": st_llm2vec.__version__,
         "recipe": encoder.manifest.config.name if encoder.manifest is not None else None,
         "dimension": encoder.get_embedding_dimension(),
-        "max_length": _longest(encoder),
+        "max_length": longest_input(encoder),
         "prompts": prompts,
     }
     if leaves_prompt_out(encoder):

@@ -14,7 +14,7 @@ from st_llm2vec.cli import app
 from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.proof.texts import TEXTS
 from st_llm2vec.proof.tolerances import SERVED_VECTORS
-from st_llm2vec.serving.gguf_tokenizer import CannotExport
+from st_llm2vec.serving.exportable import CannotExport
 from st_llm2vec.serving.onnx_encoder import OnnxEncoder
 
 pytestmark = pytest.mark.served

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from st_llm2vec import TextEncoder, convert, export_gguf
 from st_llm2vec.cli import app
 from st_llm2vec.proof.distance import largest_cosine_distance
-from st_llm2vec.serving.gguf_tokenizer import CannotExport, GgufTokenizer, read_tokenizer
+from st_llm2vec.serving.exportable import CannotExport
+from st_llm2vec.serving.gguf_tokenizer import GgufTokenizer, read_tokenizer
 from st_llm2vec.serving.llama_cpp import find_llama_cpp, verify_gguf
 from st_llm2vec.serving.modelfile import write_modelfile
 from tests.stand_ins import stand_in, stand_in_tokenizer
