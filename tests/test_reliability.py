@@ -50,7 +50,8 @@ def test_what_tests_report_is_what_the_page_says(tmp_path: Path) -> None:
     one, other = Promise.ONE_VECTOR.value, Promise.SAVED_WHOLE.value
     (tmp_path / "test_a.py").write_text(TESTS.format(one=one, other=other))
     command = [sys.executable, "-m", "pytest", "--junitxml=report.xml", *FAMILY]
-    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
     written = page(read_attacks(tmp_path / "report.xml"), "a command", "a machine.", "All of them.")
     assert "**2 of the tests failed.**" in written and "test_unmarked" not in written
     sections = {part.split("\n")[0]: part for part in written.split("\n## ")}

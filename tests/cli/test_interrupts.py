@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ from ..promises import Promise
 from ..publishing.conftest import hub, same_process  # noqa: F401
 
 pytestmark = pytest.mark.promise(Promise.RESUMED)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Hear the signal of Ctrl-C, which a shell has processes in its background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run(*arguments: object) -> Result:

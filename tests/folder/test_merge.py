@@ -16,6 +16,7 @@ from st_llm2vec.folder.merge import merge
 
 from ..conftest import TEXTS, SameVectors, cosine_distance
 from ..promises import Promise
+from ..publishing.conftest import same_process  # noqa: F401
 from ..stand_ins import stand_in
 
 TARGETS = ["q_proj", "v_proj"]
@@ -95,6 +96,7 @@ def test_what_an_adapter_learns_and_what_is_read_back_is_in_float32(
         assert all(torch.equal(weight, stored[f"base_model.model.{name}"]) for name, weight in read.items())
 
 
+@pytest.mark.usefixtures("same_process")
 def test_an_adapter_that_plain_sentence_transformers_saved_comes_back_whole(half_decoder: str, tmp_path: Path) -> None:
     convert(half_decoder, "llm2vec").save(str(tmp_path / "base"))
     encoder = with_adapter(load(tmp_path / "base", device="cpu"), "dora")

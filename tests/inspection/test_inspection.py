@@ -9,7 +9,7 @@ from transformers import BertConfig, BertModel
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.evaluation.sentence_score import sentence_score
-from st_llm2vec.inspection import inspect_encoder, inspect_model, is_encoder
+from st_llm2vec.inspection import Inspection, inspect_encoder, inspect_model, is_encoder
 from st_llm2vec.inspection import recipes as foreseen
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
 from st_llm2vec.recipe.config import RECIPES
@@ -17,8 +17,20 @@ from st_llm2vec.recipe.config import RECIPES
 from ..stand_ins import stand_in
 
 
-def test_the_facts_of_a_decoder(decoder: str) -> None:
-    found = inspect_model(decoder, measure=False)
+@pytest.fixture(scope="module")
+def found(decoder: str) -> Inspection:
+    return inspect_model(decoder, measure=False)
+
+
+@pytest.fixture
+def few_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foresee four recipes alone, where a test asks for something else."""
+    few = ("prompteol-icl", "echo", "prompteol", "llm2vec")
+    monkeypatch.setattr(foreseen, "MOST_TELLING", few)
+    monkeypatch.setattr(foreseen, "RECIPES", {name: RECIPES[name] for name in few})
+
+
+def test_the_facts_of_a_decoder(found: Inspection) -> None:
     assert (found.model_type, found.architecture, found.dtype) == ("llama", "LlamaModel", "float32")
     assert (found.parameters, found.layers, found.width) == (1_463_232, 2, 192)
     assert (found.vocabulary, found.context) == (4096, 512)
@@ -75,18 +87,21 @@ def test_a_recipe_that_leaves_no_room_is_impossible(tiny: Callable[..., str]) ->
     assert "no room for the text" in outlook.reason
 
 
+@pytest.mark.usefixtures("few_recipes")
 def test_tokenizers_in_words(tiny: Callable[..., str]) -> None:
     tokenizer = inspect_model(tiny("llama", "metaspace"), measure=False).tokenizer
     assert tokenizer.family.startswith("Metaspace BPE")
     assert tokenizer.bos == ""
 
 
+@pytest.mark.usefixtures("few_recipes")
 def test_absolute_positions_are_noticed(tiny: Callable[..., str]) -> None:
     found = inspect_model(tiny("gpt2"), measure=False)
     assert found.left_padding_changes
     assert found.position_ids
 
 
+@pytest.mark.usefixtures("few_recipes")
 def test_a_repair_is_noticed(tiny: Callable[..., str]) -> None:
     found = inspect_model(tiny("stablelm"), measure=False)
     assert found.needs_repair
@@ -94,6 +109,7 @@ def test_a_repair_is_noticed(tiny: Callable[..., str]) -> None:
     assert next(one for one in found.recipes if one.recipe == "llm2vec").layout == "custom"
 
 
+@pytest.mark.usefixtures("few_recipes")
 def test_a_hybrid_gets_a_causal_recipe(tiny: Callable[..., str]) -> None:
     found = inspect_model(tiny("qwen3_next"), measure=False)
     assert found.bidirectional[0].kind == "hybrid"
@@ -123,8 +139,8 @@ def test_latent_attention_is_looked_at_without_its_weights(decoder: str, monkeyp
     assert built == [{"meta"}]
 
 
-def test_as_data_it_is_json(decoder: str) -> None:
-    data = inspect_model(decoder, measure=False).to_dict()
+def test_as_data_it_is_json(found: Inspection) -> None:
+    data = found.to_dict()
     assert json.loads(json.dumps(data)) == data
     assert data["bidirectional"][0]["description"] == "bidirectional under sdpa, with and without padding"
     assert {one["recipe"] for one in data["recipes"] if one["portable"]} >= {"llm2vec", "prompteol", "sgpt"}
@@ -154,6 +170,7 @@ def test_scores_are_those_of_converted_encoders(tiny: Callable[..., str], monkey
     assert f"scores {scores[found.untrained]:.0f} of 100" in found.untrained_advice
 
 
+@pytest.mark.usefixtures("few_recipes")
 def test_large_models_are_not_scored_unless_asked(tiny: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("st_llm2vec.inspection.decoder.MEASURED_ON_A_CPU", 10)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -152,7 +152,7 @@ def retrieval(decoder: str, output: Path, pairs: str, **more: Any) -> Stage:
     return build_stage("retrieval", model=decoder, output=str(output), data={"path": pairs}, max_length=24, **more)
 
 
-@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("dtype", but_first([None, "bfloat16"]))
 def test_latent_attention_learns_in_float32(
     half_decoder: str, tmp_path: Path, pairs_file: str, dtype: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
