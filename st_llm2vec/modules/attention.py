@@ -146,6 +146,9 @@ def probe_attention(model: PreTrainedModel) -> AttentionProbe:
 
     Returns:
         What was seen.
+
+    Raises:
+        ValueError: If a state is not finite, as where float16 overflows.
     """
     training = model.training
     model.eval()
@@ -237,6 +240,11 @@ def _sees_last(
     with _recorded(layers) as calls:
         states = model(**inputs, **without_cache(model)).last_hidden_state[rows, first]
     others = model(**other_inputs, **without_cache(model)).last_hidden_state[rows, first]
+    if not (states.isfinite().all() and others.isfinite().all()):
+        raise ValueError(
+            f"The model ({model.config.model_type}) gives states that are not finite in {str(states.dtype).removeprefix('torch.')}, "
+            "so its vectors would not be numbers. Load it in another type, such as dtype=torch.float32."
+        )
     sees = all(tokens_differ(states[row], others[row]) for row in range(ids.shape[0]))
     return sees, tuple(_carries(layer, calls[layer]) for layer in layers)
 

@@ -59,6 +59,16 @@ def test_a_bidirectional_model_is_no_causal_one() -> None:
         prove_attention(model, "causal", "it")
 
 
+def test_an_overflow_is_not_taken_for_attention() -> None:
+    model = tiny_decoder("llama").half()
+    set_attention(model, "bidirectional")
+    for layer in model.layers:
+        layer.mlp.down_proj.weight.data.fill_(6e4)
+        layer.mlp.up_proj.weight.data.fill_(1e3)
+    with pytest.raises(ValueError, match="not finite in float16.*dtype=torch.float32"):
+        prove_attention(model, "bidirectional", "it")
+
+
 def test_the_probe_leaves_the_model_as_it_was() -> None:
     model = tiny_decoder("llama").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
