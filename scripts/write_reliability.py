@@ -1,7 +1,10 @@
 """Write docs/reliability.md: each promise, the tests that attack it, how many cases were tried, and what was found.
 
-python scripts/write_reliability.py          the tests of the fast suite
-python scripts/write_reliability.py --all    the long ones too, for hours (`make reliability`)
+python scripts/write_reliability.py               the tests of the fast suite
+python scripts/write_reliability.py --all         the long ones too, for an hour or two (`make reliability`)
+python scripts/write_reliability.py --all --from ONE.xml TWO.xml
+                                                  runs that were made before, by parts or of a part again:
+                                                  pytest -m promise --junitxml=ONE.xml -o junit_family=xunit1 TESTS
 
 Tests are marked with the promise that they attack (tests/promises.py). The exit code is 1 where one does not hold.
 """
@@ -97,17 +100,22 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def read_attacks(report: Path) -> dict[Promise, list[Attack]]:
+def read_attacks(*reports: Path) -> dict[Promise, list[Attack]]:
     """Read pytest's XML.
 
     Args:
-        report: The file.
+        *reports: The files; what a test with these parameters did in a later one counts.
 
     Returns:
         For every promise the tests that attacked it.
     """
     found: dict[Promise, dict[str, Attack]] = {promise: {} for promise in Promise}
-    for case in ElementTree.parse(report).iter("testcase"):
+    cases = {
+        (case.attrib["classname"], case.attrib["name"]): case
+        for report in reports
+        for case in ElementTree.parse(report).iter("testcase")
+    }
+    for case in cases.values():
         properties = [(one.attrib["name"], one.attrib["value"]) for one in case.iter("property")]
         test = _test(case)
         for promise in (Promise(value) for name, value in properties if name == "promise"):
@@ -155,24 +163,36 @@ def _section(promise: Promise, tests: list[Attack]) -> Iterator[str]:
     yield ""
 
 
+def run_tests(report: Path, long: bool) -> None:
+    """Run the tests that attack a promise.
+
+    Args:
+        report: Where pytest's XML goes.
+        long: Whether to run the long ones too.
+
+    """
+    chosen = "promise and not real" if long else "promise and not slow and not real"
+    command = [sys.executable, "-m", "pytest", "-q", "-m", chosen, f"--junitxml={report}", *FAMILY, "tests"]
+    code = subprocess.run([*command, "-o", "faulthandler_timeout=0"] if long else command, cwd=ROOT).returncode
+    if code not in (0, EXIT_TESTS_FAILED):
+        sys.exit(f"pytest ended with exit code {code}, so that there are no results to write; see what it says above.")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--all", action="store_true", help="the long tests too")
-    long = arguments.parse_args().all
-    chosen = "promise and not real" if long else "promise and not slow and not real"
+    arguments.add_argument("--from", dest="reports", nargs="+", type=Path, metavar="XML", help="reports that are there")
+    given = arguments.parse_args()
+    if given.reports:
+        attacks = read_attacks(*given.reports)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            run_tests(Path(folder) / "report.xml", given.all)
+            attacks = read_attacks(Path(folder) / "report.xml")
+    name = "python scripts/write_reliability.py" + " --all" * given.all
     machine = sentence(describe_machine(threads=1))
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", chosen, f"--junitxml={report}", *FAMILY, "tests"]
-        code = subprocess.run([*command, "-o", "faulthandler_timeout=0"] if long else command, cwd=ROOT).returncode
-        if code not in (0, EXIT_TESTS_FAILED):
-            sys.exit(
-                f"pytest ended with exit code {code}, so that there are no results to write; see what it says above."
-            )
-        attacks = read_attacks(report)
-    name = "python scripts/write_reliability.py" + " --all" * long
-    TARGET.write_text(page(attacks, name, machine, LONG if long else FAST), encoding="utf-8")
-    sys.exit(code)
+    TARGET.write_text(page(attacks, name, machine, LONG if given.all else FAST), encoding="utf-8")
+    sys.exit(any(attack.failed for tests in attacks.values() for attack in tests))
 
 
 if __name__ == "__main__":

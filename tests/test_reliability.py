@@ -60,3 +60,9 @@ def test_what_tests_report_is_what_the_page_says(tmp_path: Path) -> None:
     assert failed in sections[one] and failed in sections[other]
     assert "test_more` | 1 |  | holds |" in sections[other]
     assert "No test of this run attacks it." in sections[Promise.MERGED.value]
+
+    failing = (tmp_path / "report.xml").read_text()
+    (tmp_path / "again.xml").write_text(failing.replace("<failure", "<note").replace("</failure", "</note"))
+    mended = read_attacks(tmp_path / "report.xml", tmp_path / "again.xml")
+    assert "all that ran hold" in page(mended, "a command", "a machine.", "All of them.")
+    assert sum(attack.cases for attack in mended[Promise.ONE_VECTOR]) == 2000 + 2
