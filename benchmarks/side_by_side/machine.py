@@ -47,9 +47,10 @@ def sentence(machine: dict[str, Any]) -> str:
     """The machine as the pages tell it."""
     versions = ", ".join(f"{name} {machine[name]}" for name in PACKAGES)
     gpu = f"{machine['gpu']}, " if "gpu" in machine else ""
+    load = f"; load before the run {machine['load_before']}" if "load_before" in machine else ""
     return (
-        f"{gpu}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; load before the run "
-        f"{machine['load_before']}; Python {machine['python']}, {versions}."
+        f"{gpu}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads{load}; "
+        f"Python {machine['python']}, {versions}."
     )
 
 

@@ -97,7 +97,7 @@ def test_killed_at_a_request_all_of_it_is_there_or_nothing(
 
 @pytest.mark.usefixtures("same_process")
 @pytest.mark.promise(Promise.PUBLISHED_WHOLE)
-@pytest.mark.parametrize("steps", but_first([(15,), range(0, 500, 4)]), ids=["one", "all"])
+@pytest.mark.parametrize("steps", but_first([(15,), range(0, 500, 2)]), ids=["one", "all"])
 def test_a_kept_folder_is_whole_or_not_there(decoder: str, tmp_path: Path, steps: Any, record_property: Any) -> None:
     encoder, output = convert(decoder, "sgpt", max_length=64), tmp_path / "kept" / "encoder"
     kills = 0
