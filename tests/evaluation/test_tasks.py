@@ -19,7 +19,7 @@ from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
 from st_llm2vec.evaluation.task_data import Candidates, Collection, Labelled, Pairs, Split
 from st_llm2vec.evaluation.task_encoder import TaskEncoder, TfidfEncoder
 from st_llm2vec.evaluation.task_plan import KINDS, TaskSpec
-from st_llm2vec.evaluation.task_scores import baseline, score
+from st_llm2vec.evaluation.task_scores import score, score_baseline
 from st_llm2vec.evaluation.tasks import Task, run_baseline, run_task
 from st_llm2vec.folder.encoder import TextEncoder
 
@@ -57,7 +57,7 @@ def plain(encoder: TextEncoder, tmp_path_factory: pytest.TempPathFactory) -> Sen
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_alone_solve_what_shares_words(kind: str) -> None:
-    scores = score(baseline(DATA[kind]), kind, DATA[kind])
+    scores = score_baseline(kind, DATA[kind])
     assert set(scores) == set(KINDS[kind].metrics)
     assert scores[KINDS[kind].metrics[0]] == pytest.approx(100)
 
