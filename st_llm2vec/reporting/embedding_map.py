@@ -72,7 +72,9 @@ def place_texts(vectors: Tensor) -> list[tuple[float, float]]:
     """
     rows = vectors.double().numpy()
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    if len(rows) < FEWEST:
+    if len(rows) == 1:
+        places = np.zeros((1, 2))
+    elif len(rows) < FEWEST:
         places = PCA(min(2, *rows.shape)).fit_transform(rows)
         places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
     else:

@@ -88,7 +88,10 @@ def _tables(report: Report) -> dict[str, Any]:
     scores = [[_rounded(one) for one in model.results] for model in report.models]
     best = [max(column) for column in zip(*scores, strict=True)]
     rows = [
-        {"name": name, "cells": [(f"{value:.1f}", value == top) for value, top in zip(row, best, strict=True)]}
+        {
+            "name": name,
+            "cells": [(f"{value:.1f}", len(scores) > 1 and value == top) for value, top in zip(row, best, strict=True)],
+        }
         for name, row in zip(names, scores, strict=True)
     ]
     insides = _insides(report)

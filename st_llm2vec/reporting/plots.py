@@ -11,7 +11,7 @@ from st_llm2vec.reporting.embedding_map import MappedTexts
 from st_llm2vec.reporting.measure import Inside, ModelReport, Report
 from st_llm2vec.reporting.svg import GRID, INK, MUTED, colour, drawing, figure, marker, to_svg
 
-LONGEST = 40
+LONGEST, SHORTER, SHORTEST = 40, 24, 12
 BINS = 16
 
 
@@ -19,6 +19,11 @@ def shortened(text: str, length: int = LONGEST) -> str:
     """A text of at most so many signs, on one line."""
     text = " ".join(text.split())
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
+def legend_label(text: str, length: int = LONGEST) -> str:
+    """A text for a legend; those that begin with an underscore are hidden there, unless something stands before it."""
+    return f"\u200b{shortened(text, length)}" if text.startswith("_") else shortened(text, length)
 
 
 def scores_plot(report: Report, names: Sequence[str]) -> str:
@@ -48,7 +53,7 @@ def scores_plot(report: Report, names: Sequence[str]) -> str:
         axes.set_axisbelow(True)
         axes.set_xlabel("score, at most 100")
         handles = [
-            axes.plot([], [], marker(place), color=colour(place), label=shortened(name))[0]
+            axes.plot([], [], marker(place), color=colour(place), label=legend_label(name))[0]
             for place, name in enumerate(names)
         ]
         handles += axes.plot([], [], color=MUTED, linestyle=":", linewidth=1.5, label="baseline, without a model")
@@ -63,7 +68,7 @@ def heat_map(found: Inside, name: str) -> str:
         drawn = figure(3.2)
         axes = drawn.subplots()
         shown = axes.imshow(states, cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="none")
-        axes.set_xticks(range(len(found.pieces)), [shortened(one, 12) for one in found.pieces], rotation=90)
+        axes.set_xticks(range(len(found.pieces)), [shortened(one, SHORTEST) for one in found.pieces], rotation=90)
         axes.tick_params(length=0)
         axes.set_ylabel("layer")
         axes.yaxis.get_major_locator().set_params(integer=True)
@@ -71,6 +76,7 @@ def heat_map(found: Inside, name: str) -> str:
         for spine in axes.spines.values():
             spine.set_visible(False)
         bar = drawn.colorbar(shown, ax=axes, pad=0.02, aspect=30)
+        bar.set_label("cosine")
         bar.outline.set_visible(False)  # type: ignore[operator]
         return to_svg(drawn, f"Cosine of causal and bidirectional states in each layer of {name}")
 
@@ -83,11 +89,11 @@ def layers_plot(insides: Mapping[str, Inside]) -> str:
         for place, (name, found) in enumerate(insides.items()):
             depth = np.linspace(0, 1, len(found.similarity))
             style: dict[str, Any] = {"color": colour(place), "marker": marker(place), "markersize": 4}
-            axes.plot(depth, found.similarity, label=shortened(name), linewidth=1.5, **style)
+            axes.plot(depth, found.similarity, label=legend_label(name), linewidth=1.5, **style)
         axes.set_xticks([0, 0.5, 1], ["embeddings", "half way", "last layer"])
         axes.get_xticklabels()[0].set_horizontalalignment("left")
         axes.get_xticklabels()[-1].set_horizontalalignment("right")
-        axes.set_ylim(0, 1.02)
+        axes.set_ylim(min(0, *map(min, (one.similarity for one in insides.values()))), 1.02)
         axes.set_title("Mean over tokens")
         axes.grid(axis="y", linewidth=0.5)
         axes.set_ylabel("cosine")
@@ -102,7 +108,7 @@ def future_plot(future: Mapping[str, Any], name: str) -> str:
         drawn = figure(2.6)
         axes = drawn.subplots()
         both = [future["positive"], future["negative"]]
-        edges = np.linspace(min(map(min, both)), max(map(max, both)), BINS + 1)
+        edges = np.histogram_bin_edges(np.concatenate(both), BINS)
         for place, (values, label) in enumerate(zip(both, ("the same meaning", "another meaning"), strict=True)):
             axes.hist(values, edges, color=colour(place), alpha=0.35)
             axes.hist(values, edges, color=colour(place), histtype="step", linewidth=1.5, label=label)
@@ -110,7 +116,8 @@ def future_plot(future: Mapping[str, Any], name: str) -> str:
         axes.set_ylabel("triples")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.xaxis.get_major_locator().set_params(nbins=5)
-        axes.set_title(f"{shortened(name, 28)}: {future['share']:.0%} right ({low:.0%} to {high:.0%})")
+        axes.ticklabel_format(axis="x", useOffset=False)
+        axes.set_title(f"{shortened(name, SHORTER)}: {future['share']:.0%} right ({low:.0%} to {high:.0%})")
         drawn.legend(loc="outside lower left", ncols=2)
         return to_svg(drawn, f"Future tokens in {name}")
 
@@ -129,7 +136,7 @@ def map_plot(model: ModelReport, name: str, mapped: MappedTexts) -> str:
                 axes.plot(own[:, 0], own[:, 1], "o", color=colour(0), markersize=5)
             else:
                 style: dict[str, Any] = {"color": colour(place), "markersize": 4, "alpha": 0.8}
-                axes.plot(own[:, 0], own[:, 1], marker(place), label=shortened(label, 24), **style)
+                axes.plot(own[:, 0], own[:, 1], marker(place), label=legend_label(label, SHORTER), **style)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[["top", "right"]].set_visible(True)

@@ -24,8 +24,8 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {one: f"--s{n}" f
 SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "text.color": INK,
