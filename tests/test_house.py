@@ -18,6 +18,7 @@ ROOMS = (
     "publishing",
     "checking",
     "serving",
+    "reporting",
     "evaluation",
     "folder",
     "data",

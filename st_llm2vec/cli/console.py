@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -16,7 +17,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from st_llm2vec.folder.encoder import TextEncoder
-    from st_llm2vec.inspection import EncoderInspection, Inspection
+    from st_llm2vec.inspection import EncoderInspection, Inspection, Readiness
 
 output = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
@@ -172,13 +173,31 @@ def inspection_view(found: Inspection) -> RenderableType:
         name = Text(one.recipe, style="bold" if one.recipe in (found.recommended, found.untrained) else "")
         score = "" if one.score is None else f"{one.score:.0f}"
         table.add_row(name, Text(word, style=style), score, Text(one.reason.replace("; ", "\n"), style="dim"))
+    stages = ", then ".join(found.stages)
     advice = facts(
         {
             "without training": Text.assemble("Take ", (found.untrained, "bold"), ". ", found.untrained_advice),
             "for training": Text.assemble("Begin with ", (found.recommended, "bold"), ". ", found.advice),
+            "stages": Text.assemble("Train ", (stages, "bold"), ". ", found.stages_advice),
         }
     )
-    return Group(model, Padding(table, (1, 0)), advice)
+    freed = [Padding(_readiness_view(found.readiness), (0, 0, 1, 0))] if found.readiness is not None else []
+    return Group(model, Padding(table, (1, 0)), *freed, advice)
+
+
+def _readiness_view(found: Readiness) -> RenderableType:
+    """What bidirectional attention does to a decoder, beside the two that it is known of."""
+    low, high = found.interval
+    return facts(
+        {
+            "attention freed": f"score {found.causal:.0f} causal, {found.bidirectional:.0f} bidirectional (the best layer, "
+            f"{found.best_layer}: {found.best:.0f})",
+            "same states": f"{found.same_state:.2f} in the mean over layers, {fmean(found.above_chance[1:]):.2f} above chance "
+            "(Gemma 3 270M, which copes: 0.98 and 0.80; SmolLM2 135M, which does not: 0.75 and 0.33)",
+            "future tokens": f"{found.ranked_right:.0%} of triples ranked right, {low:.0%} to {high:.0%} with 95 % confidence "
+            "(which does not tell these two decoders apart: 85% and 73%)",
+        }
+    )
 
 
 def encoder_inspection_view(found: EncoderInspection) -> RenderableType:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
+from typer.core import TyperGroup
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import facts, output, plain_table, progress_bar, quiet, say
@@ -31,7 +32,17 @@ LEGEND = (
     "tokens of different texts (anisotropy); score: on the built-in sentences, at most 100."
 )
 
-evaluate = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+class _ReportGroup(TyperGroup):
+    """Takes `evaluate MODEL... --report FOLDER` for `evaluate report MODEL... --report FOLDER`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is named, or the report."""
+        asks = any(one == "--report" or one.startswith("--report=") for one in args)
+        return super().resolve_command(ctx, ["report", *args] if asks and args[0] not in self.commands else args)
+
+
+evaluate = typer.Typer(cls=_ReportGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(evaluate, name="evaluate", help="Measure what an encoder or a decoder has learned.")
 
 
@@ -177,6 +188,11 @@ def opened(models: list[str], attention: str, dtype: str | None) -> Iterator[tup
             continue
         for one in ATTENTIONS[attention]:
             yield f"{name}, {one}", convert(name, "llm2vec", attention=one, dtype=dtype, measure=False)
+
+
+def without_attention(name: str) -> str:
+    """How a model was given, from the name that :func:`opened` has for it."""
+    return name.removesuffix(", causal").removesuffix(", bidirectional")
 
 
 def _words_view(scores: dict[str, WordScores]) -> RenderableType:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from st_llm2vec.evaluation.tasks import Task, TaskResult
 
 GIB = 2**30
-BASELINE = "TF-IDF"
+BASELINE = "baseline"
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Encoders or decoders: folders or names.")]
 Attention = Annotated[
     str,
@@ -45,7 +45,7 @@ def tasks(
     ],
     attention: Attention = "bidirectional",
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many rows of each table, for a look.")] = None,
-    baseline: Annotated[bool, typer.Option(help="Score TF-IDF too, which needs no model.")] = True,
+    baseline: Annotated[bool, typer.Option(help="Score TF-IDF too, or for words the most frequent label.")] = True,
     cache: Annotated[
         Path | None, typer.Option(help="Where results are kept.", show_default="~/.cache/st-llm2vec/tasks")
     ] = None,
@@ -54,7 +54,7 @@ def tasks(
     dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score encoders on tasks in local files: similarity, classification, clustering, retrieval, reranking, pairs.
+    """Score encoders on tasks in local files: similarity, classification, clustering, retrieval, reranking, pairs, words.
 
     Results are kept for an encoder and a task, so that an interrupted run goes on where it was.
     """

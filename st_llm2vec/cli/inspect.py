@@ -18,7 +18,7 @@ def inspect(
         bool | None,
         typer.Option(
             "--measure/--no-measure",
-            help="Score every recipe, untrained, on built-in sentences.",
+            help="Read built-in sentences with attention freed, and score every recipe on them, untrained.",
             show_default="for a minute, if a GPU is there or the model is small",
         ),
     ] = None,

@@ -88,19 +88,21 @@ def read_triples(path: str | Path) -> list[Triple]:
         The triples.
 
     Raises:
-        ValueError: If there is no such file, a line has not these fields, or no line is left.
+        ValueError: If there is no such file, a line has not these fields or is not UTF-8, or no line is left.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
     triples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            data = json.loads(line)
+            data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             triple = Triple(data["query"], data["positive"], data["negative"], data.get("shared_prefix", ""))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"Line {number} of {path} is not UTF-8: byte {line[error.start]:#04x}.") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"Line {number} of {path} is no object with query, positive and negative: {line[:60]!r}."
+                f"Line {number} of {path} is no object with query, positive and negative: {line.decode()[:60]!r}."
             ) from error
         if triple.shared_prefix and all(getattr(triple, name).startswith(triple.shared_prefix) for name in FIELDS):
             triples.append(triple)

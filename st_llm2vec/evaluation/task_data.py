@@ -14,6 +14,7 @@ from datasets import Dataset
 from st_llm2vec.data.read import read_dataset
 from st_llm2vec.evaluation import retrieval_files
 from st_llm2vec.evaluation.task_plan import KINDS, TaskSpec
+from st_llm2vec.evaluation.word_files import LabelledWords, read_labelled_words
 
 logger = logging.getLogger(__name__)
 SEED = 0
@@ -61,7 +62,17 @@ class Candidates:
     samples: list[dict[str, Any]]
 
 
-TaskData = Pairs | Labelled | Split | Collection | Candidates
+@dataclass(frozen=True)
+class Words:
+    """Words with labels to learn from and to test on, and how they are probed."""
+
+    train: LabelledWords
+    test: LabelledWords
+    probe: str
+    shift: bool
+
+
+TaskData = Pairs | Labelled | Split | Collection | Candidates | Words
 
 
 def read_task(spec: TaskSpec) -> TaskData:
@@ -175,6 +186,13 @@ def _listed(documents: Any) -> list[str]:
     return _texts([documents] if isinstance(documents, str) else documents or [])
 
 
+def _words(spec: TaskSpec) -> Words:
+    train, test = (
+        read_labelled_words(spec.files[role], str(spec.columns["label"]), spec.limit) for role in ("train", "test")
+    )
+    return Words(train, test, spec.probe, spec.shift)
+
+
 def _columns(spec: TaskSpec, role: str, names: Sequence[str]) -> list[list[Any]]:
     table = _table(spec, role)
     if spec.limit is not None and spec.limit < len(table):
@@ -224,4 +242,5 @@ READERS: dict[str, Callable[[TaskSpec], TaskData]] = {
     "clustering": _clusters,
     "retrieval": _collection,
     "reranking": _candidates,
+    "words": _words,
 }

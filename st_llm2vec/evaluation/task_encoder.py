@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class TaskEncoder:
         instruction: The task's bare instruction; the encoder's own prompts are used without one, and where
             :func:`takes_instructions` is false.
         advance: Called with the numbers of texts as they are done.
+        cache: Where vectors of words are kept.
     """
 
     similarity_fn_name = "cosine"
@@ -42,8 +44,9 @@ class TaskEncoder:
         encoder: SentenceTransformer,
         instruction: str | None = None,
         advance: Callable[[int], object] = lambda texts: None,
+        cache: Path | None = None,
     ) -> None:
-        self.encoder, self.advance = encoder, advance
+        self.encoder, self.advance, self.cache = encoder, advance, cache
         self.instruction = instruction if takes_instructions(encoder) else None
         self.model_card_data = NoCard()
 

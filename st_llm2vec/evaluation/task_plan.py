@@ -34,7 +34,9 @@ KINDS = {
     "clustering": Kind(("data",), ("text", "label"), ("v_measure", "spread")),
     "retrieval": Kind(("corpus", "queries", "qrels"), ("id", "text", "title"), ("ndcg@10", "mrr@10", "recall@100")),
     "reranking": Kind(("data",), ("query", "positive", "negative"), ("map", "mrr@10")),
+    "words": Kind(("train", "test"), ("label",), ("accuracy", "f1", "spread")),
 }
+PROBES = ("linear", "logistic")
 FORMATS = ("table", "smart", "trec")
 
 
@@ -53,9 +55,12 @@ class TaskSpec:
         renumber: Number the queries from 1 in their order, as Cranfield's judgements do.
         smallest_grade: The smallest grade of relevance that counts.
         instruction: What encoders that take instructions are told: for queries in retrieval and reranking, for all texts
-            elsewhere; documents have none. Without one, an encoder's own are used.
+            elsewhere; documents and words have none. Without one, an encoder's own are used.
         metric: The score to show.
-        limit: Take so many rows of each table, drawn with a fixed seed; so many queries in retrieval.
+        limit: Take so many rows of each table, drawn with a fixed seed; so many queries in retrieval,
+            the first sentences of words.
+        probe: For words, ``linear`` (LLM2Vec's) or ``logistic``.
+        shift: For words, whether to read each from the states that predict it, as MNTP does.
     """
 
     name: str
@@ -70,6 +75,8 @@ class TaskSpec:
     instruction: str | None = None
     metric: str = ""
     limit: int | None = None
+    probe: str = PROBES[0]
+    shift: bool = False
 
     def __post_init__(self) -> None:
         """Check it, and complete it.
@@ -92,7 +99,21 @@ class TaskSpec:
         _one_of(self.metric or kind.metrics[0], kind.metrics, f"{where} has the metric")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise ValueError(f"{where} has the limit {self.limit!r}; a number of rows, 1 or more, is expected.")
+        self._check_words(where)
         object.__setattr__(self, "metric", self.metric or kind.metrics[0])
+
+    def _check_words(self, where: str) -> None:
+        _one_of(self.probe, PROBES, f"{where} has the probe")
+        if self.kind != "words":
+            if self.shift or self.probe != PROBES[0]:
+                raise ValueError(f"{where} is of the kind {self.kind}; probe and shift are for words.")
+            return
+        if "label" not in self.columns:
+            raise ValueError(
+                f"{where} is of the kind words and names no column; say, for example, columns: {{label: pos}}."
+            )
+        if self.instruction is not None:
+            raise ValueError(f"{where} has an instruction, which words are read without; leave it out.")
 
 
 def read_plan(path: str | Path) -> list[TaskSpec]:

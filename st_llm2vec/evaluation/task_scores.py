@@ -21,8 +21,15 @@ from sklearn.metrics import accuracy_score, f1_score, v_measure_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-from st_llm2vec.evaluation.task_data import Candidates, Collection, Labelled, Pairs, Split, TaskData
+from st_llm2vec.evaluation.task_data import Candidates, Collection, Labelled, Pairs, Split, TaskData, Words
 from st_llm2vec.evaluation.task_encoder import TaskEncoder, TfidfEncoder
+from st_llm2vec.evaluation.word_probe import (
+    WordScores,
+    mean_and_spread,
+    most_frequent_label,
+    probe_words,
+    unseen_labels,
+)
 
 Scores = dict[str, float]
 SEEDS = range(3)
@@ -43,31 +50,44 @@ def score(encoder: TaskEncoder | TfidfEncoder, kind: str, data: TaskData) -> Sco
     Raises:
         ValueError: If a score is no number, as where all vectors are alike.
     """
-    scores = {name: 100 * float(value) for name, value in SCORERS[kind](encoder, data).items()}
+    scores = _percent(SCORERS[kind](encoder, data))
     undefined = [name for name, value in scores.items() if not math.isfinite(value)]
     if undefined:
         raise ValueError(f"{', '.join(undefined)} cannot be computed: all of the encoder's similarities are alike.")
     return scores
 
 
-def baseline(data: TaskData) -> TfidfEncoder:
-    """TF-IDF over a task's texts: those to learn from, the documents, or all where there are neither."""
-    return TfidfEncoder(_texts(data)[0])
+def score_baseline(kind: str, data: TaskData) -> Scores:
+    """What needs no model: TF-IDF over a task's texts (those to learn from, the documents, or all where there are neither).
+
+    For words, the most frequent label of each.
+    """
+    if isinstance(data, Words):
+        return _percent(_of_words(most_frequent_label(data.train, data.test)))
+    return score(TfidfEncoder(_texts(data)[0]), kind, data)
+
+
+def _percent(scores: Scores) -> Scores:
+    return {name: 100 * float(value) for name, value in scores.items()}
 
 
 def texts_of(data: TaskData) -> int:
     """How many texts a task has to encode, counted as an encoder's progress is."""
+    if isinstance(data, Words):
+        return len(data.train.sentences) + len(data.test.sentences)
     return sum(map(len, _texts(data)))
 
 
-def unseen_labels(data: TaskData) -> dict[str, int]:
-    """Labels of the test texts that no text to learn from has, with their numbers; they count as wrong."""
+def unseen(data: TaskData) -> dict[str, int]:
+    """Labels that only what is tested has, with their numbers; they count as wrong."""
+    if isinstance(data, Words):
+        return unseen_labels(data.train, data.test)
     if not isinstance(data, Split):
         return {}
     return dict(Counter(label for label in data.test.labels if label not in set(data.train.labels)))
 
 
-def _texts(data: TaskData) -> list[list[str]]:
+def _texts(data: Pairs | Labelled | Split | Collection | Candidates) -> list[list[str]]:
     """Lists of texts; the first are those that a baseline may know."""
     if isinstance(data, Pairs):
         return [data.first + data.second]
@@ -150,6 +170,18 @@ def _reranking(encoder: Any, data: Candidates) -> Scores:
     return {name: found[name] for name in ("map", "mrr@10")}
 
 
+def _words(encoder: TaskEncoder, data: Words) -> Scores:
+    options: dict[str, Any] = {"probe": data.probe, "shift": data.shift, "cache": encoder.cache}
+    return _of_words(probe_words(encoder.encoder, data.train, data.test, **options, advance=encoder.advance))
+
+
+def _of_words(found: WordScores) -> Scores:
+    """Mean and spread over seeds; the F1 of chunks where the labels mark them."""
+    accuracy, spread = mean_and_spread(found.accuracy)
+    f1 = {"f1": mean_and_spread(found.f1)[0]} if found.f1 else {}
+    return {name: value / 100 for name, value in {"accuracy": accuracy, **f1, "spread": spread}.items()}
+
+
 SCORERS: dict[str, Callable[..., Scores]] = {
     "sts": _sts,
     "pair-classification": _pair_classification,
@@ -157,4 +189,5 @@ SCORERS: dict[str, Callable[..., Scores]] = {
     "clustering": _clustering,
     "retrieval": _retrieval,
     "reranking": _reranking,
+    "words": _words,
 }

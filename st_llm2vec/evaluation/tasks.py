@@ -8,16 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from st_llm2vec.evaluation.kept import keep, read_kept
 from st_llm2vec.evaluation.task_data import TaskData, read_task
 from st_llm2vec.evaluation.task_encoder import TaskEncoder
 from st_llm2vec.evaluation.task_plan import TaskSpec
-from st_llm2vec.evaluation.task_scores import baseline, score, texts_of, unseen_labels
-from st_llm2vec.folder.disk_errors import disk_errors
-from st_llm2vec.folder.staging import replacing_file
+from st_llm2vec.evaluation.task_scores import score, score_baseline, texts_of, unseen
 from st_llm2vec.host.memory import peak_memory
 
 VERSION = 1
@@ -48,8 +46,8 @@ class Task:
 
     @property
     def unseen(self) -> dict[str, int]:
-        """Labels that only test texts have, with their numbers; they count as wrong."""
-        return unseen_labels(self.data)
+        """Labels that only what is tested has, with their numbers; they count as wrong."""
+        return unseen(self.data)
 
     def fingerprint(self) -> str:
         """A digest of all that a score depends on, beside the encoder: the texts, not the files' names."""
@@ -90,7 +88,7 @@ class TaskResult:
 
 
 def run_baseline(task: Task) -> TaskResult:
-    """Score TF-IDF on a task, which costs seconds and is not kept.
+    """Score what needs no model on a task (TF-IDF, each word's most frequent label), which is not kept.
 
     Args:
         task: The task.
@@ -99,7 +97,7 @@ def run_baseline(task: Task) -> TaskResult:
         Its scores.
     """
     begun = time.perf_counter()
-    return _result(task, score(baseline(task.data), task.spec.kind, task.data), None, begun)
+    return _result(task, score_baseline(task.spec.kind, task.data), None, begun)
 
 
 def run_task(
@@ -138,28 +136,22 @@ def run_task(
     target = Path(cache) / f"{fingerprint[:20]}-{task.fingerprint()[:20]}.json" if cache is not None else None
     if target is not None and target.is_file() and not again:
         advance(task.texts)
-        return _kept(target, task.spec)
+        found: TaskResult = read_kept(target, TaskResult, task=task.spec.name, metric=task.spec.metric)
+        return found
     begun = time.perf_counter()
-    told = TaskEncoder(encoder, task.spec.instruction, advance)
+    told = TaskEncoder(encoder, task.spec.instruction, advance, Path(cache) / "words" if cache is not None else None)
     try:
         found = _result(task, score(told, task.spec.kind, task.data), told.instruction, begun)
     except ValueError as error:
         raise ValueError(f"The task {task.spec.name!r}: {error}") from error
     if target is not None:
-        with disk_errors(target), replacing_file(target) as fresh:
-            fresh.write_text(json.dumps(asdict(found), indent=2), encoding="utf-8")
+        keep(target, asdict(found))
     return found
-
-
-def _kept(path: Path, spec: TaskSpec) -> TaskResult:
-    try:
-        written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return TaskResult(**{**written, "task": spec.name, "metric": spec.metric})
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"The kept result {path} cannot be read ({error}); delete it.") from error
 
 
 def _result(task: Task, scores: dict[str, float], instruction: str | None, begun: float) -> TaskResult:
     spec = task.spec
+    if spec.metric not in scores:
+        raise ValueError(f"The task {spec.name!r}: its labels mark no chunks or entities, which {spec.metric} counts.")
     measured = (task.texts, time.perf_counter() - begun, peak_memory())
     return TaskResult(spec.name, spec.kind, spec.metric, scores, instruction, *measured, task.unseen)

@@ -1,11 +1,13 @@
-"""Which recipe to take, with and without training."""
+"""Which recipe to take, with and without training, and which stages of training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from st_llm2vec.inspection.readiness import Readiness
 from st_llm2vec.inspection.recipes import Outlook
 from st_llm2vec.modules.attention import AttentionProbe
+from st_llm2vec.recipe.config import RECIPES
 
 UNTRAINED = ("prompteol-icl", "echo", "prompteol")
 """Recipes that are made to be used without training, the best first as far as two real decoders tell."""
@@ -58,3 +60,31 @@ def recommend_untrained(recipes: Sequence[Outlook], trained: str) -> tuple[str, 
     if trained in scores and trained != best:
         return best, f"{why}; {trained} scores {scores[trained]:.0f} before it is trained."
     return best, f"{why}."
+
+
+def recommend_stages(recipe: str, readiness: Readiness | None) -> tuple[tuple[str, ...], str]:
+    """Choose the stages of training, by what was measured.
+
+    Args:
+        recipe: The recipe to begin training with.
+        readiness: What bidirectional attention does to the model, where that was measured.
+
+    Returns:
+        Names of stages in their order, and why. ``supervised`` takes the place of ``simcse`` where there are pairs.
+    """
+    if RECIPES[recipe].attention == "causal":
+        return ("simcse",), "MNTP teaches bidirectional attention, which this recipe does without."
+    if readiness is None:
+        why = "It is LLM2Vec's order. Whether this model needs MNTP was not measured; --measure does that."
+        return ("mntp", "simcse"), why
+    fell = f"{readiness.causal:.0f} of 100 under causal attention and {readiness.bidirectional:.0f} under bidirectional"
+    if readiness.verdict == "breaks":
+        why = f"Freeing its attention breaks it: the mean of its states scores {fell}. MNTP teaches it to use what follows."
+        return ("mntp", "simcse"), why
+    if readiness.verdict == "poor":
+        why = f"The mean of its states tells little either way ({fell}), so what MNTP would mend was not seen. LLM2Vec's order."
+        return ("mntp", "simcse"), why
+    return ("simcse",), (
+        f"It copes with bidirectional attention as it is: the mean of its states scores {fell}. Measure before you spend on "
+        "MNTP: on the decoder in the box, which copes too, SimCSE scored 66 on STS-B dev without it and 65 after it."
+    )

@@ -19,12 +19,14 @@ from st_llm2vec.encoding.dtype import native_dtype
 from st_llm2vec.evaluation.layers import attention_kept
 from st_llm2vec.folder.gguf_file import SOURCE as GGUF_SOURCE
 from st_llm2vec.folder.merge import type_name
-from st_llm2vec.inspection.advice import recommend, recommend_untrained
+from st_llm2vec.inspection.advice import recommend, recommend_stages, recommend_untrained
+from st_llm2vec.inspection.readiness import Readiness, measure_readiness
 from st_llm2vec.inspection.recipes import Outlook, outlooks
 from st_llm2vec.inspection.tokenizer import TokenizerFacts, tokenizer_facts
 from st_llm2vec.modules.attention import AttentionProbe, CausalAttentionError, probe_attention
 from st_llm2vec.proof.left_padding import left_padding_changes, needs_position_ids
 from st_llm2vec.proof.same_tokens import tokenizer_of
+from st_llm2vec.recipe.config import RECIPES
 
 MEASURED_ON_A_CPU = 1_000_000_000
 """Parameters beside embeddings up to which recipes are scored on a CPU unless it is asked for."""
@@ -57,6 +59,10 @@ class Inspection:
         recipes: What each recipe would make of it.
         recommended: The recipe to begin training with.
         advice: Why, in a sentence or two.
+        readiness: What bidirectional attention does to it before any training; ``None`` where that was not measured, or
+            the recipe to begin with is causal.
+        stages: The stages of training, in their order.
+        stages_advice: Why, in a sentence or two.
         untrained: The recipe to take without any training.
         untrained_advice: Why, in a sentence or two.
         source: What the weights were read from: ``{"file": ..., "quantization": ...}`` for a GGUF file, else empty.
@@ -81,6 +87,9 @@ class Inspection:
     recipes: tuple[Outlook, ...]
     recommended: str
     advice: str
+    readiness: Readiness | None
+    stages: tuple[str, ...]
+    stages_advice: str
     untrained: str
     untrained_advice: str
     source: dict[str, str]
@@ -89,6 +98,8 @@ class Inspection:
         """Plain data that JSON can hold."""
         data = dataclasses.asdict(self)
         data["bidirectional"] = [{**probe.to_dict(), "description": probe.describe()} for probe in self.bidirectional]
+        data["readiness"] = self.readiness.to_dict() if self.readiness is not None else None
+        data["stages"] = list(self.stages)
         data["recipes"] = [{**dataclasses.asdict(one), "portable": one.portable} for one in self.recipes]
         return data
 
@@ -103,13 +114,13 @@ def inspect_model(
 ) -> Inspection:
     """Load a decoder once, try its attention and every recipe on it, and recommend some.
 
-    Nothing is written. The model runs a few batches of some tokens and, where recipes are scored, the built-in sentences.
+    Nothing is written. The model runs a few batches of some tokens and, where it is measured, the built-in sentences and triples.
 
     Args:
         name: A folder, a GGUF file, or a name on the Hugging Face Hub.
-        measure: Whether to score every recipe on the built-in sentences. By default they are scored for about a
-            minute, and not at all where there is no GPU and the model has more than a billion parameters beside its
-            embeddings.
+        measure: Whether to read built-in sentences under both kinds of attention and to score every recipe on them. By
+            default recipes are scored for about a minute, and nothing is measured where there is no GPU and the model has
+            more than a billion parameters beside its embeddings.
         revision: Branch, tag or commit on the Hub.
         token: Access token for the Hub.
         local_files_only: Whether to stay off the network.
@@ -145,6 +156,10 @@ def inspect_model(
     if seconds:
         device = get_device_name()
         transformer.to(device=device, dtype=native_dtype(device))
+    readiness = None
+    if seconds and RECIPES[recommended].attention == "bidirectional":
+        readiness = measure_readiness(transformer)
+    stages, stages_advice = recommend_stages(recommended, readiness)
     recipes = outlooks(transformer, name, refusal=refusal, needs_repair=needs_repair, seconds=seconds)
     untrained, untrained_advice = recommend_untrained(recipes, recommended)
     return Inspection(
@@ -167,6 +182,9 @@ def inspect_model(
         recipes=recipes,
         recommended=recommended,
         advice=advice,
+        readiness=readiness,
+        stages=stages,
+        stages_advice=stages_advice,
         untrained=untrained,
         untrained_advice=untrained_advice,
         source=getattr(model.config, GGUF_SOURCE, {}),

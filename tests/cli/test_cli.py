@@ -139,7 +139,7 @@ def test_inspect(decoder: str) -> None:
     assert (data["model_type"], data["recommended"]) == ("llama", "llm2vec")
     shown = succeed("inspect", decoder, "--no-measure").stdout
     assert "1,463,232 parameters" in shown
-    assert "Begin with llm2vec." in shown
+    assert "Begin with llm2vec." in shown and "Train mntp, then simcse." in shown
     assert all(recipe in shown for recipe in RECIPES)
 
 

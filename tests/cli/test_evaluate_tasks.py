@@ -41,12 +41,12 @@ def plan(tmp_path: Path) -> Path:
 def test_tasks_beside_the_baseline_again_from_what_is_kept(encoder: str, plan: Path, tmp_path: Path) -> None:
     call = ["evaluate", "tasks", encoder, "--task", plan, "--cache", tmp_path / "kept"]
     data = json.loads(succeed(*call, "--json").stdout)["models"]
-    assert list(data) == ["TF-IDF", encoder] and [one["task"] for one in data[encoder]] == ["pairs", "topics"]
-    assert data["TF-IDF"][1]["scores"]["accuracy"] == 50 and data[encoder][1]["unseen"] == {"ship": 1}
+    assert list(data) == ["baseline", encoder] and [one["task"] for one in data[encoder]] == ["pairs", "topics"]
+    assert data["baseline"][1]["scores"]["accuracy"] == 50 and data[encoder][1]["unseen"] == {"ship": 1}
     shown = succeed(*call, "--output", tmp_path / "table.md")
     assert "ship (1)" in shown.stderr and "macro_f1" in shown.stdout and "GiB" in shown.stdout
     table = (tmp_path / "table.md").read_text().splitlines()
-    assert table[0] == f"| task | score | TF-IDF | {encoder} |" and len(table) == 6
+    assert table[0] == f"| task | score | baseline | {encoder} |" and len(table) == 6
     assert json.loads(succeed(*call, "--json").stdout)["models"][encoder] == data[encoder]
     one = f"mine=sts:{tmp_path / 'named.csv'}"
     (tmp_path / "named.csv").write_text(

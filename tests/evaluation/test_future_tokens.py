@@ -96,6 +96,9 @@ def test_bad_triples(encoder: TextEncoder, tmp_path: Path) -> None:
     file.write_text(json.dumps({"query": "a b", "positive": "b c", "negative": "a d", "shared_prefix": "a"}) + "\n")
     with pytest.raises(ValueError, match="has no triple whose three sentences begin with its shared_prefix"):
         read_triples(file)
+    file.write_bytes('{"query": "a café"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match="Line 1 of .*triples.jsonl is not UTF-8: byte 0xe9"):
+        read_triples(file)
     with pytest.raises(ValueError, match="There is no file"):
         read_triples(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="no triples to rank"):

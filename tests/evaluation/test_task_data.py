@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from st_llm2vec.evaluation.task_data import Candidates, Collection, Labelled, Pairs, read_task
+from st_llm2vec.evaluation.task_data import Candidates, Collection, Labelled, Pairs, Words, read_task
 from st_llm2vec.evaluation.task_plan import TaskSpec
 
 
@@ -110,6 +110,20 @@ def test_another_encoding_and_a_missing_file_are_a_sentence(tmp_path: Path) -> N
         read_task(task)
     with pytest.raises(ValueError, match="There is no file"):
         read_task(TaskSpec("mine", "clustering", {"data": str(tmp_path / "missing.csv")}))
+
+
+def test_words_of_a_plan_are_read_as_those_of_a_file(tmp_path: Path) -> None:
+    files = {"train.txt": "The DT\ncat NN\n\na DT\ndog NN\n", "test.txt": "a DT\n"}
+    task = spec("words", tmp_path, files, columns={"label": "pos"}, limit=1, shift=True)
+    found = read_task(task)
+    assert isinstance(found, Words) and found.train.sentences == [["The", "cat"]] and found.test.labels == [["DT"]]
+    assert (found.probe, found.shift) == ("linear", True)
+    (tmp_path / "test.txt").write_text("a\n")
+    with pytest.raises(ValueError, match="The task 'mine': Line 1 of .*test.txt has no word or no 'pos'"):
+        read_task(task)
+    (tmp_path / "test.txt").write_text("\n\n")
+    with pytest.raises(ValueError, match="The task 'mine': .*test.txt holds no sentences"):
+        read_task(task)
 
 
 def test_a_dataset_of_the_hub_while_offline_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

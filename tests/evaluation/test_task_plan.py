@@ -40,6 +40,16 @@ def test_files_are_beside_the_plan_or_where_a_variable_says(tmp_path: Path, monk
         ("tasks:\n- {name: a, kind: sts, data: x.csv, format: xml}", "format 'xml'; known are table, smart, trec"),
         ("tasks:\n- {name: a, kind: sts, data: x.csv, limit: 0}", "has the limit 0"),
         ("tasks:\n- {name: a, kind: sts, data: '${NO_SUCH_PLACE}/x.csv'}", "the environment has no NO_SUCH_PLACE"),
+        ("tasks:\n- {name: a, kind: sts, data: x.csv, shift: true}", "probe and shift are for words"),
+        ("tasks:\n- {name: a, kind: words, train: x.txt, test: y.txt}", "is of the kind words and names no column"),
+        (
+            "tasks:\n- {name: a, kind: words, train: x.txt, test: y.txt, columns: {label: pos}, instruction: Tag}",
+            "has an instruction, which words are read without",
+        ),
+        (
+            "tasks:\n- {name: a, kind: words, train: x.txt, test: y.txt, columns: {label: pos}, probe: deep}",
+            "has the probe 'deep'; known are linear, logistic",
+        ),
         ("tasks:\n" + 2 * "- {name: a, kind: sts, data: x.csv}\n", "has several tasks called a"),
     ],
 )

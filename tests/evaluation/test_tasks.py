@@ -16,11 +16,12 @@ from transformers import PreTrainedTokenizerFast
 
 from st_llm2vec import convert
 from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
-from st_llm2vec.evaluation.task_data import Candidates, Collection, Labelled, Pairs, Split
+from st_llm2vec.evaluation.task_data import Candidates, Collection, Labelled, Pairs, Split, Words
 from st_llm2vec.evaluation.task_encoder import TaskEncoder, TfidfEncoder
 from st_llm2vec.evaluation.task_plan import KINDS, TaskSpec
-from st_llm2vec.evaluation.task_scores import baseline, score
+from st_llm2vec.evaluation.task_scores import score, score_baseline
 from st_llm2vec.evaluation.tasks import Task, run_baseline, run_task
+from st_llm2vec.evaluation.word_files import LabelledWords
 from st_llm2vec.folder.encoder import TextEncoder
 
 ANIMALS, METALS = (
@@ -38,6 +39,11 @@ DATA: dict[str, Any] = {
     ),
     "clustering": Labelled(ANIMALS + METALS, ["animal"] * 3 + ["metal"] * 3),
     "retrieval": COLLECTION,
+    "words": Words(
+        *(LabelledWords(name, [["the", "fox", "runs"]] * 4, [["B-NP", "I-NP", "B-VP"]] * 4) for name in ("a", "b")),
+        probe="logistic",
+        shift=False,
+    ),
     "reranking": Candidates([{"query": "fox sleeps", "positive": [ANIMALS[1]], "negative": METALS}]),
 }
 
@@ -57,7 +63,7 @@ def plain(encoder: TextEncoder, tmp_path_factory: pytest.TempPathFactory) -> Sen
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_alone_solve_what_shares_words(kind: str) -> None:
-    scores = score(baseline(DATA[kind]), kind, DATA[kind])
+    scores = score_baseline(kind, DATA[kind])
     assert set(scores) == set(KINDS[kind].metrics)
     assert scores[KINDS[kind].metrics[0]] == pytest.approx(100)
 
@@ -97,6 +103,17 @@ def test_labels_that_training_has_not_count_as_wrong() -> None:
     found = run_baseline(Task(TaskSpec("a", "classification", {"train": "", "test": ""}), data))
     assert found.unseen == {"plant": 1} and found.main == pytest.approx(100 * 2 / 3)
     assert found.scores["macro_f1"] < 67
+
+
+def test_words_without_chunks_have_no_f1(encoder: TextEncoder, tmp_path: Path) -> None:
+    parts = [LabelledWords(name, [["the", "fox"]], [["DT", "NN"]]) for name in ("train", "test")]
+    spec = TaskSpec("tags", "words", {"train": "", "test": ""}, columns={"label": "pos"}, probe="logistic")
+    task = Task(spec, Words(*parts, "logistic", False))
+    assert run_baseline(task).scores == {"accuracy": 100.0, "spread": 0.0} and task.texts == 2
+    assert run_task(encoder, task, tmp_path, "x").main == 100
+    assert len(list((tmp_path / "words").iterdir())) == 1  # both parts are the same sentences
+    with pytest.raises(ValueError, match="its labels mark no chunks or entities, which f1 counts"):
+        run_baseline(replace(task, spec=replace(spec, metric="f1")))
 
 
 def test_similarities_that_are_all_alike_are_no_score() -> None:

@@ -27,3 +27,14 @@ def test_a_near_useless_encoder_is_called_so(
     with caplog.at_level(logging.WARNING, logger="st_llm2vec"):
         convert(smollm2, recipe)
     assert ("near-useless" in caplog.text) == warned
+
+
+@pytest.mark.slow
+def test_what_freed_attention_does_is_known_before_training(real_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untrained and bidirectional, Gemma 3 has 70 on STS-B dev and SmolLM2 13."""
+    monkeypatch.setattr("st_llm2vec.inspection.decoder.SECONDS", 1e-9)
+    found = inspect_model(real_decoder)
+    breaks = "smollm2" in real_decoder
+    assert found.readiness is not None and found.readiness.verdict == ("breaks" if breaks else "copes")
+    assert found.stages == (("mntp", "simcse") if breaks else ("simcse",))
+    assert found.readiness.uses_future
