@@ -76,7 +76,9 @@ def read_collection(where: CollectionFiles, name: str) -> Collection:
     lost = sum(len(judged[query]) - len(found) for query, found in relevant.items())
     if lost:
         logger.warning(
-            "%s: %d judgements are of documents that the corpus has not, or without text; they are left out.", name, lost
+            "%s: %d judgements are of documents that the corpus has not, or without text; they are left out.",
+            name,
+            lost,
         )
     return Collection({query: queries[query] for query in answered}, corpus, answered)
 
