@@ -88,3 +88,17 @@ def test_mine_writes_a_mixture_that_trains(decoder: str, mixture: Path, tmp_path
     assert [one["name"] for one in run("show", report["mixture"], "--json")["sources"]] == ["facts", "classes"]
     refused = CliRunner().invoke(app, ["data", "mine", str(mixture), *options[:-1], str(tmp_path)])
     assert "not empty; give another one" in " ".join(refused.stderr.split())
+
+
+def test_preview_shows_tokens_lengths_and_leaks(decoder: str, mixture: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("text,label\nCats purr when they are calm!,x\nsomething else,y\n")
+    command = ["preview", str(mixture), "-m", decoder, "--eval", str(tmp_path / "test.csv")]
+    facts, classes = run(*command, "--json")["sources"]
+    tokens = facts["rows"][0]["query"]["tokens"]
+    assert "".join(one["token"] for one in tokens if one["pooled"]).strip() == "what do cats do"
+    assert "Find the fact:" in "".join(one["token"] for one in tokens if not one["pooled"])
+    leak = facts["leaks"][str(tmp_path / "test.csv")]
+    assert (leak["texts"], leak["exact"], leak["near"]) == (2, 1, 0)
+    assert classes["columns"]["query"]["cut"] == 0
+    shown = run("preview", str(tmp_path / "facts.jsonl"), "-m", decoder, "--rows", "1")
+    assert "is pooled" in shown and "whole pairs" in shown
