@@ -8,17 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Value
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.data.overlap import near_pairs, normalized, repeated
+from st_llm2vec.data.rows import FLAG_EMBEDDING, SIMCSE
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.layouts.text import left_out
 from st_llm2vec.modules.formatter import UNLIMITED
 
 BATCH = 64
+TEXT_COLUMNS = {"text", "anchor", "positive", "sentence1", "sentence2", "premise", "hypothesis"} | {
+    *FLAG_EMBEDDING.values(),
+    *SIMCSE.values(),
+}
 SAMPLES = 5
 LAST, FIRST = {"lasttoken", "last_token"}, {"cls"}
-UNREADABLE = "\ufffd"
+UNREADABLE, BLANK = "\ufffd", "\u2581"
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,7 @@ def read_text(encoder: TextReader, text: str, instruction: str | None = None) ->
     read = features["attention_mask"][0].bool()
     ids = features["input_ids"][0][read].tolist()
     pooled = _pooled(encoder, features, ids, read)
-    tokenizer = encoder.tokenizer
-    tokens = []
-    for one in ids:
-        written = tokenizer.decode([one], clean_up_tokenization_spaces=False)
-        tokens.append(tokenizer.convert_ids_to_tokens(one) if UNREADABLE in written or not written else written)
+    tokens = [_written(encoder.tokenizer, one) for one in ids]
     return ReadText(text, tokens, pooled, max(0, int(lengths(encoder, [text], instruction)[0]) - len(ids)))
 
 
@@ -174,15 +176,27 @@ def describe_leaks(rows: Dataset, held_out: Sequence[str], threshold: float = 0.
 
 
 def texts_of(table: Dataset) -> list[str]:
-    """All texts of a table: of every column of texts, and of lists of them."""
+    """All texts of a table: of the columns that the task types and the usual formats name, or else of every column of texts.
+
+    Args:
+        table: An evaluation set, as it is; columns may hold lists of texts.
+    """
+    known = [name for name in table.column_names if name in TEXT_COLUMNS or name.startswith("negative")]
     found: list[str] = []
-    for name, feature in table.features.items():
-        if isinstance(feature, Value) and "string" in feature.dtype:
-            found += [text for text in table[name] if text and text.strip()]
-        elif not isinstance(feature, Value):
-            values = (one for row in table[name] if isinstance(row, list) for one in row)
-            found += [text for text in values if isinstance(text, str) and text.strip()]
+    for name in known or table.column_names:
+        for value in table[name]:
+            texts = value if isinstance(value, list) else [value]
+            found += [text for text in texts if isinstance(text, str) and text.strip()]
     return found
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, one: int) -> str:
+    """A token as text, with the blank that it begins with; what is no whole character as the vocabulary writes it."""
+    entry = str(tokenizer.convert_ids_to_tokens(one))
+    text = str(tokenizer.decode([one], clean_up_tokenization_spaces=False))
+    if UNREADABLE in text or not text:
+        return entry
+    return f" {text}" if entry.startswith(BLANK) and not text.startswith(" ") else text
 
 
 def _pooled(encoder: TextReader, features: Mapping[str, Any], ids: list[int], read: torch.Tensor) -> list[bool]:

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from st_llm2vec import TextEncoder, convert
 from st_llm2vec.data.overlap import near_pairs, repeated
-from st_llm2vec.data.preview import describe_leaks, describe_repetitions, describe_rows, lengths, read_text
+from st_llm2vec.data.preview import describe_leaks, describe_repetitions, describe_rows, lengths, read_text, texts_of
 
 FIND = "Find the story:"
 TEXT = "Once upon a time there was a little girl."
@@ -33,7 +33,7 @@ def test_the_pooled_span_is_the_text(encoder: TextEncoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "last"), [("e5-mistral", "</s>"), ("prompteol", '"'), ("echo", "</s>"), ("nv-embed", "</s>")]
+    ("recipe", "last"), [("e5-mistral", "</s>"), ("prompteol", '"'), ("echo", "."), ("nv-embed", "</s>")]
 )
 def test_other_recipes_mark_what_they_pool(decoder: str, recipe: str, last: str) -> None:
     made: dict[str, Any] = {"latent_attention": {"num_latents": 4, "num_heads": 2, "head_dimension": 8}}
@@ -105,3 +105,9 @@ def test_near_pairs_are_those_of_the_jaccard_index() -> None:
     found = {(one, other): share for one, other, share in near_pairs(texts, threshold=0.3)}
     assert found == pytest.approx({pair: share for pair, share in wanted.items() if share >= 0.3})
     assert repeated(["A b.", "a  B", "c"]) == [[0, 1]]
+
+
+def test_texts_of_an_evaluation_set_are_not_its_labels() -> None:
+    rows = {"text": ["a", " "], "label": ["x", "y"], "negative_1": [["b", "c"], None]}
+    assert texts_of(Dataset.from_dict(rows)) == ["a", "b", "c"]
+    assert texts_of(Dataset.from_dict({"frage": ["a"], "score": [1.0]})) == ["a"]
