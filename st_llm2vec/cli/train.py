@@ -26,7 +26,10 @@ def train(
         typer.Option(help="Texts for MNTP and SimCSE: a file or a Hub dataset.", show_default="as in the paper"),
     ] = None,
     pairs: Annotated[
-        str | None, typer.Option(help="Query, positive and negatives for supervised training, instead of SimCSE.")
+        str | None,
+        typer.Option(
+            help="Query, positive and negatives for supervised training, instead of SimCSE: a file, a Hub dataset or a mixture."
+        ),
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="A YAML file with stages; see training_scripts/configs.")] = None,
     until: Annotated[

@@ -17,6 +17,7 @@ def pairs_from_labels(
     negatives: int = 7,
     seed: int = 42,
     label_texts: Mapping[Hashable, str] | None = None,
+    balanced: bool = False,
 ) -> Dataset:
     """Make contrastive examples of a classification or clustering dataset, as NV-Embed v2 does (arXiv 2405.17428).
 
@@ -33,9 +34,12 @@ def pairs_from_labels(
         negatives: Negatives of each text. Where there are fewer, they are repeated by turns.
         seed: Seed of the draws.
         label_texts: What each class is called.
+        balanced: Whether rare classes count as much as frequent ones: each has as many rows, its texts drawn by turns, and a
+            negative's class is drawn before its text.
 
     Returns:
-        A row for each text, in order, with the columns ``query``, ``positive``, ``negative_1``, ...
+        A row for each text, in order, with the columns ``query``, ``positive``, ``negative_1``, ... Balanced, about as many
+        rows, class by class.
 
     Raises:
         ValueError: If there is one class only, a class has one text only, or a text or a class's name is missing.
@@ -62,10 +66,11 @@ def pairs_from_labels(
             f"There is nothing to tell apart: the labels are of {len(classes)} class ({', '.join(map(str, classes))}); "
             "two are needed."
         )
-    rows = _Named(classes, label_texts) if label_texts is not None else _Examples(classes)
+    rows = _Named(classes, label_texts) if label_texts is not None else _Examples(classes, balanced)
     draws = random.Random(seed)
     made = []
-    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
+    asked = list(zip(texts, labels, strict=True))
+    for number, (text, label) in enumerate(_in_equal_parts(classes, len(asked), draws) if balanced else asked):
         positive, found = rows.draw(text, label, negatives, draws)
         refuse_equal_negative({"query": text}, found, "the texts", number)
         made.append([text, positive, *itertools.islice(itertools.cycle(found), negatives)])
@@ -76,7 +81,8 @@ def pairs_from_labels(
 class _Examples:
     """Positives and negatives that are other texts."""
 
-    def __init__(self, classes: Mapping[Hashable, list[str]]) -> None:
+    def __init__(self, classes: Mapping[Hashable, list[str]], balanced: bool) -> None:
+        self.balanced = balanced
         self.classes = {label: _distinct(texts) for label, texts in classes.items()}
         self.keys = {label: {text.strip() for text in texts} for label, texts in self.classes.items()}
         self.everything: list[str] = []
@@ -95,10 +101,8 @@ class _Examples:
         positive = draws.choice(self.classes[label])
         while positive.strip() == text.strip():
             positive = draws.choice(self.classes[label])
-        start, size = self.starts[label], len(self.classes[label])
         found: list[str] = []
-        for position in _shuffled(len(self.everything) - size, draws):
-            other = self.everything[position if position < start else position + size]
+        for other in self._class_by_class(label, draws) if self.balanced else self._others(label, draws):
             if other.strip() not in self.keys[label]:
                 found.append(other)
             if len(found) == count:
@@ -108,6 +112,23 @@ class _Examples:
                 f"Every text of another class than {label!r} is of that class too, so that {text[:60]!r} has no negative."
             )
         return positive, found
+
+    def _others(self, label: Hashable, draws: random.Random) -> Iterator[str]:
+        """All texts of other classes, in random order."""
+        start, size = self.starts[label], len(self.classes[label])
+        for position in _shuffled(len(self.everything) - size, draws):
+            yield self.everything[position if position < start else position + size]
+
+    def _class_by_class(self, label: Hashable, draws: random.Random) -> Iterator[str]:
+        """All texts of other classes: one of each class in random order, then another one of each, and so on."""
+        left = {other: _shuffled(len(texts), draws) for other, texts in self.classes.items() if other != label}
+        while left:
+            for other in draws.sample(list(left), len(left)):
+                place = next(left[other], None)
+                if place is None:
+                    del left[other]
+                else:
+                    yield self.classes[other][place]
 
 
 class _Named:
@@ -127,6 +148,15 @@ class _Named:
         """The class's name, and up to ``count`` of the others'."""
         others = [name for other, name in self.names.items() if other != label]
         return self.names[label], draws.sample(others, min(count, len(others)))
+
+
+def _in_equal_parts(
+    classes: Mapping[Hashable, list[str]], total: int, draws: random.Random
+) -> Iterator[tuple[str, Hashable]]:
+    """As many texts of each class, drawn by turns, ``total`` in all or a few more."""
+    for label, texts in classes.items():
+        order = itertools.cycle(draws.sample(texts, len(texts)))
+        yield from ((text, label) for text in itertools.islice(order, -(-total // len(classes))))
 
 
 def _distinct(texts: Sequence[str]) -> list[str]:

@@ -11,6 +11,8 @@ from datasets import Dataset
 
 ROLES = ("query", "positive", "negative")
 FLAG_EMBEDDING = {"query": "query", "positive": "pos", "negative": "neg"}
+SIMCSE = {"query": "sent0", "positive": "sent1", "negative": "hard_neg"}
+"""The columns of ``nli_for_simcse.csv``."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def find_columns(dataset: Dataset, chosen: Mapping[str, Any] | None, where: str)
 
 
 def _usual(names: Sequence[str], where: str) -> dict[str, Any]:
+    if {SIMCSE["query"], SIMCSE["positive"]} <= set(names):
+        return {role: name for role, name in SIMCSE.items() if name in names}
     query = next((name for name in ("query", "anchor") if name in names), None)
     if FLAG_EMBEDDING["positive"] in names and "positive" not in names and query is not None:
         return {role: name for role, name in FLAG_EMBEDDING.items() if name in names}

@@ -2,142 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
-from st_llm2vec.data.read import read_dataset
-from st_llm2vec.data.rows import FLAG_EMBEDDING, Columns, find_columns, read_rows
-from st_llm2vec.recipe.config import closest
-
-PROMPT = "prompt"
-
-
-@dataclass
-class TrainingSource:
-    """Where rows of query, positive and hard negatives come from, and how they are instructed.
-
-    Args:
-        path: As for :func:`read_dataset`; or a dataset.
-        columns: Which column is what: ``{"query": name, "positive": name, "negative": name or names}``. The positive's
-            and the negatives' columns may hold lists; each of several positives gives a row. By default ``query`` or
-            ``anchor``, ``positive``, and all whose names begin with ``negative``; or FlagEmbedding's ``query``, ``pos`` and
-            ``neg``.
-        split: The split to read.
-        query_instruction: The bare instruction of the queries; by default what FlagEmbedding's ``prompt`` holds.
-        document_instruction: That of the positives and negatives; none in LLM2Vec, NV-Embed and E5.
-        symmetric: Whether both sides are queries, so that the query's instruction is everyone's (similarity tasks).
-        in_batch_negatives: Whether other rows' documents are negatives: right for retrieval, wrong for classification,
-            clustering and similarity (NV-Embed, arXiv 2405.17428, section 3.3).
-        negatives: How many hard negatives each row gets, where there is a column of them. Fewer in the data are
-            repeated by turns, of more the first are taken. NV-Embed uses 7, LLM2Vec and E5 1.
-        name: The dataset's name; by default the file's, or the Hub's.
-        limit: Rows to take, drawn at random; all by default.
-        column_names: As for ``read_dataset(columns=...)``: names for a ``.csv`` or ``.tsv`` file without any.
-        options: As for :func:`read_dataset`.
-
-    Raises:
-        ValueError: If a field cannot be what it is.
-
-    Example:
-        >>> TrainingSource.from_dict({"path": "nq.jsonl", "query_instruction": "Find the answer:", "limit": 1000}).limit
-        1000
-    """
-
-    path: str | Sequence[str] | Dataset
-    columns: Mapping[str, Any] | None = None
-    split: str = "train"
-    query_instruction: str | None = None
-    document_instruction: str | None = None
-    symmetric: bool = False
-    in_batch_negatives: bool = True
-    negatives: int = 1
-    name: str | None = None
-    limit: int | None = None
-    column_names: Sequence[str] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.symmetric and self.document_instruction:
-            raise ValueError(
-                f"The source {self.label} is symmetric, so that the query's instruction is the documents' too, and "
-                f"document_instruction={self.document_instruction!r} was given; keep one."
-            )
-        if not isinstance(self.columns, Mapping | None):
-            raise ValueError(
-                f"columns={self.columns!r} of the source {self.label} must be a mapping: {{query: name, positive: name}}."
-            )
-        for name in ("negatives", "limit"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < (name == "limit")):
-                raise ValueError(f"{name}={value!r} of the source {self.label} must be a number of texts or rows.")
-        for name in ("symmetric", "in_batch_negatives"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} of the source {self.label} must be true or false.")
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainingSource:
-        """Build a source from plain data, such as a mapping in a YAML file.
-
-        Raises:
-            ValueError: If a field does not exist, ``path`` is missing, or a value cannot be.
-        """
-        names = [one.name for one in dataclasses.fields(cls)]
-        unknown = next((name for name in data if name not in names), None)
-        if unknown is not None:
-            fields = f"Fields: {', '.join(names)}{closest(str(unknown), names)}"
-            raise ValueError(f"A training source has no field {unknown!r}. {fields}")
-        if "path" not in data:
-            raise ValueError(f"A training source needs a path; got {dict(data)!r}.")
-        return cls(**data)
-
-    @property
-    def label(self) -> str:
-        """The dataset's name, of letters, digits, hyphens and underscores."""
-        if self.name is not None:
-            return self.name
-        if isinstance(self.path, Dataset):
-            return "dataset"
-        names = self.path if isinstance(self.path, list | tuple) else [self.path]
-        stem = Path(str(next(iter(names), ""))).name.split(".")[0]
-        return re.sub(r"[^\w-]+", "_", stem).strip("_") or "dataset"
-
-    @property
-    def instructions(self) -> tuple[str | None, str | None]:
-        """The query's and the documents' instruction."""
-        return self.query_instruction, self.query_instruction if self.symmetric else self.document_instruction
-
-    def read(self) -> tuple[Dataset, Columns]:
-        """Read the source's rows.
-
-        Raises:
-            ValueError: If it cannot be read, or a column is missing.
-        """
-        if isinstance(self.path, Dataset):
-            dataset = self.path
-        else:
-            dataset = read_dataset(self.path, split=self.split, columns=self.column_names, **self.options)
-        columns = find_columns(dataset, self.columns, self.label)
-        flag_embedding = columns.positive == FLAG_EMBEDDING["positive"] and PROMPT in dataset.column_names
-        if flag_embedding and self.query_instruction is None:
-            self._take_prompt(dataset)
-        return dataset, columns
-
-    def _take_prompt(self, dataset: Dataset) -> None:
-        """Take FlagEmbedding's instruction of each query for the source's."""
-        prompts = sorted(str(one or "").strip() for one in dataset.unique(PROMPT))
-        if len(prompts) > 1:
-            raise ValueError(
-                f"The queries of {self.label} have {len(prompts)} instructions in {PROMPT!r}, {prompts[0]!r} and "
-                f"{prompts[1]!r} among them. Make a file, and so a source, of each; or give one query_instruction for all."
-            )
-        self.query_instruction = prompts[0] or None
+from st_llm2vec.data.rows import read_rows, require_columns
+from st_llm2vec.data.source import TrainingSource
+from st_llm2vec.data.source_errors import placed
+from st_llm2vec.data.source_rows import read_source, source_table, texts_column
 
 
 @dataclass(frozen=True)
@@ -196,8 +71,11 @@ def build_training_data(
         named[source.label] = source
     if not named:
         raise ValueError("There is no training source; give at least one.")
-    datasets = {name: _rows(source, blended, seed) for name, source in named.items()}
-    switches = {name: source.in_batch_negatives for name, source in named.items()}
+    datasets = {}
+    for name, source in named.items():
+        with placed(source.place):
+            datasets[name] = _rows(source, blended, seed)
+    switches = {name: bool(source.in_batch_negatives) for name, source in named.items()}
     if blended:
         return TrainingData(_blend(datasets, seed), {}, switches)
     prompts = {name: _prompts(source, datasets[name].column_names) for name, source in named.items()}
@@ -207,11 +85,34 @@ def build_training_data(
     return TrainingData(DatasetDict(datasets), prompts if any(prompts.values()) else {}, switches)
 
 
+def build_texts(sources: Sequence[TrainingSource], seed: int = 42) -> Dataset:
+    """Read sources of texts without pairs, one after the other.
+
+    Args:
+        sources: Sources of the task ``texts``.
+        seed: Seed of the rows that ``limit`` and ``weight`` draw.
+
+    Returns:
+        A dataset with the column ``text``.
+
+    Raises:
+        ValueError: If a source is of another task, or cannot be read.
+    """
+    found = []
+    for source in sources:
+        with placed(source.place):
+            column = texts_column(source)
+            table = source_table(source)
+            require_columns(table, [column], source.label)
+            texts = table.select_columns([column]).rename_columns({column: "text"} if column != "text" else {})
+            found.append(texts.select(_drawn(len(texts), source, seed)))
+    return concatenate_datasets(found)
+
+
 def _rows(source: TrainingSource, blended: bool, seed: int) -> Dataset:
-    dataset, columns = source.read()
-    numbers: Sequence[int] = range(len(dataset))
-    if source.limit is not None and source.limit < len(dataset):
-        numbers = sorted(random.Random(seed).sample(numbers, source.limit))
+    dataset, columns = read_source(source, seed)
+    numbers = _drawn(len(dataset), source, seed)
+    if numbers != range(len(dataset)):
         dataset = dataset.select(numbers)
     count = source.negatives if columns.negatives else 0
     if not count and not source.in_batch_negatives:
@@ -237,7 +138,19 @@ def _rows(source: TrainingSource, blended: bool, seed: int) -> Dataset:
         features=Features(dict.fromkeys(names, text)),
         desc=f"Reading {source.label}",
     )
-    return rows.add_column("label", [int(source.in_batch_negatives)] * len(rows)) if blended else rows
+    return rows.add_column("label", [int(bool(source.in_batch_negatives))] * len(rows)) if blended else rows
+
+
+def _drawn(count: int, source: TrainingSource, seed: int) -> Sequence[int]:
+    """The numbers of the rows that are read: as many as ``limit`` says, each as often as ``weight`` says."""
+    draws = random.Random(seed)
+    numbers: Sequence[int] = range(count)
+    if source.limit is not None and source.limit < count:
+        numbers = sorted(draws.sample(numbers, source.limit))
+    if source.weight == 1:
+        return numbers
+    whole, rest = divmod(max(1, round(source.weight * len(numbers))), len(numbers))
+    return sorted([*numbers] * whole + draws.sample(numbers, rest))
 
 
 def _prompts(source: TrainingSource, columns: Sequence[str]) -> dict[str, str]:

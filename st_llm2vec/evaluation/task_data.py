@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from typing import Any
 
 from datasets import Dataset
 
+from st_llm2vec.data.collection import Collection, CollectionFiles, read_collection
 from st_llm2vec.data.read import read_dataset
-from st_llm2vec.evaluation import retrieval_files
 from st_llm2vec.evaluation.task_plan import KINDS, TaskSpec
 from st_llm2vec.evaluation.word_files import LabelledWords, read_labelled_words
 
-logger = logging.getLogger(__name__)
 SEED = 0
-IDENTIFIERS = ("_id", "id")
 
 
 @dataclass(frozen=True)
@@ -44,15 +41,6 @@ class Split:
 
     train: Labelled
     test: Labelled
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Queries and documents by their numbers, and which are relevant to which."""
-
-    queries: dict[str, str]
-    corpus: dict[str, str]
-    relevant: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -125,49 +113,18 @@ def _labelled(spec: TaskSpec, role: str) -> Labelled:
 
 
 def _collection(spec: TaskSpec) -> Collection:
-    corpus = {number: text for number, text in _entries(spec, "corpus").items() if text.strip()}
-    queries = _entries(spec, "queries")
-    if spec.renumber:
-        queries = {str(place): text for place, text in enumerate(queries.values(), start=1)}
-    judged = retrieval_files.read_judgements(Path(spec.files["qrels"]), spec.smallest_grade)
-    relevant = {query: sorted(judged[query] & set(corpus)) for query in queries if query in judged}
-    answered = {query: found for query, found in relevant.items() if found}
-    if not answered:
-        raise ValueError(
-            f"no query of {spec.files['queries']} has a relevant document in {spec.files['corpus']} by {spec.files['qrels']}. "
-            "Numbers must be written alike in all three; `renumber: true` numbers the queries from 1."
-        )
-    lost = sum(len(judged[query]) - len(found) for query, found in relevant.items())
-    if lost:
-        logger.warning(
-            "%s: %d judgements are of documents that the corpus has not, or without text; they are left out.",
-            spec.name,
-            lost,
-        )
-    kept = list(answered)[: spec.limit]
-    return Collection({query: queries[query] for query in kept}, corpus, {query: answered[query] for query in kept})
-
-
-def _entries(spec: TaskSpec, role: str) -> dict[str, str]:
-    """Texts by their numbers, in the order of the file."""
-    path = spec.files[role]
-    if spec.format == "smart":
-        return retrieval_files.read_smart(Path(path), spec.encoding)
-    if spec.format == "trec":
-        read = retrieval_files.read_trec_documents if role == "corpus" else retrieval_files.read_trec_topics
-        return read(Path(path), spec.encoding)
-    table = _table(spec, role)
-    identifier = spec.columns.get("id") or next((name for name in IDENTIFIERS if name in table.column_names), "id")
-    title = spec.columns.get("title", "title")
-    numbers, texts = (_column(table, name, path) for name in (identifier, spec.columns.get("text", "text")))
-    titles = table[title] if title in table.column_names else [""] * len(texts)
-    found = {
-        str(number): " ".join(filter(None, (head, text)))
-        for number, head, text in zip(numbers, titles, texts, strict=True)
-    }
-    if len(found) < len(texts):
-        raise ValueError(f"{path} has {len(texts) - len(found)} numbers twice in its column {identifier!r}.")
-    return found
+    found = read_collection(
+        CollectionFiles(
+            spec.files, spec.format, spec.encoding, spec.renumber, spec.smallest_grade, spec.columns, spec.header
+        ),
+        spec.name,
+    )
+    kept = list(found.queries)[: spec.limit]
+    return Collection(
+        {query: found.queries[query] for query in kept},
+        found.corpus,
+        {query: found.relevant[query] for query in kept},
+    )
 
 
 def _candidates(spec: TaskSpec) -> Candidates:
@@ -212,8 +169,6 @@ def _column(table: Dataset, name: str, path: str) -> list[Any]:
 def _table(spec: TaskSpec, role: str) -> Dataset:
     kind = KINDS[spec.kind]
     texts = [spec.columns.get(name, name) for name in kind.columns if name != "score"]
-    if spec.kind == "retrieval":
-        texts += IDENTIFIERS
     csv = Path(spec.files[role]).suffix.lower() in (".csv", ".tsv")
     return read_dataset(spec.files[role], columns=spec.header, only_texts=texts if csv else ())
 

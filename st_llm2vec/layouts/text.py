@@ -107,7 +107,7 @@ def mend_prompts(modules: Sequence[nn.Module], specification: Specification) -> 
         CannotSay: If other tokens are read or pooled, and marking the border does not help.
     """
     transformer = cast("Transformer", modules[0])
-    include_prompt, dropped = _left_out(modules)
+    include_prompt, dropped = left_out(modules)
     try:
         cases = told_by_prompts(specification, FEW_TEXTS)
         prove_same_tokens(transformer, specification, cases, include_prompt, dropped)
@@ -131,12 +131,12 @@ def teach_prompts(modules: Sequence[nn.Module], specification: Specification, te
         CannotSay: If other tokens are read or pooled; then nothing is replaced.
     """
     transformer = cast("Transformer", modules[0])
-    taught = _reader(transformer, specification, texts, *_left_out(modules))
+    taught = _reader(transformer, specification, texts, *left_out(modules))
     transformer.processor = transformer.input_formatter.processor = tokenizer_of(taught)
     transformer._prompt_length_mapping.clear()
 
 
-def _left_out(modules: Sequence[nn.Module]) -> tuple[bool, list[int]]:
+def left_out(modules: Sequence[nn.Module]) -> tuple[bool, list[int]]:
     """Whether the pooling counts the prompt in, and the token ids that it leaves out."""
     include_prompt = next(module for module in modules if isinstance(module, Pooling)).include_prompt
     weights = [module for module in modules if isinstance(module, WordWeights)]

@@ -118,7 +118,8 @@ def model_card(
 def _data_names(data: Any) -> list[str]:
     """What a stage's data call themselves, in whichever form they were recorded."""
     entries = data if isinstance(data, list) else [data]
-    names = [one.get("name") or one.get("path") if isinstance(one, Mapping) else one for one in entries]
+    keys = ("name", "path", "mixture")
+    names = [next(filter(None, map(one.get, keys)), None) if isinstance(one, Mapping) else one for one in entries]
     return [name for name in names if isinstance(name, str)]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from datasets import Dataset, Value
 
-from st_llm2vec.data import read_dataset
+from st_llm2vec.data import Mixture, read_dataset, read_mixture
+from st_llm2vec.data.mixture import is_mixture
 from st_llm2vec.data.read import local_files
+from st_llm2vec.data.training_data import build_texts
 from st_llm2vec.folder.checksums import sha256
 from st_llm2vec.training.settings import check_names
 
@@ -17,12 +19,41 @@ SCORED = ["sentence1", "sentence2", "score"]
 SCORES = ("score", "label", "similarity_score", "similarity")
 
 
+MIXTURE_FIELDS = ("mixture", "folder", "sources", "limit", "negatives")
+
+
+def open_mixture(source: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Mixture:
+    """Read the mixture that a plan names.
+
+    Args:
+        source: A mapping with ``mixture``, a YAML file or a name, and any of ``folder``, ``sources`` (names of those to take),
+            ``limit`` and ``negatives`` (of every source).
+        defaults: Fields of sources that do not say them.
+
+    Returns:
+        The mixture.
+
+    Raises:
+        ValueError: If it cannot be read, or the mapping holds anything else.
+    """
+    check_names(source, MIXTURE_FIELDS, f"The data {dict(source)} cannot be read")
+    changes = {name: source[name] for name in ("limit", "negatives") if name in source}
+    return read_mixture(
+        source["mixture"], folder=source.get("folder"), only=source.get("sources"), defaults=defaults, changes=changes
+    )
+
+
+def name_data(data: str) -> dict[str, str]:
+    """A plan's entry for data that a user names: a mixture, or a path."""
+    return {"mixture" if is_mixture(data) else "path": data}
+
+
 def open_data(source: Any) -> Dataset:
     """Read a dataset from what a plan names: a path or Hub name, several files, or a mapping of both and more.
 
     Args:
-        source: A path or name; a list of paths; or a mapping with ``path`` and any of ``split``, ``columns`` and
-            ``limit`` (the first rows only).
+        source: A path or name; a list of paths; a mapping with ``path`` and any of ``split``, ``columns`` and
+            ``limit`` (the first rows only); or one for :func:`open_mixture`, whose sources are texts.
 
     Returns:
         The dataset.
@@ -33,7 +64,9 @@ def open_data(source: Any) -> Dataset:
     if source is None:
         raise ValueError("The stage has no data; name a file or a dataset: data: texts.txt.")
     if not isinstance(source, Mapping):
-        return read_dataset(source)
+        return open_data({"mixture": source}) if is_mixture(source) else read_dataset(source)
+    if "mixture" in source:
+        return build_texts(open_mixture(source).sources)
     check_names(source, ("path", "split", "columns", "limit"), f"The data {dict(source)} cannot be read")
     if "path" not in source:
         raise ValueError(f"Data is named by path, split, columns and limit; got {dict(source)}.")
@@ -95,16 +128,39 @@ def describe_files(source: Any) -> dict[str, Any]:
     Returns:
         ``{path: {"bytes": ..., "sha256": ...}}``; without files that are not there, and datasets of the Hub.
     """
-    if isinstance(source, Mapping):
-        return describe_files(source.get("path"))
     if isinstance(source, list | tuple):
         return {name: one for part in source for name, one in describe_files(part).items()}
-    try:
-        named = local_files(source) if isinstance(source, str) else []
-    except ValueError:  # which reading the data says, where it is still needed
-        return {}
-    files = [file for one in named for file in (sorted(one.rglob("*")) if one.is_dir() else [one]) if file.is_file()]
+    files = [file for named in _names_of(source) for one in _local(named) for file in _files(one)]
     return {str(file): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+
+
+def _names_of(source: Any) -> list[Any]:
+    """What a plan's data names: files, folders, or datasets of the Hub."""
+    if is_mixture(source):
+        source = {"mixture": source}
+    if not isinstance(source, Mapping):
+        return [source]
+    if "mixture" in source:
+        try:
+            found = open_mixture(source)
+        except ValueError:  # which reading the data says
+            return []
+        return [str(found.file), *(file for one in found.sources for file in one.files)]
+    path = source.get("path")
+    collection = source.get("collection")
+    parts = list(path) if isinstance(path, list | tuple) else [path]
+    return parts + (list(collection.values()) if isinstance(collection, Mapping) else [])
+
+
+def _local(named: Any) -> list[Path]:
+    try:
+        return local_files(named) if isinstance(named, str) else []
+    except ValueError:  # which reading the data says, where it is still needed
+        return []
+
+
+def _files(one: Path) -> list[Path]:
+    return [file for file in (sorted(one.rglob("*")) if one.is_dir() else [one]) if file.is_file()]
 
 
 def plain(source: Any) -> Any:

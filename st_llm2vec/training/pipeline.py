@@ -16,6 +16,7 @@ from st_llm2vec.folder.gguf_file import is_gguf, unpack_gguf
 from st_llm2vec.folder.load import load
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.mntp import MNTP
+from st_llm2vec.training.named_data import name_data
 from st_llm2vec.training.presets import STAGES, build_stage, paper_arguments
 from st_llm2vec.training.settings import check_names
 from st_llm2vec.training.stage import Stage
@@ -49,7 +50,7 @@ def default_plan(recipe: str, texts: str | None = None, pairs: str | None = None
         if pairs is None:
             stages.append({"stage": "simcse", "data": texts or WIKI1M})
         else:
-            stages.append({"stage": "supervised", "data": {"path": pairs}, "max_length": 512})
+            stages.append({"stage": "supervised", "data": name_data(pairs), "max_length": 512})
         return {"recipe": recipe, "stages": [{**stage, **HORIZON} for stage in stages]}
     if pairs is None:
         raise ValueError(
@@ -63,7 +64,7 @@ def default_plan(recipe: str, texts: str | None = None, pairs: str | None = None
         names = ["retrieval", "blended"]
     elif config.name.startswith("prompteol"):
         names = ["prompteol_cse"]
-    return {"recipe": recipe, "stages": [{"stage": name, "data": {"path": pairs}} for name in names]}
+    return {"recipe": recipe, "stages": [{"stage": name, "data": name_data(pairs)} for name in names]}
 
 
 def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None = None) -> list[Stage]:

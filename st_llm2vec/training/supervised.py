@@ -12,6 +12,7 @@ from st_llm2vec.data import TrainingData, TrainingSource, build_training_data, c
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.losses.contrastive import InBatchNegatives
+from st_llm2vec.training.named_data import name_data, open_mixture
 from st_llm2vec.training.stage import Stage
 
 
@@ -20,10 +21,12 @@ class Supervised(Stage):
     """LLM2Vec's supervised stage (arXiv 2404.05961, section 5 and appendix G), and with other values E5-Mistral's.
 
     Args:
-        data: One source or several, each a mapping with the fields of :class:`st_llm2vec.data.TrainingSource`: path,
-            columns, instructions, negatives. Every batch comes from one source.
+        data: One source or several, each a mapping with the fields of :class:`st_llm2vec.data.TrainingSource`: path, task,
+            columns, instructions, negatives; or a mixture of them in a file of its own, ``{mixture: file.yaml}``. Every batch
+            comes from one source.
         scale: Inverse temperature.
-        in_batch_negatives: Whether other rows' documents are negatives.
+        in_batch_negatives: Whether other rows' documents are negatives. If so, a source of a task has them as its task does;
+            if not, a source has them only where it says so itself.
         blended: Whether all sources are mixed in every batch, each row with its own instruction and its source's
             in-batch negatives.
         mini_batch_size: Texts in a pass, for batches that memory does not hold (GradCache).
@@ -61,12 +64,15 @@ class Supervised(Stage):
         if self.data is None:
             raise ValueError("The stage has no data; name a file or a dataset of pairs: data: {path: pairs.jsonl}.")
         given = self.data if isinstance(self.data, list) else [self.data]
-        sources = [one if isinstance(one, dict) else {"path": one} for one in given]
-        return build_training_data(
-            [TrainingSource.from_dict({"in_batch_negatives": self.in_batch_negatives, **source}) for source in sources],
-            blended=self.blended,
-            seed=self.arguments().seed,
-        )
+        off = {} if self.in_batch_negatives else {"in_batch_negatives": False}
+        sources: list[TrainingSource] = []
+        for one in given:
+            entry = one if isinstance(one, dict) else name_data(one)
+            if "mixture" in entry:
+                sources += open_mixture(entry, off).sources
+            else:
+                sources.append(TrainingSource.from_dict({**off, **entry}))
+        return build_training_data(sources, blended=self.blended, seed=self.arguments().seed)
 
     def loss(self, encoder: TextEncoder, data: TrainingData) -> nn.Module | dict[str, nn.Module]:
         """Make the loss; one for each dataset where they differ in their in-batch negatives."""

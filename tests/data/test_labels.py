@@ -90,3 +90,19 @@ def test_names_of_classes() -> None:
 def test_bad_labels(texts: Any, labels: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pairs_from_labels(texts, labels, **options)
+
+
+def test_balanced_classes_count_alike_however_rare() -> None:
+    texts = [f"common {number}" for number in range(90)] + ["rare 1", "rare 2", "odd 1", "odd 2", "odd 3"]
+    labels = ["common"] * 90 + ["rare"] * 2 + ["odd"] * 3
+    rows = pairs_from_labels(texts, labels, negatives=2, balanced=True)
+    counts = {label: sum(query.startswith(label) for query in rows["query"]) for label in ("common", "rare", "odd")}
+    assert counts == {"common": 32, "rare": 32, "odd": 32}
+    for row in rows:
+        own = row["query"].split()[0]
+        assert row["positive"].split()[0] == own and row["positive"] != row["query"]
+        assert {one.split()[0] for one in negatives_of(row)} == {"common", "rare", "odd"} - {own}
+    assert len({row["query"] for row in rows}) == 32 + 2 + 3
+    assert rows[:] == pairs_from_labels(texts, labels, negatives=2, balanced=True)[:]
+    few = pairs_from_labels(["a", "b", "c", "d"], [0, 0, 1, 1], negatives=3, balanced=True)
+    assert set(negatives_of(few[0])) == {"c", "d"}

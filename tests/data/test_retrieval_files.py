@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from st_llm2vec.evaluation.retrieval_files import (
+from st_llm2vec.data.retrieval_files import (
     read_judgements,
     read_smart,
     read_text,
