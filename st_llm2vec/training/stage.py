@@ -81,6 +81,9 @@ class Stage(StageSettings):
 
     @cached_property
     def _files(self) -> dict[str, Any]:
+        return self.files_read()
+
+    def files_read(self) -> dict[str, Any]:
         """The local files of data and evaluation, as they are before the run."""
         return describe_files(self.data) | describe_files(self.evaluation)
 

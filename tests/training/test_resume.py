@@ -23,6 +23,7 @@ WORKER = Path(__file__).with_name("interrupted_run.py")
         ("mntp", ["5", "finishing"]),
         pytest.param("mntp", ["1", "saving6"], marks=pytest.mark.slow),
         pytest.param("simcse", ["3", "saving4"], marks=pytest.mark.slow),
+        pytest.param("distillation", ["3", "saving4"], marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_continues_exactly(tmp_path: Path, texts_file: str, kind: str, moments: list[str]) -> None:
