@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,11 +67,12 @@ class Distillation(Stage):
             check_contrast(self._texts().select_columns(column), self.batch_rows(), str(self.data))
         self.pairs()
 
+    @cached_property
     def files_read(self) -> dict[str, Any]:
         """As for every stage, and the teacher's weights where they are in a folder."""
         weights = sorted(Path(self.teacher).glob("**/*.safetensors")) if Path(self.teacher).is_dir() else []
         mine = [file for file in weights if CHECKPOINTS not in file.relative_to(self.teacher).parts]
-        return super().files_read() | describe_files([str(file) for file in mine])
+        return super().files_read | describe_files([str(file) for file in mine])
 
     def _texts(self) -> Dataset:
         texts = open_data(self.data).select_columns(self.columns)
