@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-real test-integrations test-serving lint reliability learning benchmark-environment benchmarks gpu docs lock clean
+.PHONY: demo test test-slow test-real test-integrations test-serving lint reliability learning learning-real benchmark-environment benchmarks gpu docs lock clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -49,6 +49,10 @@ reliability: $(READY)
 
 learning: $(READY)
 	$(BIN)/python -m benchmarks.learning
+
+learning-real: $(READY)
+	$(BIN)/python scripts/real_decoders.py
+	$(BIN)/python -m benchmarks.learning_real
 
 benchmark-environment: $(READY)
 	$(BIN)/python -m benchmarks.llm2vec_environment

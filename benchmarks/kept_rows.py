@@ -34,13 +34,18 @@ def parse(parser: argparse.ArgumentParser, measure: Callable[..., Row], names: S
     Returns:
         What was given. A process that is asked for one row prints it and ends here.
     """
-    parser.add_argument("--again", action="store_true", help="measure all rows anew")
-    parser.add_argument("--one", nargs=len(names), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parse_options(parser, names)
     if given.one:
         print(json.dumps(measure(*given.one)))
         raise SystemExit
     return given
+
+
+def parse_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> argparse.Namespace:
+    """Read a benchmark's command line, with ``--again``, and ``--one`` for what one row is about."""
+    parser.add_argument("--again", action="store_true", help="measure all rows anew")
+    parser.add_argument("--one", nargs=len(names), help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def measure_rows(
@@ -50,6 +55,7 @@ def measure_rows(
     wanted: Sequence[tuple[str, ...]],
     write_page: Callable[[list[Row]], None],
     again: bool = False,
+    options: Sequence[str] = (),
 ) -> None:
     """Measure the rows that are not kept yet, and write the page of all there are, also when interrupted.
 
@@ -60,6 +66,7 @@ def measure_rows(
         wanted: Their values, row by row, in the page's order.
         write_page: Takes all rows, in order.
         again: Whether to measure all rows anew.
+        options: Further options of the process that measures a row.
     """
 
     def about(row: Row) -> tuple[str, ...]:
@@ -68,14 +75,14 @@ def measure_rows(
     def place(row: Row) -> int:
         return wanted.index(about(row)) if about(row) in wanted else -1
 
-    results.parent.mkdir(exist_ok=True)
+    results.parent.mkdir(parents=True, exist_ok=True)
     if again:
         results.unlink(missing_ok=True)
     rows: list[Row] = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
     there = set(map(about, rows))
     try:
         for one in tqdm([one for one in wanted if one not in there], unit=" rows"):
-            line = in_process(module, "--one", *one)
+            line = in_process(module, *options, "--one", *one)
             with results.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
             rows.append(json.loads(line))

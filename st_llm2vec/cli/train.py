@@ -45,7 +45,11 @@ def train(
     dtype: Dtype = None,
     evaluation: Annotated[
         str | None,
-        typer.Option("--eval", help="Pairs of sentences with scores, to evaluate on: an STS file or a Hub dataset."),
+        typer.Option(
+            "--eval",
+            help="Pairs of sentences with scores, to evaluate on: stsb, an STS file or a Hub dataset; the best "
+            "checkpoint is kept.",
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -113,5 +117,11 @@ def train(
 def _show(records: list[dict[str, Any]], target: Path) -> None:
     for record in records:
         loss = "" if record["last_loss"] is None else f", last loss {record['last_loss']:.3f}"
-        output.print(f"{record['name']}: {record['steps']} steps{loss}", soft_wrap=True, markup=False)
+        score = f", {_score(found)}" if (found := record.get("evaluation")) else ""
+        output.print(f"{record['name']}: {record['steps']} steps{loss}{score}", soft_wrap=True, markup=False)
     output.print(f"The encoder is in {target}", soft_wrap=True, markup=False)
+
+
+def _score(found: dict[str, Any]) -> str:
+    before = "" if found["before"] is None else f" {found['before']:.4f} before and"
+    return f"{found['metric']}{before} {found['after']:.4f} after step {found['step']}"

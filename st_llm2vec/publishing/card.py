@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,7 @@ def model_card(
         config=config,
         base=base,
         stages=stages,
-        stage_settings=_stage_settings,
+        stage_settings=stage_settings,
         linked=_linked,
         attention=attention,
         prompts=prompts,
@@ -123,9 +124,14 @@ def _data_names(data: Any) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _stage_settings(stage: Mapping[str, Any]) -> dict[str, str]:
-    """What is told of a stage, each value on one line of a table."""
+def stage_settings(stage: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of a stage, each value on one line of a table.
+
+    Args:
+        stage: Its record in the manifest.
+    """
     found = {name: stage.get(name) for name in ("method", "source", "steps", "merged", "data")}
+    found |= {"score": _score(stage.get("evaluation")), "took": _took(stage.get("took"))}
     if isinstance(found["merged"], bool):
         found["merged"] = "yes" if found["merged"] else "no"
     settings = stage.get("settings")
@@ -135,6 +141,21 @@ def _stage_settings(stage: Mapping[str, Any]) -> dict[str, str]:
         for name, value in found.items()
         if value is not None
     }
+
+
+def _score(found: Any) -> str | None:
+    """What evaluating while training found."""
+    if not isinstance(found, Mapping):
+        return None
+    before = "" if found.get("before") is None else f"{found['before']:.4f} before, "
+    return f"{found['metric']}: {before}{found['after']:.4f} after step {found['step']}, which is kept"
+
+
+def _took(found: Any) -> str | None:
+    """How long training took, and how much memory."""
+    if not isinstance(found, Mapping) or found.get("seconds") is None or found.get("memory") is None:
+        return None
+    return f"{datetime.timedelta(seconds=round(found['seconds']))}, at most {found['memory'] / 2**30:.1f} GiB of memory"
 
 
 def _linked(name: Any) -> str:

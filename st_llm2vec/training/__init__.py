@@ -2,6 +2,7 @@
 
 from st_llm2vec.training.adapters import Adapter, attach_adapter, interpolate, merge_adapter
 from st_llm2vec.training.callbacks import StopAtNonFinite
+from st_llm2vec.training.distillation import Distillation
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.pipeline import build_stages, read_plan, run_stages
 from st_llm2vec.training.presets import PRESETS, STAGES, build_stage
@@ -15,6 +16,7 @@ __all__ = [
     "PRESETS",
     "STAGES",
     "Adapter",
+    "Distillation",
     "SimCSE",
     "Stage",
     "StopAtNonFinite",

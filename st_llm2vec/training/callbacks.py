@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
 
 from st_llm2vec.host.memory import peak_memory
+from st_llm2vec.training.curve import points, sparkline
 
 GIB = 2**30
 UNSAID = ("total_flos", "epoch", "_per_second", "eval_runtime")
@@ -23,6 +24,9 @@ UNSAID = ("total_flos", "epoch", "_per_second", "eval_runtime")
 class Throughput(TrainerCallback):
     """Adds ``tokens_per_second`` to the trainer's log lines: tokens read by the decoder, padding not counted.
 
+    Its log, which checkpoints hold, has besides the ``seconds`` of training until then, also those of the processes that an
+    interrupted run had before, and the most ``memory`` that this process has held, in bytes.
+
     Args:
         encoder: The encoder that is trained.
     """
@@ -30,16 +34,20 @@ class Throughput(TrainerCallback):
     def __init__(self, encoder: SentenceTransformer) -> None:
         self.transformer = encoder[0]
         self.tokens: torch.Tensor | int = 0
-        self.since = 0.0
+        self.since, self.begun = 0.0, 0.0
         self.hook: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start counting."""
         self.hook = self.transformer.register_forward_pre_hook(self._count)
         self.tokens, self.since = 0, time.perf_counter()
+        self.begun = self.since - max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Add the rate since the last log line to this one."""
+        """Add the rate since the last log line to this one, and the time and memory to the log."""
+        if state.log_history:
+            spent = {"seconds": round(time.perf_counter() - self.begun, 1), "memory": peak_memory()}
+            state.log_history[-1].update(spent)
         if logs is not None and "loss" in logs:
             now = time.perf_counter()
             rate = round(int(self.tokens) / max(now - self.since, 1e-9))
@@ -69,8 +77,9 @@ class StopAfter(TrainerCallback):
         self.steps = steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop, and save, when the step has come."""
+        """Stop, evaluate where the run is evaluated, and save, when the step has come."""
         if state.global_step >= self.steps:
+            control.should_evaluate = args.eval_strategy != "no"
             control.should_save = control.should_training_stop = True
 
 
@@ -133,15 +142,17 @@ def _not_finite(what: str, value: float, step: int) -> str:
 class ProgressLines(ProgressCallback):
     """A line on stderr for every entry of the trainer's log, in a terminal above the trainer's bar.
 
-    Such as ``step 10/1000  loss 2.31  lr 4.5e-05  5,120 tokens/s  1:02:33 left  peak 3.2 GiB``.
+    Such as ``step 10/1000  loss 2.31  lr 4.5e-05  5,120 tokens/s  1:02:33 left  peak 3.2 GiB``. An evaluation's has the curve
+    of all of them: ``step 100/1000  eval_sts_spearman_cosine 0.712  ▁▅█  best 0.712 at step 100``.
 
     Args:
         stop_after: The step where the run ends, if that is before the trainer's horizon.
+        metric: The score whose curve is shown.
     """
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(self, stop_after: int | None = None, metric: str | None = None) -> None:
         super().__init__()
-        self.stop_after = stop_after
+        self.stop_after, self.metric = stop_after, metric
         self.first_step, self.total, self.since = 0, 0, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -163,7 +174,8 @@ class ProgressLines(ProgressCallback):
         parts = [f"step {done}/{self.total}"]
         if "loss" not in logs:
             shown = {name: value for name, value in logs.items() if not name.endswith(UNSAID)}
-            return parts + [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]
+            parts += [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]
+            return parts + (self._curve(state) if self.metric in logs else [])
         parts.append(f"loss {logs['loss']:.4g}")
         if "learning_rate" in logs:
             parts.append(f"lr {logs['learning_rate']:.2g}")
@@ -171,3 +183,11 @@ class ProgressLines(ProgressCallback):
             parts.append(f"{logs['tokens_per_second']:,} tokens/s")
         left = (time.perf_counter() - self.since) / max(done - self.first_step, 1) * (self.total - done)
         return [*parts, f"{datetime.timedelta(seconds=round(left))} left", f"peak {peak_memory() / GIB:.1f} GiB"]
+
+    def _curve(self, state: Any) -> list[str]:
+        """All scores until now, where there are several, and the best of them."""
+        found = points(state.log_history, str(self.metric))
+        if len(found) < 2:
+            return []
+        best = max(found, key=lambda step: found[step])
+        return [sparkline(list(found.values()), sys.stderr.encoding), f"best {found[best]:.4g} at step {best}"]

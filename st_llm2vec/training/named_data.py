@@ -16,6 +16,8 @@ from st_llm2vec.folder.checksums import sha256
 from st_llm2vec.training.settings import check_names
 
 SCORED = ["sentence1", "sentence2", "score"]
+SCORED_SETS = {"stsb": {"path": "sentence-transformers/stsb", "split": "validation"}}
+"""Pairs with scores that are evaluated on by name, unless there is a file of that name."""
 SCORES = ("score", "label", "similarity_score", "similarity")
 
 
@@ -81,7 +83,7 @@ def open_scored_pairs(source: Any) -> Dataset:
     """Read pairs of sentences with scores.
 
     Args:
-        source: As for :func:`open_data`. The columns are ``sentence1``, ``sentence2`` and ``score``; or two columns of
+        source: As for :func:`open_data`, or a key of :data:`SCORED_SETS`. The columns are ``sentence1``, ``sentence2`` and ``score``; or two columns of
             texts and one of numbers under any names; or three in this order, where the file has no line of names.
 
     Returns:
@@ -90,6 +92,8 @@ def open_scored_pairs(source: Any) -> Dataset:
     Raises:
         ValueError: If the file holds no such pairs.
     """
+    if isinstance(source, str) and not Path(source).exists():
+        source = SCORED_SETS.get(source, source)
     pairs = open_data(source)
     if len(pairs.column_names) == len(SCORED) and _is_number(pairs.column_names[-1]):
         return open_data({**(source if isinstance(source, Mapping) else {"path": source}), "columns": SCORED})

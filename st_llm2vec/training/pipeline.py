@@ -214,9 +214,11 @@ def override(plan: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]
 def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
     """A copy of a plan whose stages are evaluated on pairs with scores: before, ten times in between, and at the end.
 
+    Each stage keeps its best checkpoint, unless the plan says ``keep_best: false``, and saves where it evaluates.
+
     Args:
         plan: As for :func:`build_stages`.
-        pairs: A file or dataset of them. MNTP, which evaluates on texts, goes without.
+        pairs: A file or dataset of them, or ``"stsb"``. MNTP, which evaluates on texts, goes without.
 
     Returns:
         The plan.
@@ -234,6 +236,8 @@ def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
         every = max(1, steps // 10) if isinstance(steps, int) and steps > 0 else 0.1
         stage["evaluation"] = pairs
         stage["training"] = {"eval_steps": every, "eval_on_start": True, **training}
+        if stage.setdefault("keep_best", True):
+            stage["training"]["save_steps"] = stage["training"]["eval_steps"]
     return changed
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from huggingface_hub import file_exists
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
 from torch import nn
@@ -24,12 +22,14 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.merge import Merge, merge, type_name
 from st_llm2vec.folder.weights import learned_beside_quantized
+from st_llm2vec.inspection import is_encoder
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import attach_adapter, body_weights, interpolate
 from st_llm2vec.training.callbacks import ProgressLines, StopAtNonFinite, Throughput
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs
+from st_llm2vec.training.report import evaluated, took, write_report
 from st_llm2vec.training.run_folder import RunFolder
 from st_llm2vec.training.settings import check_loggers
 from st_llm2vec.training.stage_settings import HALF_PRECISION, StageSettings
@@ -77,10 +77,10 @@ class Stage(StageSettings):
     @property
     def folder(self) -> RunFolder:
         """The run's folder."""
-        return RunFolder(self.output, self.to_dict(), self._files)
+        return RunFolder(self.output, self.to_dict(), self.files_read)
 
     @cached_property
-    def _files(self) -> dict[str, Any]:
+    def files_read(self) -> dict[str, Any]:
         """The local files of data and evaluation, as they are before the run."""
         return describe_files(self.data) | describe_files(self.evaluation)
 
@@ -95,10 +95,10 @@ class Stage(StageSettings):
         arguments = self.arguments()
         check_loggers(cast("list[str]", arguments.report_to))
         get_recipe(self.recipe).replace(**self.changes)
-        if self.patience is not None and arguments.save_steps != arguments.eval_steps:
+        if self.keeps_best and arguments.save_steps != arguments.eval_steps:
             raise ValueError(
-                f"With patience, evaluate and save at the same steps; eval_steps is {arguments.eval_steps} and save_steps "
-                f"{arguments.save_steps}."
+                "To keep the best checkpoint, evaluate and save at the same steps; "
+                f"eval_steps is {arguments.eval_steps} and save_steps {arguments.save_steps}."
             )
         if not self.folder.finished:
             self.check_data()
@@ -153,7 +153,7 @@ class Stage(StageSettings):
         return self.limited(encoder)
 
     def _loaded(self, **options: Any) -> TextEncoder:
-        if _is_encoder(self.model):
+        if is_encoder(self.model):
             if self.changes:
                 raise ValueError(f"{self.model} is an encoder; changes of the recipe are for decoders. Leave them out.")
             return load(self.model, **options)
@@ -210,7 +210,7 @@ class Stage(StageSettings):
         )
         trainer.add_callback(StopAtNonFinite(trainer.loss))
         if trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback):
-            trainer.add_callback(ProgressLines(self.stop_after))
+            trainer.add_callback(ProgressLines(self.stop_after, self.metric))
         return trainer
 
     def train(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> TextEncoder:
@@ -251,6 +251,7 @@ class Stage(StageSettings):
         encoder.manifest.stages.append(record)
         encoder.max_seq_length = self._full_length
         encoder.save(self.output)
+        write_report(self.output, encoder.manifest.stages, trainer.state.log_history, self.metric, self.folder.files)
         return encoder
 
     def _merge(self, encoder: TextEncoder) -> Merge:
@@ -275,7 +276,8 @@ class Stage(StageSettings):
 
     def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:
         """What was trained on what, for the manifest and the model card."""
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        log, best_step = trainer.state.log_history, trainer.state.best_global_step
+        losses = [entry["loss"] for entry in log if "loss" in entry]
         rows = {"train": data.dataset} if isinstance(data.dataset, Dataset) else dict(data.dataset)
         kept = self.to_dict()
         return {
@@ -288,12 +290,8 @@ class Stage(StageSettings):
             "steps": trainer.state.global_step,
             "last_loss": losses[-1] if losses else None,
             "best": trainer.state.best_metric,
+            "evaluation": evaluated(log, self.metric, best_step if self.keeps_best else None),
+            "took": took(log),
             "processes": PartialState().num_processes,
             "merged": False,
         }
-
-
-def _is_encoder(model: str) -> bool:
-    if Path(model).is_dir():
-        return (Path(model) / "modules.json").is_file()
-    return not Path(model).exists() and model.count("/") == 1 and file_exists(model, "modules.json")

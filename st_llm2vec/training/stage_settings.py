@@ -37,8 +37,10 @@ class StageSettings:
         max_length: Longest input in tokens while training; the encoder's own if not given.
         evaluation: Sentence pairs with scores to evaluate on while training, as :func:`st_llm2vec.data.read_dataset`
             reads them, with the columns ``sentence1``, ``sentence2`` and ``score``; under other names where there are two
-            columns of texts and one of numbers.
-        patience: Evaluations without a better score before training stops; ``None`` trains to the end.
+            columns of texts and one of numbers. ``"stsb"`` is the development part of the STS benchmark, from the Hub.
+        keep_best: Whether the result is the checkpoint with the best score, and not the last one.
+        patience: Evaluations without a better score before training stops, and the best checkpoint is kept; ``None`` trains
+            to the end.
         stop_after: Steps after which to stop, where the learning rate is planned for a longer run.
         interpolation: Share of the trained weights in the result; the rest is those that this stage began with, which in a
             pipeline's first stage is the decoder.
@@ -62,6 +64,7 @@ class StageSettings:
     adapter: Adapter | None = field(default_factory=Adapter)
     max_length: int | None = None
     evaluation: Any = None
+    keep_best: bool = False
     patience: int | None = None
     stop_after: int | None = None
     interpolation: float = 1.0
@@ -85,8 +88,9 @@ class StageSettings:
         check_fields(type(self), fields, f"The stage {self.called} does not have these settings")
         if not 0 <= self.interpolation <= 1:
             raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
-        if self.patience is not None and self.evaluation is None:
-            raise ValueError("patience needs an evaluation: name the pairs, or the texts, to evaluate on.")
+        if self.keeps_best and self.evaluation is None:
+            needed_by = "patience" if self.patience is not None else "keep_best"
+            raise ValueError(f"{needed_by} needs an evaluation: name the pairs, or the texts, to evaluate on.")
         if self.learns_in_place and self.dtype in HALF_PRECISION:
             raise ValueError(
                 f"With {self.learns_in_place} the decoder's own type holds what is learned, and dtype={self.dtype} would "
@@ -104,6 +108,11 @@ class StageSettings:
     def learns_in_place(self) -> str:
         """The setting by which weights learn that are in the decoder's own type, and not an adapter's; empty without."""
         return "adapter: null" if self.adapter is None else ""
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the result is the checkpoint with the best score."""
+        return self.keep_best or self.patience is not None
 
     def batch_rows(self) -> int:
         """The rows of a batch that are compared: of all processes, where their texts are gathered."""
@@ -133,9 +142,10 @@ class StageSettings:
             given["prompts"] = data.prompts
         if evaluator is not None:
             given |= {"eval_strategy": "steps", "metric_for_best_model": self.metric, "greater_is_better": True}
-            given["load_best_model_at_end"] = self.patience is not None
+            given["load_best_model_at_end"] = self.keeps_best
         if self.patience is not None:
             given["restore_callback_states_from_checkpoint"] = True
+        if self.keeps_best:
             given["save_strategy"] = self.training.get("eval_strategy", "steps")
             steps = self.training.get("eval_steps", self.training.get("logging_steps", given["logging_steps"]))
             given["eval_steps"] = given["save_steps"] = steps

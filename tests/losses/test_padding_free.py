@@ -14,7 +14,13 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import Tensor
 
 from st_llm2vec import TextEncoder, convert
-from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss, MNTPLoss, SimCSELoss
+from st_llm2vec.losses import (
+    CachedHardNegativesRankingLoss,
+    HardNegativesRankingLoss,
+    MNTPLoss,
+    SimCSELoss,
+    SimilarityDistillationLoss,
+)
 from st_llm2vec.packed.enable import disable_padding_free, padding_free
 from st_llm2vec.training.adapters import Adapter, attach_adapter
 from tests.tiny_decoders import tiny_decoder
@@ -35,6 +41,8 @@ def without_dropout(encoder: TextEncoder) -> SimCSELoss:
 LOSSES: dict[str, tuple[Callable[[TextEncoder], Any], int]] = {
     "MNTP": (lambda encoder: MNTPLoss(encoder, mlm_probability=0.5, mask_token="eos"), 1),
     "SimCSE": (without_dropout, 1),
+    "distillation": (lambda encoder: SimilarityDistillationLoss(encoder), 2),
+    "distillation, softmax": (lambda encoder: SimilarityDistillationLoss(encoder, temperature=0.1), 2),
     "ranking": (lambda encoder: HardNegativesRankingLoss(encoder), 3),
     "two-stage": (lambda encoder: HardNegativesRankingLoss(encoder, in_batch_negatives=False), 3),
     "cached": (lambda encoder: CachedHardNegativesRankingLoss(encoder, mini_batch_size=2), 3),
@@ -58,7 +66,8 @@ def make(family: str, recipe: str) -> TextEncoder:
 def backward(encoder: TextEncoder, loss: Any, columns: int) -> tuple[float, dict[str, Tensor]]:
     encoder.zero_grad()
     torch.manual_seed(1)
-    value = loss([dict(encoder.preprocess(texts)) for texts in COLUMNS[:columns]], None)
+    taught = torch.randn(len(TEXTS), columns, 7) if isinstance(loss, SimilarityDistillationLoss) else None
+    value = loss([dict(encoder.preprocess(texts)) for texts in COLUMNS[:columns]], taught)
     value.backward()
     return float(value.detach()), {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
 
@@ -87,7 +96,7 @@ def test_a_loss_without_padding_is_the_loss_with_it(family: str, recipe: str, na
 
 
 @pytest.mark.promise(Promise.HOST_TRAINS)
-@pytest.mark.parametrize("name", ("MNTP", "SimCSE", "ranking", "cached"))
+@pytest.mark.parametrize("name", ("MNTP", "SimCSE", "distillation", "ranking", "cached"))
 def test_with_an_adapter_and_checkpointed_layers(name: str) -> None:
     encoder = make("llama", "llm2vec")
     attach_adapter(encoder, Adapter(r=2, dropout=0.0))

@@ -50,7 +50,7 @@ def launch(script: str, *arguments: str) -> None:
 def test_losses_and_gradients_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
     launch(str(WORKER), str(tmp_path / "found.json"))
     found = json.loads((tmp_path / "found.json").read_text())
-    assert len(found) == 7
+    assert len(found) == 9
     for case, distance in found.items():
         assert distance["norm"] > 1e-3, case
         assert distance["loss"] < 1e-5, case

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from st_llm2vec import TextEncoder, convert, decoder_path
-from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss, MNTPLoss, SimCSELoss
+from st_llm2vec.losses import (
+    CachedHardNegativesRankingLoss,
+    HardNegativesRankingLoss,
+    MNTPLoss,
+    SimCSELoss,
+    SimilarityDistillationLoss,
+)
 
 torch.set_num_threads(1)
 COLUMNS = [
@@ -23,20 +29,23 @@ COLUMNS = [
     ["dogs bark", "sand", "a drum is stretched", "a road"],
 ]
 LABELS = torch.tensor([1, 0, 0, 1])
-CASES: dict[str, tuple[int, bool, Callable[[TextEncoder, bool], nn.Module]]] = {
-    "mntp": (1, False, lambda model, many: MNTPLoss(model, 1.0, "all_mask")),
-    "simcse": (1, False, lambda model, many: SimCSELoss(model, gather_across_devices=many)),
-    "simcse, cached": (1, False, lambda model, many: SimCSELoss(model, gather_across_devices=many, mini_batch_size=1)),
-    "supervised": (3, False, lambda model, many: HardNegativesRankingLoss(model, gather_across_devices=many)),
-    "off": (3, False, lambda model, many: HardNegativesRankingLoss(model, in_batch_negatives=False)),
+TAUGHT = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(0))
+CASES: dict[str, tuple[int, Tensor | None, Callable[[TextEncoder, bool], nn.Module]]] = {
+    "mntp": (1, None, lambda model, many: MNTPLoss(model, 1.0, "all_mask")),
+    "simcse": (1, None, lambda model, many: SimCSELoss(model, gather_across_devices=many)),
+    "simcse, cached": (1, None, lambda model, many: SimCSELoss(model, gather_across_devices=many, mini_batch_size=1)),
+    "distillation": (2, TAUGHT, lambda model, many: SimilarityDistillationLoss(model, None, many)),
+    "distillation, softmax": (2, TAUGHT, lambda model, many: SimilarityDistillationLoss(model, 0.1, many)),
+    "supervised": (3, None, lambda model, many: HardNegativesRankingLoss(model, gather_across_devices=many)),
+    "off": (3, None, lambda model, many: HardNegativesRankingLoss(model, in_batch_negatives=False)),
     "by row": (
         3,
-        True,
+        LABELS,
         lambda model, many: HardNegativesRankingLoss(model, in_batch_negatives="per_row", gather_across_devices=many),
     ),
     "by row, cached": (
         3,
-        True,
+        LABELS,
         lambda model, many: CachedHardNegativesRankingLoss(
             model, in_batch_negatives="per_row", gather_across_devices=many, mini_batch_size=1
         ),
@@ -46,7 +55,7 @@ CASES: dict[str, tuple[int, bool, Callable[[TextEncoder, bool], nn.Module]]] = {
 
 def gradient(case: str, rank: int | None) -> tuple[float, Tensor]:
     """The loss, and the gradients of all weights, of one process's half of the batch or, without a rank, of it all."""
-    columns, labelled, make = CASES[case]
+    columns, labels, make = CASES[case]
     encoder = convert(decoder_path(), "llm2vec", device="cpu")
     loss = make(encoder, rank is not None)
     encoder.eval()  # no dropout, so that the passes of one and of two processes are the same
@@ -59,7 +68,7 @@ def gradient(case: str, rank: int | None) -> tuple[float, Tensor]:
                 child.model = loss.model
                 if hasattr(child, "loss"):
                     child.loss.model = loss.model
-    value = loss(features, LABELS[rows] if labelled else None)
+    value = loss(features, None if labels is None else labels[rows])
     value.backward()
     value = value.detach()
     if rank is not None:

@@ -17,8 +17,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer import Trainer
 
-from st_llm2vec import decoder_path
-from st_llm2vec.training import MNTP, SimCSE, Stage
+from st_llm2vec import convert, decoder_path
+from st_llm2vec.training import MNTP, Distillation, SimCSE, Stage
 from tests.kills import killed_at
 
 torch.set_num_threads(1)
@@ -51,6 +51,12 @@ def train(kind: str, output: str, texts: str, moment: str) -> None:
         "mntp": MNTP(model=decoder_path(), output=output, data=texts, block_size=24, training=TRAINING),
         "simcse": SimCSE(model=decoder_path(), output=output, data=texts, max_length=32, training=TRAINING),
     }
+    if kind == "distillation":
+        taught_by = str(Path(texts).with_name("teacher"))  # whose vectors are kept beside it
+        os.environ["XDG_CACHE_HOME"] = str(Path(texts).parent)
+        if not Path(taught_by).exists():
+            convert(decoder_path(), "sgpt", measure=False).save(taught_by)
+        made[kind] = Distillation(model=decoder_path(), output=output, data=texts, teacher=taught_by, training=TRAINING)
     stage = made[kind]
     if moment.isdigit():
         callbacks = stage.callbacks

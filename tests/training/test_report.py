@@ -1,0 +1,111 @@
+"""The report of a run that is evaluated, and that its best checkpoint is kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from st_llm2vec import load
+from st_llm2vec.publishing.card import stage_settings
+from st_llm2vec.training import SimCSE, named_data
+
+from ..conftest import TEXTS, cosine_distance
+
+TRAINING = {
+    "max_steps": 6,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "eval_steps": 1,
+    "eval_on_start": True,
+    "use_cpu": True,
+}
+PAIRS = [("a cat sleeps", "a kitten naps", 4.5), ("a dog runs", "the sea is calm", 0.2), ("rain fell", "it rained", 5)]
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(f"{first},{second},{score}" for first, second, score in PAIRS) + "\n")
+    return {"path": str(path), "columns": ["sentence1", "sentence2", "score"]}
+
+
+class Interrupt(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+
+
+def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept(
+    decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = SimCSE(
+        model=decoder,
+        output=str(tmp_path / "out"),
+        data=texts_file,
+        max_length=16,
+        evaluation=scores,
+        keep_best=True,
+        training=TRAINING,
+    )
+    callbacks = made.callbacks
+    made.callbacks = lambda: [*callbacks(), Interrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    made.callbacks = callbacks
+    before = json.loads((tmp_path / "out/checkpoints/checkpoint-3/trainer_state.json").read_text())["log_history"]
+    made.run()
+    encoder = load(tmp_path / "out")
+    record = encoder.manifest.stages[-1]
+    found = record["evaluation"]
+    assert [step for step, _ in found["curve"]] == list(range(7)) and found["metric"] == "sts_spearman_cosine"
+    values = dict(map(tuple, found["curve"]))
+    assert found["before"] == values[0] and found["after"] == record["best"] == max(
+        values[step] for step in range(1, 7)
+    )
+    best = load(tmp_path / f"out/checkpoints/checkpoint-{found['step']}")
+    assert cosine_distance(best.encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
+    assert record["took"]["seconds"] > max(entry["seconds"] for entry in before) and record["took"]["memory"] > 2**20
+    page = (tmp_path / "out/training_report.md").read_text(encoding="utf-8")
+    assert f"| simcse | 6 | sts_spearman_cosine | {found['before']:.4g} | {found['after']:.4g} | 0:00:" in page
+    assert page.count("\n| ") > 25 and f"| `{texts_file}` |" in page and "sha256" in page and "| scale | 20.0 |" in page
+    assert "tokens a second in the median; 1 process on" in page
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    assert (tmp_path / "out/training_curve.png").exists() is drawn is ("training_curve.png" in page)
+    assert f"best {found['after']:.4g} at step {found['step']}" in capsys.readouterr().err
+    told = stage_settings(record)
+    assert told["score"].endswith(f"after step {found['step']}, which is kept") and "GiB of memory" in told["took"]
+
+
+def test_a_run_without_an_evaluation_reports_its_loss(decoder: str, tmp_path: Path, texts_file: str) -> None:
+    training = {**TRAINING, "max_steps": 2, "eval_on_start": False, "eval_steps": None}
+    SimCSE(model=decoder, output=str(tmp_path / "out"), data=texts_file, max_length=16, training=training).run()
+    assert load(tmp_path / "out").manifest.stages[-1]["evaluation"] is None
+    page = (tmp_path / "out/training_report.md").read_text(encoding="utf-8")
+    assert "| step | loss |" in page and "| simcse | 2 |  |  |  | 0:00:" in page
+
+
+def test_the_sts_benchmark_has_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def read(path: Any, **options: Any) -> Dataset:
+        asked.append((path, options["split"]))
+        return Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [0.5]})
+
+    monkeypatch.setattr(named_data, "read_dataset", lambda path, split="train", columns=None: read(path, split=split))
+    monkeypatch.chdir(tmp_path)
+    assert named_data.open_scored_pairs("stsb")["score"] == [0.5]
+    Path("stsb").mkdir()
+    named_data.open_scored_pairs("stsb")
+    assert asked == [("sentence-transformers/stsb", "validation"), ("stsb", "train")]
+
+
+def test_the_best_needs_something_to_be_measured_by(decoder: str, tmp_path: Path, texts_file: str) -> None:
+    with pytest.raises(ValueError, match="keep_best needs an evaluation"):
+        SimCSE(model=decoder, output=str(tmp_path / "out"), data=texts_file, keep_best=True)
