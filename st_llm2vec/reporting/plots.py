@@ -33,7 +33,7 @@ def scores_plot(report: Report, names: Sequence[str]) -> str:
     band = 0.42 + step * len(names)
     with drawing():
         drawn = figure(band * len(tasks) + 0.35 + 0.2 * (len(names) + 1))
-        axes = drawn.subplots()
+        axes: Any = drawn.subplots()
         for row, task in enumerate(tasks):
             top = row * band
             axes.axhline(top, color=GRID, linewidth=0.8)
@@ -66,7 +66,7 @@ def heat_map(found: Inside, name: str) -> str:
     states = np.array(found.states)
     with drawing():
         drawn = figure(3.2)
-        axes = drawn.subplots()
+        axes: Any = drawn.subplots()
         shown = axes.imshow(states, cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="none")
         axes.set_xticks(range(len(found.pieces)), [shortened(one, SHORTEST) for one in found.pieces], rotation=90)
         axes.tick_params(length=0)
@@ -75,9 +75,9 @@ def heat_map(found: Inside, name: str) -> str:
         axes.set_title(shortened(name))
         for spine in axes.spines.values():
             spine.set_visible(False)
-        bar = drawn.colorbar(shown, ax=axes, pad=0.02, aspect=30)
+        bar: Any = drawn.colorbar(shown, ax=axes, pad=0.02, aspect=30)
         bar.set_label("cosine")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         return to_svg(drawn, f"Cosine of causal and bidirectional states in each layer of {name}")
 
 
@@ -85,7 +85,7 @@ def layers_plot(insides: Mapping[str, Inside]) -> str:
     """The mean cosine of causal and bidirectional states over the depth of each model."""
     with drawing():
         drawn = figure(2.8 + 0.2 * len(insides))
-        axes = drawn.subplots()
+        axes: Any = drawn.subplots()
         for place, (name, found) in enumerate(insides.items()):
             depth = np.linspace(0, 1, len(found.similarity))
             style: dict[str, Any] = {"color": colour(place), "marker": marker(place), "markersize": 4}
@@ -106,7 +106,7 @@ def future_plot(future: Mapping[str, Any], name: str) -> str:
     low, high = future["interval"]
     with drawing():
         drawn = figure(2.6)
-        axes = drawn.subplots()
+        axes: Any = drawn.subplots()
         both = [future["positive"], future["negative"]]
         edges = np.histogram_bin_edges(np.concatenate(both), BINS)
         for place, (values, label) in enumerate(zip(both, ("the same meaning", "another meaning"), strict=True)):
@@ -128,7 +128,7 @@ def map_plot(model: ModelReport, name: str, mapped: MappedTexts) -> str:
     named = list(dict.fromkeys(mapped.labels))
     with drawing():
         drawn = figure(3.4 if mapped.pairs else 3.4 + 0.1 * len(named))
-        axes = drawn.subplots()
+        axes: Any = drawn.subplots()
         for place, label in enumerate(named):
             own = places[[one == label for one in mapped.labels]]
             if mapped.pairs:

@@ -21,7 +21,7 @@ SERIES = tuple(f"#0101{place:02x}" for place in range(0x10, 0x18))
 MARKERS = "os^DvPX*"
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {one: f"--s{n}" for n, one in enumerate(SERIES)}
 """Colours that stand for the page's own, of which there is a light and a dark set."""
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9.5,
