@@ -92,7 +92,7 @@ def read_mixture(
         raise ValueError(
             f"There is no mixture {mixture}{closest(str(mixture), known)} Give a YAML file, or one of {', '.join(known)}."
         )
-    folder = Path(folder) if folder is not None else file.parent
+    folder = (Path(folder) if folder is not None else file.parent).expanduser().absolute()
     data, lines = _parse(file)
     template = data.get("instruction_template", SLOT)
     if not isinstance(template, str) or SLOT not in template:

@@ -74,7 +74,9 @@ def test_train_takes_a_mixture(decoder: str, mixture: Path, tmp_path: Path, way:
     assert record["data"]["mixture"] == str(mixture)
 
 
-def test_mine_writes_a_mixture_that_trains(decoder: str, mixture: Path, tmp_path: Path) -> None:
+def test_mine_writes_a_mixture_that_trains(
+    decoder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     CliRunner().invoke(app, ["convert", decoder, "-o", str(tmp_path / "teacher"), "--recipe", "sgpt"])
     options = ["--teacher", str(tmp_path / "teacher"), "--preset", "top-k", "-n", "2", "-o", str(tmp_path / "mined")]
     report = run("mine", str(mixture), *options, "--json")
@@ -84,7 +86,8 @@ def test_mine_writes_a_mixture_that_trains(decoder: str, mixture: Path, tmp_path
     assert facts["columns"] == classes["columns"] == ["query", "positive", "negative_1", "negative_2"]
     assert facts["prompts"] == {"query": "Find the fact:"} and len(classes["prompts"]) == 4
     assert facts["in_batch_negatives"] and not classes["in_batch_negatives"]
-    assert "mean score" in run("mine", str(mixture), *options, "--source", "facts")
+    monkeypatch.chdir(mixture.parent)  # what is not mined is still found from the new mixture's folder
+    assert "mean score" in run("mine", mixture.name, *options, "--source", "facts")
     assert [one["name"] for one in run("show", report["mixture"], "--json")["sources"]] == ["facts", "classes"]
     refused = CliRunner().invoke(app, ["data", "mine", str(mixture), *options[:-1], str(tmp_path)])
     assert "not empty; give another one" in " ".join(refused.stderr.split())
