@@ -185,9 +185,9 @@ class ProgressLines(ProgressCallback):
         return [*parts, f"{datetime.timedelta(seconds=round(left))} left", f"peak {peak_memory() / GIB:.1f} GiB"]
 
     def _curve(self, state: Any) -> list[str]:
-        """All scores until now, where there are several, and the best of them."""
+        """All scores until now, where there are several, and the best of them; that of no training does not compete."""
         found = points(state.log_history, str(self.metric))
         if len(found) < 2:
             return []
-        best = max(found, key=lambda step: found[step])
+        best = max(filter(None, found), key=lambda step: found[step])
         return [sparkline(list(found.values()), sys.stderr.encoding), f"best {found[best]:.4g} at step {best}"]

@@ -37,7 +37,7 @@ def evaluated(log: Log, metric: str, best_step: int | None) -> dict[str, Any] | 
     found = points(log, metric)
     if not found:
         return None
-    step = best_step if best_step in found else max(found)
+    step = best_step if best_step is not None and best_step in found else max(found)
     scores = {"metric": metric.removeprefix("eval_"), "before": found.get(0), "after": found[step], "step": step}
     return {**scores, "curve": [[at, value] for at, value in found.items()]}
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -94,7 +95,7 @@ def _kept(texts: list[str], teacher: SentenceTransformer, name: str, prompt: str
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for start in range(0, len(texts), AT_ONCE):
             some = texts[start : start + AT_ONCE]
-            vectors = teacher.encode(some, prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
+            vectors: Any = teacher.encode(some, prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
             found = vectors.float().cpu().numpy()
             if not np.isfinite(found).all():
                 row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
