@@ -145,15 +145,21 @@ def stage_settings(stage: Mapping[str, Any]) -> dict[str, str]:
 
 def _score(found: Any) -> str | None:
     """What evaluating while training found."""
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping) or not {"metric", "after", "step"} <= set(found):
         return None
-    before = "" if found.get("before") is None else f"{found['before']:.4f} before, "
-    return f"{found['metric']}: {before}{found['after']:.4f} after step {found['step']}, which is kept"
+    before = "" if found.get("before") is None else f"{_rounded(found['before'])} before, "
+    return f"{found['metric']}: {before}{_rounded(found['after'])} after step {found['step']}"
+
+
+def _rounded(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _took(found: Any) -> str | None:
     """How long training took, and how much memory."""
-    if not isinstance(found, Mapping) or found.get("seconds") is None or found.get("memory") is None:
+    if not isinstance(found, Mapping) or not all(
+        isinstance(found.get(name), int | float) for name in ("seconds", "memory")
+    ):
         return None
     return f"{datetime.timedelta(seconds=round(found['seconds']))}, at most {found['memory'] / 2**30:.1f} GiB of memory"
 

@@ -83,8 +83,9 @@ def open_scored_pairs(source: Any) -> Dataset:
     """Read pairs of sentences with scores.
 
     Args:
-        source: As for :func:`open_data`, or a key of :data:`SCORED_SETS`. The columns are ``sentence1``, ``sentence2`` and ``score``; or two columns of
-            texts and one of numbers under any names; or three in this order, where the file has no line of names.
+        source: As for :func:`open_data`, or a key of :data:`SCORED_SETS`. The columns are ``sentence1``, ``sentence2`` and
+            ``score``; or two columns of texts and one of numbers under any names; or three in this order, where the file has
+            no line of names.
 
     Returns:
         The pairs, in columns of these names.

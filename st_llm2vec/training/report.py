@@ -99,7 +99,7 @@ def _curve(record: Mapping[str, Any], log: Log, drawn: bool) -> list[str]:
         spread = list(losses.items())[:: max(1, len(losses) // ROWS)]
         lines += [f"Loss: `{sparkline(list(losses.values()))}`", ""] if losses else ["Nothing was logged."]
         return lines + (_table(("step", "loss"), [(step, _number(value)) for step, value in spread]) if losses else [])
-    kept = f"{score['metric']}: `{sparkline([value for _, value in score['curve']])}`, and what is kept is step {score['step']}."
+    kept = f"{score['metric']}: `{sparkline([value for _, value in score['curve']])}`, {score['after']:.4g} after step {score['step']}."
     rows = []
     for step, value in score["curve"]:
         before = [loss for at, loss in losses.items() if at <= step]

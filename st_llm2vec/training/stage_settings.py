@@ -38,7 +38,7 @@ class StageSettings:
         evaluation: Sentence pairs with scores to evaluate on while training, as :func:`st_llm2vec.data.read_dataset`
             reads them, with the columns ``sentence1``, ``sentence2`` and ``score``; under other names where there are two
             columns of texts and one of numbers. ``"stsb"`` is the development part of the STS benchmark, from the Hub.
-        keep_best: Whether the result is the checkpoint with the best score, and not the last one.
+        keep_best: Whether the result is the checkpoint with the best score, and not the last one; with patience by default.
         patience: Evaluations without a better score before training stops, and the best checkpoint is kept; ``None`` trains
             to the end.
         stop_after: Steps after which to stop, where the learning rate is planned for a longer run.
@@ -64,7 +64,7 @@ class StageSettings:
     adapter: Adapter | None = field(default_factory=Adapter)
     max_length: int | None = None
     evaluation: Any = None
-    keep_best: bool = False
+    keep_best: bool | None = None
     patience: int | None = None
     stop_after: int | None = None
     interpolation: float = 1.0
@@ -88,9 +88,9 @@ class StageSettings:
         check_fields(type(self), fields, f"The stage {self.called} does not have these settings")
         if not 0 <= self.interpolation <= 1:
             raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
-        if self.keeps_best and self.evaluation is None:
-            needed_by = "patience" if self.patience is not None else "keep_best"
-            raise ValueError(f"{needed_by} needs an evaluation: name the pairs, or the texts, to evaluate on.")
+        if (self.keep_best or self.patience is not None) and self.evaluation is None:
+            needs = "patience" if self.patience is not None else "keep_best"
+            raise ValueError(f"{needs} needs an evaluation: name the pairs, or the texts, to evaluate on.")
         if self.learns_in_place and self.dtype in HALF_PRECISION:
             raise ValueError(
                 f"With {self.learns_in_place} the decoder's own type holds what is learned, and dtype={self.dtype} would "
@@ -112,7 +112,7 @@ class StageSettings:
     @property
     def keeps_best(self) -> bool:
         """Whether the result is the checkpoint with the best score."""
-        return self.keep_best or self.patience is not None
+        return self.patience is not None if self.keep_best is None else self.keep_best
 
     def batch_rows(self) -> int:
         """The rows of a batch that are compared: of all processes, where their texts are gathered."""

@@ -80,7 +80,7 @@ def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept
     assert (tmp_path / "out/training_curve.png").exists() is drawn is ("training_curve.png" in page)
     assert f"best {found['after']:.4g} at step {found['step']}" in capsys.readouterr().err
     told = stage_settings(record)
-    assert told["score"].endswith(f"after step {found['step']}, which is kept") and "GiB of memory" in told["took"]
+    assert told["score"].endswith(f"after step {found['step']}") and "GiB of memory" in told["took"]
 
 
 def test_a_run_without_an_evaluation_reports_its_loss(decoder: str, tmp_path: Path, texts_file: str) -> None:
