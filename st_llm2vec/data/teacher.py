@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from torch import Tensor
 
-NO_CLASS = -1
+NONE = -1
+"""The number of the class of a text that has none, and of a text that is asked for once only."""
 
 
 class Teacher:
@@ -26,7 +27,8 @@ class Teacher:
         query_prompt: The instruction of the queries; ``None`` leaves the model's own.
         document_prompt: That of the documents.
         classes: The class of each text; those that have none are of no class.
-        keep: Texts whose vectors are kept, since they are asked for again.
+        keep: Texts whose vectors are kept, since they are asked for again: all queries among them. A corpus may be larger than
+            memory, so nothing is kept of its other texts.
         last_rank: Candidates of a query that are compared; :attr:`excluded` counts those that would have been among them.
         progress: Whether the model shows bars.
     """
@@ -48,8 +50,7 @@ class Teacher:
         labels = dict.fromkeys((classes or {}).values())
         numbers = {label: number for number, label in enumerate(labels)}
         self._classes = {text: numbers[label] for text, label in (classes or {}).items()}
-        self._texts: dict[str, int] = {}
-        self._keep = set(keep)
+        self._texts = {text: number for number, text in enumerate(keep)}
         self._kept: dict[tuple[str, str], np.ndarray] = {}
         self._last_rank = last_rank
         self._progress = progress
@@ -67,7 +68,10 @@ class Teacher:
         """The cosine of all with all, of shape ``(queries, documents)``; minus infinity where a document is no candidate."""
         first, second = (torch.as_tensor(one) for one in (queries, documents))
         scores = first[:, :-2] @ second[:, :-2].T
-        same = (first[:, -1:] == second[:, -1]) | ((first[:, -2:-1] == second[:, -2]) & (first[:, -2:-1] != NO_CLASS))
+        same = torch.zeros_like(scores, dtype=torch.bool)
+        for number in (-1, -2):
+            own = first[:, number, None]
+            same |= (own == second[:, number]) & (own != NONE)
         kept = scores.masked_fill(same, -float("inf"))
         last = kept.topk(min(self._last_rank, kept.shape[1]), dim=1).values[:, -1:]
         self.excluded += int((same & (scores >= last)).sum())
@@ -80,8 +84,8 @@ class Teacher:
 
     def is_excluded(self, query: str, document: str) -> bool:
         """Whether a document is no candidate for a query."""
-        label = self._classes.get(query, NO_CLASS)
-        return query == document or (label != NO_CLASS and label == self._classes.get(document, NO_CLASS))
+        label = self._classes.get(query, NONE)
+        return query == document or (label != NONE and label == self._classes.get(document, NONE))
 
     def _encode(self, side: str, texts: list[str], batch_size: int) -> np.ndarray:
         key = "both" if self._one_side else side
@@ -97,11 +101,9 @@ class Teacher:
                 show_progress_bar=self._progress,
             )
             found = dict(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
-            self._kept |= {(key, text): found[text] for text in new if text in self._keep}
+            self._kept |= {(key, text): found[text] for text in new if text in self._texts}
         rows = np.stack([found[text] if text in found else self._kept[key, text] for text in texts])
-        numbers = [
-            (self._classes.get(text, NO_CLASS), self._texts.setdefault(text, len(self._texts))) for text in texts
-        ]
+        numbers = [(self._classes.get(text, NONE), self._texts.get(text, NONE)) for text in texts]
         return np.concatenate([rows, np.asarray(numbers, dtype=np.float32)], axis=1)
 
 
