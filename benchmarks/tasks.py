@@ -24,9 +24,9 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.kept_rows import ROOT, measure_rows, parse
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
+from st_llm2vec.evaluation.kept import default_cache
 from st_llm2vec.evaluation.task_plan import TaskSpec, read_plan
 from st_llm2vec.evaluation.tasks import Task, run_baseline, run_task
-from st_llm2vec.evaluation.word_features import default_cache
 from st_llm2vec.recipe.config import RECIPES
 from tests.real.conftest import MODELS, NAMES
 

@@ -24,7 +24,7 @@ from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
 from st_llm2vec.evaluation.analyses import ATTENTIONS, analyse, attention_similarity
 from st_llm2vec.evaluation.future_tokens import built_in_triples
-from st_llm2vec.evaluation.word_features import default_cache
+from st_llm2vec.evaluation.kept import default_cache
 from st_llm2vec.evaluation.word_files import LabelledWords, read_labelled_words
 from st_llm2vec.evaluation.word_probe import WordScores, mean_and_spread, most_frequent_label, probe_words
 from tests.real.conftest import MODELS, NAMES
@@ -103,7 +103,7 @@ def paragraphs() -> list[str]:
 def _scores(model: str, attention: str, train: LabelledWords, test: LabelledWords) -> WordScores:
     if model == BASELINE:
         return most_frequent_label(train, test)
-    return probe_words(_encoder(model, attention), train, test, cache=default_cache())
+    return probe_words(_encoder(model, attention), train, test, cache=default_cache("words"))
 
 
 def _encoder(model: str, attention: str) -> Any:

@@ -96,7 +96,7 @@ def words(
     The words' vectors are computed once for a model and a file, and read from the cache after that.
     """
     quiet()
-    from st_llm2vec.evaluation.word_features import default_cache
+    from st_llm2vec.evaluation.kept import default_cache
     from st_llm2vec.evaluation.word_files import read_labelled_words
     from st_llm2vec.evaluation.word_probe import most_frequent_label, probe_words
 
@@ -106,7 +106,7 @@ def words(
     if unseen and not as_json:
         named = ", ".join(f"{label} ({count})" for label, count in unseen.items())
         say(f"Labels that training does not have, which count as wrong, with their words: {named}.")
-    cache = cache or default_cache()
+    cache = cache or default_cache("words")
     if not as_json:
         say_dtype(dtype)
         say(f"Words' vectors are kept in {cache}.")

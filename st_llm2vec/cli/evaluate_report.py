@@ -50,9 +50,9 @@ def report(
     if folder.is_file():
         raise ValueError(f"--output {folder} is a file; give a folder for the report.")
     from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
+    from st_llm2vec.evaluation.kept import default_cache
     from st_llm2vec.evaluation.task_plan import limited, parse_task
     from st_llm2vec.evaluation.tasks import Task
-    from st_llm2vec.evaluation.word_features import default_cache
     from st_llm2vec.reporting.measure import begin_report, look_inside, measure_model, steps
     from st_llm2vec.reporting.page import write_report
 

@@ -60,9 +60,9 @@ def tasks(
     """
     quiet()
     _known_output(output_file)
+    from st_llm2vec.evaluation.kept import default_cache
     from st_llm2vec.evaluation.task_plan import limited, parse_task
     from st_llm2vec.evaluation.tasks import Task, run_baseline
-    from st_llm2vec.evaluation.word_features import default_cache
 
     read = [Task.read(limited(spec, limit)) for text in task for spec in parse_task(text)]
     cache = cache or default_cache("tasks")

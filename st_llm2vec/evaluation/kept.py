@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.staging import replacing_file
+
+
+def default_cache(kind: str) -> Path:
+    """Where the command line keeps word vectors, results of tasks and a teacher's vectors: in the user's folder of caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st-llm2vec" / kind
 
 
 def keep(path: Path, result: dict[str, Any]) -> None:

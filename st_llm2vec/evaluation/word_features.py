@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -20,11 +19,6 @@ from st_llm2vec.folder.staging import replacing_file
 AT_ONCE = 256
 VERSION = 1
 """Raised when :func:`encode_words` gives other vectors for the same encoder, so that kept ones are not read."""
-
-
-def default_cache(kind: str = "words") -> Path:
-    """Where the command line keeps word vectors, and other results of evaluations, in the user's folder of caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st-llm2vec" / kind
 
 
 def word_features(

@@ -17,7 +17,7 @@ from datasets.utils import tqdm
 from sentence_transformers import SentenceTransformer
 
 from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
-from st_llm2vec.evaluation.word_features import default_cache
+from st_llm2vec.evaluation.kept import default_cache
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.staging import replacing_file
