@@ -53,8 +53,9 @@ def measure(model: str, sentences: str) -> dict[str, Any]:
     encoder = convert(folder, "llm2vec", dtype=torch.float32, device="cpu", measure=False)
     read = read_labelled_words(DATA / "words" / "conll2000-test.txt", "pos", int(sentences)).sentences
     passed: list[int] = []
-    encoder.transformer.model.get_input_embeddings().register_forward_hook(
-        lambda module, given, found: passed.append(len(given[0]))
+    encoder.transformer.register_forward_pre_hook(
+        lambda module, given: passed.append(len(given[0]["input_ids"])),
+        prepend=True,  # before the rows of a batch are packed into one
     )
     seconds: dict[str, float] = {}
     passes: dict[str, float] = {}
@@ -74,6 +75,7 @@ def measure(model: str, sentences: str) -> dict[str, Any]:
                 vectors[way] = run()
                 times.append(time.process_time() - begun)
             seconds[way], passes[way] = min(times), sum(passed) / len(read)
+    passes.pop("loop")  # calls the decoder, not the module that is counted
     assert np.array_equal(vectors["features"], vectors["kept"])
     about = {"model": model, "sentences": sentences, "machine": machine()}
     return {**about, "seconds": seconds, "passes": passes, "distance": distance(vectors["loop"], vectors["features"])}
