@@ -20,7 +20,7 @@ import torch
 from benchmarks.kept_rows import ROOT, measure_rows, parse
 from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.proof.tolerances import VECTORS
-from tests.real.conftest import MODELS, NAMES
+from tests.real.models import MODELS, NAMES
 from tests.stand_ins import STAND_INS, stand_in
 
 RESULTS = ROOT / "benchmarks" / "results" / "random_texts.jsonl"

@@ -26,7 +26,7 @@ from st_llm2vec import RECIPES
 from st_llm2vec.encoding.dtype import processor_name
 from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.proof.tolerances import VECTORS
-from tests.real.conftest import MODELS, NAMES
+from tests.real.models import MODELS, NAMES
 from tests.real.test_doors import SAVED, decoder_of, drawn_texts, specified
 
 MODULE = "benchmarks.real_decoders"

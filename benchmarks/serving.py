@@ -32,7 +32,7 @@ from st_llm2vec.proof.texts import TEXTS
 from st_llm2vec.serving.gguf_tokenizer import CannotExport
 from st_llm2vec.serving.llama_cpp import find_llama_cpp, llama_cpp_vectors
 from st_llm2vec.serving.verdicts import SPELT, Verdict, verdicts
-from tests.real.conftest import MODELS, NAMES
+from tests.real.models import MODELS, NAMES
 from tests.served.vllm_server import DoesNotStart, find_vllm, vllm_server
 
 MODULE = "benchmarks.serving"

@@ -1,8 +1,9 @@
 """Every recipe, untrained, on sequence-level tasks, beside TF-IDF and all-MiniLM-L6-v2.
 
     python scripts/real_decoders.py                      # brings the decoders
-    python -m benchmarks.tasks                           # every row that is not there yet, then docs/tasks.md; hours
-    python -m benchmarks.tasks --models TF-IDF box --tasks "STS-B dev" TREC --recipes llm2vec
+    python -m benchmarks.tasks                           # every row that is not there yet, then docs/tasks.md; two hours
+    python -m benchmarks.tasks --full                    # the same on whole files; days
+    python -m benchmarks.tasks --models TF-IDF box --recipes llm2vec echo
 
 Each row runs in a process of its own, and is kept in benchmarks/results/tasks.jsonl: an interrupted run goes on. `--again`
 measures all rows anew. The tasks are in benchmarks/tasks.yaml.
@@ -14,7 +15,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.kept_rows import ROOT, measure_rows, parse
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
+from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
 from st_llm2vec.evaluation.kept import default_cache
 from st_llm2vec.evaluation.task_plan import TaskSpec, read_plan
 from st_llm2vec.evaluation.tasks import Task, run_baseline, run_task
 from st_llm2vec.recipe.config import RECIPES
-from tests.real.conftest import MODELS, NAMES
+from tests.real.models import MODELS, NAMES
 
 MODULE = "benchmarks.tasks"
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", ROOT.parent / "shared" / "data"))
@@ -36,7 +38,8 @@ REWRITTEN = default_cache("task-files")
 PLAN = ROOT / "benchmarks" / "tasks.yaml"
 RESULTS = ROOT / "benchmarks" / "results" / "tasks.jsonl"
 TARGET = ROOT / "docs" / "tasks.md"
-FIELDS = ("model", "recipe", "task")
+FIELDS = ("model", "recipe", "part")
+SAMPLE, FULL = "sample", "full"
 BASELINE, YARDSTICK, BOX = "TF-IDF", "minilm", "box"
 DECODERS = {BOX: decoder_path(), **{name: str(MODELS / folder) for name, folder in NAMES.items()}}
 LEARNED = ("nv-embed",)  # its latents are random until they are trained
@@ -46,25 +49,30 @@ PAGE = """# Texts: every recipe, untrained, on sequence-level tasks
 Written by `python -m benchmarks.tasks` on {machine}; nothing here is typed by hand. [evaluation.md](evaluation.md) says what
 each number means, and how to get it for another model; `benchmarks/tasks.yaml` has the files and the instructions. Models are
 in float32 and untrained, but `minilm`, all-MiniLM-L6-v2. Recipes with a place for an instruction are told the task's. `box` is
-the decoder in the box.
+the decoder in the box. A *sample* has the rows that the file names, drawn once, the same for all models; *texts* are all that
+were encoded, to learn from and to test on. TF-IDF on STS-B and retrieval is the cosine of its vectors. Scores are times 100.
 
-| model | recipe | task | score | value | time, s | memory, GiB |
-|---|---|---|---|---:|---:|---:|"""
-
-
-def measure(model: str, recipe: str, task: str) -> dict[str, Any]:
-    """One row."""
-    (spec,) = [one for one in specs() if one.name == task]
-    about = {**dict(zip(FIELDS, (model, recipe, task), strict=True)), "machine": machine()}
-    read = Task.read(spec)
-    found = run_baseline(read) if model == BASELINE else run_task(_encoder(model, recipe), read)
-    return {**about, **asdict(found)}
+{tables}
+"""
+TITLES = {SAMPLE: "## Samples", FULL: "## Whole files"}
 
 
-def specs() -> list[TaskSpec]:
-    """The tasks, whose files are there."""
+def measure(model: str, recipe: str, part: str) -> dict[str, Any]:
+    """One row: the tasks that were scored in an interrupted run are read."""
+    about = {**dict(zip(FIELDS, (model, recipe, part), strict=True)), "machine": machine()}
+    read = [Task.read(spec) for spec in specs(part)]
+    if model == BASELINE:
+        return {**about, "results": [asdict(run_baseline(task)) for task in read]}
+    encoder, cache = _encoder(model, recipe), default_cache("tasks")
+    fingerprint = encoder_fingerprint(encoder)
+    return {**about, "results": [asdict(run_task(encoder, task, cache, fingerprint)) for task in read]}
+
+
+def specs(part: str = FULL) -> list[TaskSpec]:
+    """The tasks, whose files are there; whole ones, or their samples."""
     os.environ |= {"ST_LLM2VEC_DATA": str(DATA.resolve()), "ST_LLM2VEC_TASK_FILES": str(REWRITTEN)}
-    return read_plan(PLAN)
+    read = read_plan(PLAN)
+    return read if part == SAMPLE else [replace(spec, limit=None, documents=None) for spec in read]
 
 
 def rewrite(data: Path, target: Path) -> None:
@@ -95,13 +103,24 @@ def _encoder(model: str, recipe: str) -> SentenceTransformer:
 
 def write_page(rows: list[dict[str, Any]]) -> None:
     """Write docs/tasks.md."""
-    lines = [PAGE.format(machine=rows[-1]["machine"]), *map(_line, rows)]
-    TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tables = "\n\n".join(_table(part, [row for row in rows if row["part"] == part]) for part in TITLES)
+    TARGET.write_text(PAGE.format(machine=rows[-1]["machine"], tables=tables.rstrip()), encoding="utf-8")
+
+
+def _table(part: str, rows: list[dict[str, Any]]) -> str:
+    """The scores of all models on the tasks of one part, and what they cost."""
+    if not rows:
+        return ""
+    tasks = [f"{one['task']}<br>{one['metric']}, {one['texts']:,} texts" for one in rows[0]["results"]]
+    head = f"| model | recipe | {' | '.join(tasks)} | time, s | memory, GiB |"
+    return "\n".join([TITLES[part], "", head, "|---|---|" + "---:|" * (len(tasks) + 2), *map(_line, rows)])
 
 
 def _line(row: dict[str, Any]) -> str:
-    values = (f"{row['scores'][row['metric']]:.1f}", f"{row['seconds']:.0f}", f"{row['memory'] / GIB:.1f}")
-    return f"| {' | '.join((row['model'], row['recipe'], row['task'], row['metric'], *values))} |"
+    results = row["results"]
+    scores = (f"{one['scores'][one['metric']]:.1f}" for one in results)
+    cost = (f"{sum(one['seconds'] for one in results):.0f}", f"{max(one['memory'] for one in results) / GIB:.1f}")
+    return f"| {' | '.join((row['model'], row['recipe'], *scores, *cost))} |"
 
 
 def main() -> None:
@@ -110,14 +129,13 @@ def main() -> None:
     models = [BASELINE, YARDSTICK, *DECODERS]
     parser.add_argument("--models", nargs="+", choices=models, default=[BASELINE, YARDSTICK, BOX, "smollm2"])
     parser.add_argument("--recipes", nargs="+", choices=known, default=known)
-    parser.add_argument("--tasks", nargs="+", help="by name; all of them if not given")
+    parser.add_argument("--full", action="store_true", help="whole files in the place of samples")
     given = parse(parser, measure, FIELDS)
     rewrite(DATA, REWRITTEN)
-    tasks = given.tasks or [spec.name for spec in specs()]
-    wanted: list[tuple[str, ...]] = []
-    for task in tasks:
-        for model in given.models:
-            wanted += [(model, recipe, task) for recipe in (given.recipes if model in DECODERS else [""])]
+    part = FULL if given.full else SAMPLE
+    wanted = [
+        (model, recipe, part) for model in given.models for recipe in (given.recipes if model in DECODERS else [""])
+    ]
     measure_rows(MODULE, RESULTS, FIELDS, wanted, write_page, given.again)
 
 

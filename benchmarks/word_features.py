@@ -25,7 +25,7 @@ from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
 from st_llm2vec.evaluation.word_features import word_features
 from st_llm2vec.evaluation.word_files import read_labelled_words
-from tests.real.conftest import MODELS, NAMES
+from tests.real.models import MODELS, NAMES
 
 MODULE = "benchmarks.word_features"
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", ROOT.parent / "shared" / "data"))

@@ -27,7 +27,7 @@ from st_llm2vec.evaluation.future_tokens import built_in_triples
 from st_llm2vec.evaluation.kept import default_cache
 from st_llm2vec.evaluation.word_files import LabelledWords, read_labelled_words
 from st_llm2vec.evaluation.word_probe import WordScores, mean_and_spread, most_frequent_label, probe_words
-from tests.real.conftest import MODELS, NAMES
+from tests.real.models import MODELS, NAMES
 
 MODULE = "benchmarks.words"
 DATA = Path(os.environ.get("ST_LLM2VEC_DATA", ROOT.parent / "shared" / "data"))

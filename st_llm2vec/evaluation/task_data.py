@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,12 +120,15 @@ def _collection(spec: TaskSpec) -> Collection:
         ),
         spec.name,
     )
-    kept = list(found.queries)[: spec.limit]
-    return Collection(
-        {query: found.queries[query] for query in kept},
-        found.corpus,
-        {query: found.relevant[query] for query in kept},
-    )
+    queries = {query: found.queries[query] for query in list(found.queries)[: spec.limit]}
+    relevant = {query: found.relevant[query] for query in queries}
+    if spec.documents is None:
+        return Collection(queries, found.corpus, relevant)
+    judged = {document for documents in relevant.values() for document in documents}
+    others = [document for document in found.corpus if document not in judged]
+    random.Random(SEED).shuffle(others)
+    kept = judged | set(others[: max(0, spec.documents - len(judged))])
+    return Collection(queries, {name: text for name, text in found.corpus.items() if name in kept}, relevant)
 
 
 def _candidates(spec: TaskSpec) -> Candidates:

@@ -59,6 +59,8 @@ class TaskSpec:
         metric: The score to show.
         limit: Take so many rows of each table, drawn with a fixed seed; so many queries in retrieval,
             the first sentences of words.
+        documents: For retrieval, take so many documents: all that are relevant to the queries, then others drawn with a fixed
+            seed. Fewer documents are easier to search, so that scores compare with those of the same sample alone.
         probe: For words, ``linear`` (LLM2Vec's) or ``logistic``.
         shift: For words, whether to read each from the states that predict it, as MNTP does.
     """
@@ -75,6 +77,7 @@ class TaskSpec:
     instruction: str | None = None
     metric: str = ""
     limit: int | None = None
+    documents: int | None = None
     probe: str = PROBES[0]
     shift: bool = False
 
@@ -97,8 +100,11 @@ class TaskSpec:
             _one_of(column, kind.columns, f"{where} names the column")
         _one_of(self.format, FORMATS, f"{where} has the format")
         _one_of(self.metric or kind.metrics[0], kind.metrics, f"{where} has the metric")
-        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise ValueError(f"{where} has the limit {self.limit!r}; a number of rows, 1 or more, is expected.")
+        for what, number in (("limit", self.limit), ("number of documents", self.documents)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise ValueError(f"{where} has the {what} {number!r}; a number of rows, 1 or more, is expected.")
+        if self.documents is not None and self.kind != "retrieval":
+            raise ValueError(f"{where} is of the kind {self.kind}; documents is for retrieval, limit is for all.")
         self._check_words(where)
         object.__setattr__(self, "metric", self.metric or kind.metrics[0])
 

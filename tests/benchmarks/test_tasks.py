@@ -31,10 +31,25 @@ def test_every_file_of_the_plan_is_there(shared_data: Path, tmp_path: Path, monk
     cranfield = read_task(specs["Cranfield"])
     assert isinstance(cranfield, Collection) and len(cranfield.queries) == 225 and len(cranfield.corpus) == 1398
     assert sum(map(len, cranfield.relevant.values())) > 1_600
+    sample = read_task(next(spec for spec in tasks.specs(tasks.SAMPLE) if spec.name == "Cranfield"))
+    assert isinstance(sample, Collection) and len(sample.queries) == 20 and len(sample.corpus) < 400
 
 
 def test_a_page_is_written_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "TARGET", tmp_path / "tasks.md")
-    row = {"model": "box", "recipe": "sgpt", "task": "TREC", "machine": "two cores", "metric": "accuracy"}
-    tasks.write_page([{**row, "scores": {"accuracy": 87.654}, "seconds": 12.3, "memory": 2**30}])
-    assert (tmp_path / "tasks.md").read_text().endswith("| box | sgpt | TREC | accuracy | 87.7 | 12 | 1.0 |\n")
+    cost = {"seconds": 12.3, "memory": 2**30}
+    results = [
+        {**cost, "task": "TREC", "metric": "accuracy", "scores": {"accuracy": 87.654}, "texts": 600},
+        {
+            **cost,
+            "task": "STS-B test",
+            "metric": "spearman",
+            "scores": {"spearman": 50.0, "pearson": 49.0},
+            "texts": 1000,
+        },
+    ]
+    about = {"part": tasks.SAMPLE, "machine": "two cores", "results": results}
+    tasks.write_page([{**about, "model": "TF-IDF", "recipe": ""}, {**about, "model": "box", "recipe": "sgpt"}])
+    written = (tmp_path / "tasks.md").read_text()
+    assert "TREC<br>accuracy, 600 texts" in written and "Whole files" not in written
+    assert written.endswith("| TF-IDF |  | 87.7 | 50.0 | 25 | 1.0 |\n| box | sgpt | 87.7 | 50.0 | 25 | 1.0 |\n")

@@ -54,6 +54,21 @@ def test_collections_of_tables(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert list(read_task(spec("retrieval", tmp_path, files, limit=1)).queries) == ["01"]  # type: ignore[union-attr]
 
 
+def test_a_sample_of_documents_has_all_that_are_relevant(tmp_path: Path) -> None:
+    documents = [f"d{number}" for number in range(20)]
+    files = {
+        "corpus.jsonl": "".join(f'{{"_id": "{name}", "text": "text {name}"}}\n' for name in documents),
+        "queries.tsv": "id\ttext\n1\tsome\n2\tothers\n",
+        "qrels.tsv": "query-id\tcorpus-id\tscore\n1\td7\t1\n1\td19\t1\n2\td3\t1\n",
+    }
+    found = read_task(spec("retrieval", tmp_path, files, limit=1, documents=5))
+    assert isinstance(found, Collection) and set(found.relevant["1"]) == {"d7", "d19"}
+    assert len(found.corpus) == 5 and {"d7", "d19"} < set(found.corpus)
+    assert found == read_task(spec("retrieval", tmp_path, files, limit=1, documents=5))
+    few = read_task(spec("retrieval", tmp_path, files, limit=1, documents=1))
+    assert isinstance(few, Collection) and set(few.corpus) == {"d7", "d19"}
+
+
 def test_collections_of_smart_whose_queries_are_counted(tmp_path: Path) -> None:
     files = {"corpus.all": ".I 7\n.W\nice\n.I 8\n.W\n\n", "queries.qry": ".I 004\n.W\ncold\n", "qrels.rel": "1 7 1\n"}
     found = read_task(spec("retrieval", tmp_path, files, format="smart", renumber=True))

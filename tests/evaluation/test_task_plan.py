@@ -39,6 +39,7 @@ def test_files_are_beside_the_plan_or_where_a_variable_says(tmp_path: Path, monk
         ("tasks:\n- {name: a, kind: sts, data: x.csv, columns: {text: t}}", "names the column 'text'; known are"),
         ("tasks:\n- {name: a, kind: sts, data: x.csv, format: xml}", "format 'xml'; known are table, smart, trec"),
         ("tasks:\n- {name: a, kind: sts, data: x.csv, limit: 0}", "has the limit 0"),
+        ("tasks:\n- {name: a, kind: sts, data: x.csv, documents: 5}", "documents is for retrieval"),
         ("tasks:\n- {name: a, kind: sts, data: '${NO_SUCH_PLACE}/x.csv'}", "the environment has no NO_SUCH_PLACE"),
         ("tasks:\n- {name: a, kind: sts, data: x.csv, shift: true}", "probe and shift are for words"),
         ("tasks:\n- {name: a, kind: words, train: x.txt, test: y.txt}", "is of the kind words and names no column"),

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.real.models import real_model
+
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # tests/conftest.py takes one, for small models
-
-MODELS = Path(os.environ.get("ST_LLM2VEC_MODELS", "~/.cache/st-llm2vec-models")).expanduser()
-NAMES = {"smollm2": "smollm2-135m", "gemma3": "gemma3-270m"}
-
-
-def real_model(name: str) -> str:
-    """A real decoder's folder; without it the test is skipped."""
-    folder = MODELS / NAMES[name]
-    if not (folder / "model.safetensors").is_file():
-        pytest.skip(f"{folder} is not here; `make test-real` brings it")
-    return str(folder)
 
 
 @pytest.fixture(scope="session", params=["smollm2", pytest.param("gemma3", marks=pytest.mark.slow)])

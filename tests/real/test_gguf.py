@@ -8,7 +8,7 @@ import torch
 from st_llm2vec import load
 from st_llm2vec.conversion.convert import convert
 from tests.conftest import TEXTS, cosine_distance
-from tests.real.conftest import MODELS, real_model
+from tests.real.models import MODELS, real_model
 
 pytestmark = pytest.mark.real
 QUANTIZATION = {"smollm2": "Q4_1", "gemma3": "Q4_K_M"}

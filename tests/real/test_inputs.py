@@ -11,7 +11,7 @@ import torch
 from st_llm2vec import convert
 
 from ..conftest import cosine_distance
-from .conftest import real_model
+from .models import real_model
 
 pytestmark = pytest.mark.real
 

@@ -13,7 +13,7 @@ from st_llm2vec import convert
 from st_llm2vec.evaluation import encode_words
 
 from ..evaluation.test_words import SENTENCES, agree
-from .conftest import MODELS
+from .models import MODELS
 
 pytestmark = pytest.mark.real
 
