@@ -187,15 +187,18 @@ def inspection_view(found: Inspection) -> RenderableType:
 
 def _readiness_view(found: Readiness) -> RenderableType:
     """What bidirectional attention does to a decoder, beside the two that it is known of."""
+    from st_llm2vec.inspection.readiness import KNOWN
+
     low, high = found.interval
+    known = "; ".join(f"{name}: {same:.2f} and {above:.2f}" for name, (same, above, _) in KNOWN.items())
+    ranked = " and ".join(f"{share:.0%}" for _, _, share in KNOWN.values())
     return facts(
         {
             "attention freed": f"score {found.causal:.0f} causal, {found.bidirectional:.0f} bidirectional (the best layer, "
             f"{found.best_layer}: {found.best:.0f})",
-            "same states": f"{found.same_state:.2f} in the mean over layers, {fmean(found.above_chance[1:]):.2f} above chance "
-            "(Gemma 3 270M, which copes: 0.98 and 0.80; SmolLM2 135M, which does not: 0.75 and 0.33)",
+            "same states": f"{found.same_state:.2f} in the mean over layers, {fmean(found.above_chance[1:]):.2f} above chance ({known})",
             "future tokens": f"{found.ranked_right:.0%} of triples ranked right, {low:.0%} to {high:.0%} with 95 % confidence "
-            "(which does not tell these two decoders apart: 85% and 73%)",
+            f"(which does not tell these two decoders apart: {ranked})",
         }
     )
 

@@ -188,7 +188,7 @@ def prove_attention(model: PreTrainedModel, attention: Attention, name: str) -> 
 
     Raises:
         CausalAttentionError: If the model is meant to be bidirectional and is not, under any padding.
-        ValueError: If the model is meant to be causal and is not.
+        ValueError: If the model is to be causal and is not.
     """
     probe = probe_attention(model)
     require_attention(probe, model, attention, name)
@@ -205,7 +205,8 @@ def require_attention(probe: AttentionProbe, model: PreTrainedModel, attention: 
         )
     if attention == "causal" and probe.kind != "causal":
         raise ValueError(
-            f"{name} ({model.config.model_type}) is meant to be causal, but the probe found: {probe.describe()}."
+            f"{name} ({model.config.model_type}) was told to attend causally, but the probe found: {probe.describe()}. "
+            "Use a decoder, or a recipe whose attention is bidirectional."
         )
 
 

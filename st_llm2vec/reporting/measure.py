@@ -208,7 +208,10 @@ def _inside(encoder: SentenceTransformer) -> Inside:
         return Inside(refusal=str(error))
     found = analyse(encoder)
     if not found.similarity:
-        return Inside(found.to_dict(), refusal=" ".join(found.refusals.values()))
+        reasons = " ".join(found.refusals.values())
+        return Inside(
+            found.to_dict(), refusal=f"It has {' and '.join(found.quality) or 'no'} attention only. {reasons}"
+        )
     text = built_in_triples()[0].query
     (causal,), (bidirectional,) = (states_under(encoder, [text], one) for one in ("causal", "bidirectional"))
     pieces = [text[start:end].strip() for start, end in causal.offsets[causal.own]]

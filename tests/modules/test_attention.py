@@ -55,7 +55,7 @@ def test_a_hybrid_is_called_one() -> None:
 def test_a_bidirectional_model_is_no_causal_one() -> None:
     model = tiny_decoder("llama")
     set_attention(model, "bidirectional")
-    with pytest.raises(ValueError, match="meant to be causal"):
+    with pytest.raises(ValueError, match="told to attend causally"):
         prove_attention(model, "causal", "it")
 
 

@@ -14,6 +14,8 @@ from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
 from st_llm2vec.evaluation.sentence_score import sentence_score
 from st_llm2vec.reporting.measure import begin_report, look_inside, measure_model, steps
 
+from ..evaluation.test_words import plain
+from ..tiny_decoders import tiny_decoder
 from ..tiny_tokenizers import tiny_tokenizer
 
 
@@ -48,3 +50,9 @@ def test_models_without_layers_have_scores_and_places() -> None:
     assert np.isfinite(found.results[0].main) and len(found.places) == 32
     inside = look_inside(encoder)
     assert "has no states of tokens" in inside.refusal and not inside.analysis and not inside.states
+
+
+def test_a_model_with_one_kind_of_attention_is_called_by_it(tmp_path: Path) -> None:
+    encoder = plain(tiny_tokenizer("byte-level+bos"), tmp_path, tiny_decoder("gpt_neo", vocab_size=512))
+    inside = look_inside(encoder)
+    assert inside.refusal.startswith("It has causal attention only. GPTNeoModel") and inside.analysis["quality"]
