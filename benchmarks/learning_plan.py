@@ -23,6 +23,7 @@ from st_llm2vec.recipe.config import RECIPES
 from st_llm2vec.training import Stage, build_stages
 
 PLAN = Path(__file__).with_name("learning_real.yaml")
+WORK = Path(__file__).parents[1] / "build" / "learning-real"
 TIMED_STEPS, WARM_STEPS = 8, 3
 QUICK_TRAINING = {
     "max_steps": 2,
@@ -111,12 +112,13 @@ class Setup:
             shared = {**self.plan.get("shared", {}), "recipe": row.recipe, "model": tasks.DECODERS[decoder]}
             # A recipe's changes are the decoder's; what was trained before has them.
             shared |= {"model": made[-1].output} if made else {"changes": row.changes}
-            made.append(self._stage(name, shared, place / "+".join(row.stages[:number]), seed))
+            made.append(self._stage(name, shared, place / "+".join(row.stages[:number]), seed, decoder))
         return made
 
-    def _stage(self, name: str, shared: dict[str, Any], output: Path, seed: int) -> Stage:
+    def _stage(self, name: str, shared: dict[str, Any], output: Path, seed: int, decoder: str) -> Stage:
         entry = dict(self.plan["stages"][name])
         minutes = entry.pop("minutes", None)
+        minutes = minutes[decoder] if isinstance(minutes, dict) else minutes
         own = {"seed": seed, **(QUICK_TRAINING if self.quick else {})}
         entry["training"] = {**entry.get("training", {}), **own}
         if self.quick:

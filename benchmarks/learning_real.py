@@ -23,7 +23,7 @@ from sentence_transformers import SentenceTransformer
 from benchmarks import tasks
 from benchmarks.kept_rows import ROOT, measure_rows, parse_options
 from benchmarks.learning_page import page
-from benchmarks.learning_plan import PLAN, Row, Setup
+from benchmarks.learning_plan import PLAN, WORK, Row, Setup
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, load
 from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
@@ -44,14 +44,17 @@ def measure(setup: Setup, name: str, decoder: str, seed: str) -> dict[str, Any]:
     read = [Task.read(spec) for spec in setup.specs(row)]
     if name == tasks.BASELINE:
         return {**about, "stages": [], **_scores([run_baseline(task) for task in read])}
-    encoder = _encoder(setup, row, decoder, seed)
+    encoder = encoder_of(setup, row, decoder, seed)
     fingerprint, cache = encoder_fingerprint(encoder), setup.work / "scores"
-    stages = encoder.manifest.stages if row is not None and encoder.manifest is not None else []
-    kept = [{name: stage.get(name) for name in KEPT_OF_STAGE} for stage in without_local_paths(stages)]
-    return {**about, "stages": kept, **_scores([run_task(encoder, task, cache, fingerprint) for task in read])}
+    return {
+        **about,
+        "stages": [] if row is None else stages_of(encoder),
+        **_scores([run_task(encoder, task, cache, fingerprint) for task in read]),
+    }
 
 
-def _encoder(setup: Setup, row: Row | None, decoder: str, seed: str) -> Any:
+def encoder_of(setup: Setup, row: Row | None, decoder: str, seed: str) -> Any:
+    """A row's encoder, trained as far as it is not kept; without a row the yardstick."""
     if row is None:
         return SentenceTransformer(str(tasks.MODELS / tasks.YARDSTICK))
     if not row.stages:
@@ -60,6 +63,12 @@ def _encoder(setup: Setup, row: Row | None, decoder: str, seed: str) -> Any:
     for stage in stages:
         stage.run()
     return load(stages[-1].output)
+
+
+def stages_of(encoder: Any) -> list[dict[str, Any]]:
+    """What an encoder says of its training, without the machine's folders."""
+    stages = encoder.manifest.stages if encoder.manifest is not None else []
+    return [{name: stage.get(name) for name in KEPT_OF_STAGE} for stage in without_local_paths(stages)]
 
 
 def _scores(found: list[TaskResult]) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of data, stages and scores; build/learning-real if not given")
     parser.add_argument("--quick", action="store_true", help="two steps a stage, on the decoder in the box")
     given = parse_options(parser, FIELDS)
-    work = given.work or ROOT / "build" / ("learning-real-quick" if given.quick else "learning-real")
+    work = given.work or (WORK.with_name("learning-real-quick") if given.quick else WORK)
     setup = Setup(work.resolve(), given.plan.resolve(), given.quick)
     if given.one:
         print(json.dumps(measure(setup, *given.one)))

@@ -1,8 +1,9 @@
-"""What words' vectors tell, and what two real decoders make of bidirectional attention, before any training.
+"""What words' vectors tell, and what two real decoders make of bidirectional attention, before and after training.
 
     python scripts/real_decoders.py            # brings the decoders
     python -m benchmarks.words                 # every row that is not there yet, then docs/words.md
     python -m benchmarks.words --train 2000 --test 1000
+    python -m benchmarks.words --trained       # also after MNTP and SimCSE, trained as benchmarks.learning_real does; hours
 
 Each row runs in a process of its own, and is kept in benchmarks/results/words.jsonl: an interrupted run goes on. Words'
 vectors are kept in the cache of `st-llm2vec evaluate words`. `--again` measures all rows anew.
@@ -19,14 +20,17 @@ from typing import Any
 
 import torch
 
+from benchmarks import tasks
 from benchmarks.kept_rows import ROOT, measure_rows, parse
+from benchmarks.learning_plan import WORK, Setup
+from benchmarks.learning_real import encoder_of, stages_of
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
 from st_llm2vec.evaluation.analyses import ATTENTIONS, analyse, attention_similarity
 from st_llm2vec.evaluation.future_tokens import built_in_triples
 from st_llm2vec.evaluation.kept import default_cache
-from st_llm2vec.evaluation.word_files import LabelledWords, read_labelled_words
-from st_llm2vec.evaluation.word_probe import WordScores, mean_and_spread, most_frequent_label, probe_words
+from st_llm2vec.evaluation.word_files import read_labelled_words
+from st_llm2vec.evaluation.word_probe import mean_and_spread, most_frequent_label, probe_words
 from tests.real.models import MODELS, NAMES
 
 MODULE = "benchmarks.words"
@@ -39,6 +43,8 @@ TASKS = {
     "CoNLL-2000 POS": ("conll2000-{part}.txt", "pos"),
     "UD English UPOS": ("en_ewt-ud-{part}.conllu", "upos"),
 }
+SEED = "1"
+TRAINED = ("+ MNTP", "+ MNTP + SimCSE")
 BASELINE, BOX = "most frequent label", "decoder in the box"
 ANALYSIS, LONGER = "analysis", "longer texts"
 WORDS = """# Words, and what untrained decoders make of bidirectional attention
@@ -50,9 +56,16 @@ Written by `python -m benchmarks.words --train {train} --test {test}` on {machin
 
 LLM2Vec's probe (dropout and a linear layer, 1,500 steps) on the first {train} sentences of the training file, tested on the
 first {test} of the test file; mean and standard deviation over three seeds. F1 is that of whole chunks. The baseline gives
-each word its most frequent label. Decoders are untrained, in float32.
+each word its most frequent label. Decoders are in float32; rows with a + are bidirectional, trained as the table below says.
 
 | task | model | attention | accuracy | F1 |
+|---|---|---|---|---|"""
+TRAINING = """
+## Training
+
+LoRA, one seed, with the budgets and settings of `benchmarks/learning_real.yaml`.
+
+| model | stages | steps | last loss | minutes |
 |---|---|---|---|---|"""
 ATTENTION = """
 ## Causal and bidirectional attention, untrained
@@ -85,7 +98,11 @@ def measure(model: str, attention: str, task: str, train: str, test: str) -> dic
         read_labelled_words(DATA / "words" / file.format(part=part), column, int(limit))
         for part, limit in (("train", train), ("test", test))
     ]
-    return {**about, **asdict(_scores(model, attention, *parts))}
+    if model == BASELINE:
+        return {**about, **asdict(most_frequent_label(*parts))}
+    encoder = _trained(model, attention) if attention in TRAINED else _encoder(model, attention)
+    stages = {"stages": stages_of(encoder)} if attention in TRAINED else {}
+    return {**about, **stages, **asdict(probe_words(encoder, *parts, cache=default_cache("words")))}
 
 
 def clauses() -> list[str]:
@@ -100,10 +117,10 @@ def paragraphs() -> list[str]:
     return [" ".join(words[:120]) for words in long[:6]]
 
 
-def _scores(model: str, attention: str, train: LabelledWords, test: LabelledWords) -> WordScores:
-    if model == BASELINE:
-        return most_frequent_label(train, test)
-    return probe_words(_encoder(model, attention), train, test, cache=default_cache("words"))
+def _trained(model: str, row: str) -> Any:
+    setup = Setup(WORK)
+    setup.prepare()
+    return encoder_of(setup, setup.rows[row], tasks.BOX if model == BOX else model, SEED)
 
 
 def _encoder(model: str, attention: str) -> Any:
@@ -116,6 +133,8 @@ def write_page(rows: list[dict[str, Any]], train: str, test: str) -> None:
     """Write docs/words.md, of the rows of these sizes."""
     lines = [WORDS.format(machine=rows[-1]["machine"], train=train, test=test)]
     lines += [_words_line(row) for row in rows if (row["train"], row["test"]) == (train, test)]
+    trained = {(row["model"], row["attention"]): row for row in rows if row.get("stages")}
+    lines += [TRAINING, *map(_training_line, trained.values())] if trained else []
     analyses, longer = ([row for row in rows if row["task"] == task] for task in (ANALYSIS, LONGER))
     lines += [ATTENTION, *map(_analysis_line, analyses), SIMILARITY]
     lines += [_similarity_line("built-in", row["model"], row["similarity"], row["above_chance"]) for row in analyses]
@@ -127,6 +146,13 @@ def write_page(rows: list[dict[str, Any]], train: str, test: str) -> None:
 def _words_line(row: dict[str, Any]) -> str:
     cells = (row["task"], row["model"], row["attention"], _cell(row["accuracy"]), _cell(row["f1"]))
     return f"| {' | '.join(cells)} |"
+
+
+def _training_line(row: dict[str, Any]) -> str:
+    stages = row["stages"]
+    steps, losses = ([str(one["steps"]) for one in stages], [f"{one['last_loss']:.2f}" for one in stages])
+    minutes = sum(one["took"]["seconds"] for one in stages) / 60
+    return f"| {row['model']} | {row['attention']} | {', '.join(steps)} | {', '.join(losses)} | {minutes:.0f} |"
 
 
 def _cell(values: list[float]) -> str:
@@ -157,13 +183,15 @@ def main() -> None:
     parser.add_argument("--train", default="300", help="sentences to learn from")
     parser.add_argument("--test", default="200", help="sentences to test on")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--trained", action="store_true", help="also after MNTP and SimCSE, which are trained first")
     given = parse(parser, measure, FIELDS)
     models = [BOX, *(name for name in NAMES if (MODELS / NAMES[name]).is_dir())]
     wanted: list[tuple[str, ...]] = [(model, "both", task, "", "") for task in (ANALYSIS, LONGER) for model in models]
+    states = (*ATTENTIONS, *(TRAINED if given.trained else ()))
     for task in given.tasks:
         sizes = (task, given.train, given.test)
         wanted.append((BASELINE, "", *sizes))
-        wanted += [(model, attention, *sizes) for model in models for attention in ATTENTIONS]
+        wanted += [(model, attention, *sizes) for model in models for attention in states]
     measure_rows(MODULE, RESULTS, FIELDS, wanted, lambda rows: write_page(rows, given.train, given.test), given.again)
 
 
