@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
@@ -18,11 +16,6 @@ from rich.text import Text
 from st_llm2vec.cli.console import facts, messages, output, quiet, say, shorten
 from st_llm2vec.cli.data import Folder, MixtureName, Sources, data
 from st_llm2vec.cli.options import AsJson, Dtype, print_json, say_dtype
-
-if TYPE_CHECKING:
-    from st_llm2vec.data.mining import Mined
-
-MIXTURE, REPORT = "mixture.yaml", "report.json"
 
 
 @data.command()
@@ -69,15 +62,18 @@ def mine(
 ) -> None:
     """Mine hard negatives for the sources of a mixture, and write the mixture that trains with them.
 
-    Sources that have hard negatives of their own stay as they are, unless --source names them.
+    Sources that have hard negatives of their own stay as they are, unless --source names them. The same command again goes on
+    with the sources that an interrupted run has not done.
     """
     quiet()
     from sentence_transformers import CrossEncoder
 
     from st_llm2vec.cli.evaluate import opened
+    from st_llm2vec.cli.mined_folder import REPORT, MinedFolder
     from st_llm2vec.data import read_mixture
-    from st_llm2vec.data.mine_source import has_negatives, mine_source, mined_source, source_entry
+    from st_llm2vec.data.mine_source import has_negatives, mine_source, mined_source, source_entry, source_files
     from st_llm2vec.data.mining_settings import MiningSettings
+    from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
 
     changes: dict[str, Any] = {
         "negatives": negatives,
@@ -97,7 +93,7 @@ def mine(
         raise ValueError(
             "--instructed tells the teacher the sources' instructions; leave the prompts out, or --instructed."
         )
-    _check_target(target)
+    kept = MinedFolder(target)
     found = read_mixture(mixture, folder=folder)
     chosen = {one.label for one in read_mixture(mixture, folder=folder, only=source).sources}
     to_mine = [one for one in found.sources if one.label in chosen and (source or not has_negatives(one))]
@@ -107,60 +103,44 @@ def mine(
         say_dtype(dtype)
     ((_, model),) = opened([teacher], "bidirectional", dtype)
     judge = CrossEncoder(cross_encoder) if cross_encoder is not None else None
+    told = [instructed, query_prompt, document_prompt, cross_encoder]
+    asked = {"settings": asdict(settings), "told": told, "teacher": encoder_fingerprint(model)}
     entries: list[dict[str, Any]] = []
     reports: dict[str, Any] = {}
     for one in found.sources:
         if one not in to_mine:
             entries.append(source_entry(one))
             continue
-        say(f"Mining for {one.label}")
-        with contextlib.redirect_stdout(sys.stderr):
-            mined = mine_source(
-                one,
-                model,
-                settings,
-                instructed=instructed,
-                query_prompt=query_prompt,
-                document_prompt=document_prompt,
-                cross_encoder=judge,
-                progress=messages.is_terminal,
-            )
-        file = target / (re.sub(r"[^\w.-]+", "_", one.label) + ".jsonl")
+        about = {**asked, "source": source_entry(one), "files": source_files(one)}
+        report = kept.begun(one.label, about)
+        if report is None:
+            say(f"Mining for {one.label}")
+            with contextlib.redirect_stdout(sys.stderr):
+                mined = mine_source(
+                    one,
+                    model,
+                    settings,
+                    instructed=instructed,
+                    query_prompt=query_prompt,
+                    document_prompt=document_prompt,
+                    cross_encoder=judge,
+                    progress=messages.is_terminal,
+                )
+            kept.add(one.label, about, mined)
+            report = mined.report
+        else:
+            say(f"{one.label} was mined before the interruption")
         note = f"{preset}, {negatives} negatives, teacher {teacher}; {REPORT} has the rest."
-        entries.append(mined_source(one, file, negatives, note))
-        reports[one.label] = mined.report
-        _write_rows(mined, file)
+        entries.append(mined_source(one, kept.file(one.label), negatives, note))
+        reports[one.label] = report
         if not as_json:
-            output.print(_shown(one.label, mined.report))
-    report = {"teacher": teacher, "preset": preset, "instructed": instructed, "sources": reports}
-    _write(target / REPORT, json.dumps(report, indent=2, ensure_ascii=False))
-    written = {"description": found.description, "sources": entries}
-    _write(target / MIXTURE, yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120))
+            output.print(_shown(one.label, report))
+    full_report = {"teacher": teacher, "preset": preset, "instructed": instructed, "sources": reports}
+    written = kept.finish({"description": found.description, "sources": entries}, full_report)
     if as_json:
-        print_json({"mixture": str(target / MIXTURE), **report})
+        print_json({"mixture": str(written), **full_report})
     else:
-        output.print(f"Train with them: st-llm2vec train --pairs {target / MIXTURE} ...", soft_wrap=True, markup=False)
-
-
-def _check_target(target: Path) -> None:
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / MIXTURE).is_file())):
-        raise ValueError(f"{target} is no folder of mined rows, and not empty; give another one.")
-
-
-def _write_rows(mined: Mined, file: Path) -> None:
-    from st_llm2vec.folder.disk_errors import disk_errors
-    from st_llm2vec.folder.staging import replacing_file
-
-    with disk_errors(file), replacing_file(file) as fresh:
-        mined.rows.to_json(fresh, force_ascii=False)
-
-
-def _write(file: Path, text: str) -> None:
-    from st_llm2vec.folder.disk_errors import disk_errors
-    from st_llm2vec.folder.staging import replacing_file
-
-    with disk_errors(file), replacing_file(file) as fresh:
-        fresh.write_text(text.rstrip() + "\n", encoding="utf-8")
+        output.print(f"Train with them: st-llm2vec train --pairs {written} ...", soft_wrap=True, markup=False)
 
 
 def _shown(name: str, report: dict[str, Any]) -> RenderableType:

@@ -144,6 +144,14 @@ def source_entry(source: TrainingSource) -> dict[str, Any]:
     return entry
 
 
+def source_files(source: TrainingSource) -> list[list[Any]]:
+    """The local files that a source names, each with its size and when it was written: others are other rows."""
+    collection = source.collection_files
+    named = [source.path, source.corpus, *(collection.files.values() if collection is not None else ())]
+    paths = [Path(one) for one in named if isinstance(one, str)]
+    return [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in paths if one.is_file()]
+
+
 def _corpus(source: TrainingSource) -> tuple[Iterable[str], dict[str, Any] | None, set[str]]:
     """The texts to mine in, the class of each text, and the texts that are of several classes."""
     if source.collection_files is not None:

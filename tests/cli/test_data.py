@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from st_llm2vec import load
+from st_llm2vec import convert, load
 from st_llm2vec.cli import app
+from st_llm2vec.data import mine_source
 
 MIXTURE = """\
 sources:
@@ -91,6 +92,29 @@ def test_mine_writes_a_mixture_that_trains(
     assert [one["name"] for one in run("show", report["mixture"], "--json")["sources"]] == ["facts", "classes"]
     refused = CliRunner().invoke(app, ["data", "mine", str(mixture), *options[:-1], str(tmp_path)])
     assert "not empty; give another one" in " ".join(refused.stderr.split())
+
+
+def test_mining_goes_on_with_the_sources_that_are_left(
+    decoder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(decoder, "sgpt", measure=False).save(str(tmp_path / "teacher"))
+    target, mined, true_mine = tmp_path / "mined", [], mine_source.mine_source
+    options = ["--teacher", str(tmp_path / "teacher"), "-n", "1", "-o", str(target), "--preset"]
+
+    def interrupted(source: Any, *given: Any, **named: Any) -> Any:
+        mined.append(source.label)
+        if mined == ["facts", "classes"]:
+            raise KeyboardInterrupt
+        return true_mine(source, *given, **named)
+
+    monkeypatch.setattr(mine_source, "mine_source", interrupted)
+    stopped = CliRunner().invoke(app, ["data", "mine", str(mixture), *options, "top-k"])
+    assert stopped.exit_code and sorted(file.name for file in target.iterdir()) == ["facts.jsonl", "unfinished.json"]
+    report = run("mine", str(mixture), *options, "top-k", "--json")
+    assert mined == ["facts", "classes", "classes"] and set(report["sources"]) == {"facts", "classes"}
+    assert not (target / "unfinished.json").exists()
+    run("mine", str(mixture), *options, "top-k", "--seed", "7", "--json")
+    assert mined[3:] == ["facts", "classes"], "a finished folder is mined anew"
 
 
 def test_preview_shows_tokens_lengths_and_leaks(decoder: str, mixture: Path, tmp_path: Path) -> None:

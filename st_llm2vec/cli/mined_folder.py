@@ -1,0 +1,93 @@
+"""A folder of mined rows: a file for each source, the mixture that reads them, and the report. It fills source by source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from st_llm2vec.data.mining import Mined
+from st_llm2vec.folder.disk_errors import disk_errors
+from st_llm2vec.folder.staging import replacing_file
+
+MIXTURE, REPORT, UNFINISHED = "mixture.yaml", "report.json", "unfinished.json"
+
+
+@dataclass(frozen=True)
+class MinedFolder:
+    """A folder of mined rows.
+
+    Args:
+        path: Where it is; it may be missing.
+
+    Raises:
+        ValueError: If there is something else.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        path = self.path
+        own = any((path / name).is_file() for name in (MIXTURE, UNFINISHED))
+        if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not own)):
+            raise ValueError(f"{path} is no folder of mined rows, and not empty; give another one.")
+
+    def file(self, label: str) -> Path:
+        """The file of a source's rows."""
+        return self.path / (re.sub(r"[^\w.-]+", "_", label) + ".jsonl")
+
+    def begun(self, label: str, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """The report of a source that an interrupted run has mined, if it was asked for the same."""
+        kept = self._unfinished().get(label)
+        if kept is None or kept["asked"] != _digest(asked) or not self.file(label).is_file():
+            return None
+        report: dict[str, Any] = kept["report"]
+        return report
+
+    def add(self, label: str, asked: dict[str, Any], mined: Mined) -> None:
+        """Write a source's rows, and that they are there.
+
+        Args:
+            label: The source's name.
+            asked: All that its rows depend on, as plain data.
+            mined: Its rows and their report.
+
+        Raises:
+            OSError: If the folder may not be written.
+        """
+        file = self.file(label)
+        with disk_errors(file), replacing_file(file) as fresh:
+            mined.rows.to_json(fresh, force_ascii=False)
+        done = {**self._unfinished(), label: {"asked": _digest(asked), "report": mined.report}}
+        _write(self.path / UNFINISHED, json.dumps(done, ensure_ascii=False))
+
+    def finish(self, mixture: dict[str, Any], report: dict[str, Any]) -> Path:
+        """Write the report, and the mixture last: with it the folder is whole.
+
+        Returns:
+            The mixture's file.
+        """
+        _write(self.path / REPORT, json.dumps(report, indent=2, ensure_ascii=False))
+        written = self.path / MIXTURE
+        _write(written, yaml.safe_dump(mixture, sort_keys=False, allow_unicode=True, width=120))
+        (self.path / UNFINISHED).unlink(missing_ok=True)
+        return written
+
+    def _unfinished(self) -> dict[str, Any]:
+        file = self.path / UNFINISHED
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return found
+
+
+def _digest(asked: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _write(file: Path, text: str) -> None:
+    with disk_errors(file), replacing_file(file) as fresh:
+        fresh.write_text(text.rstrip() + "\n", encoding="utf-8")
