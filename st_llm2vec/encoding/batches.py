@@ -47,12 +47,12 @@ def split_rows(features: Mapping[str, Any]) -> tuple[list[TokenRow], dict[str, A
 
 
 def batches_of(
-    rows: list[TokenRow], model: SentenceTransformer, budget: int, streams: int
+    texts: list[list[TokenRow]], model: SentenceTransformer, budget: int, streams: int
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Put texts into batches.
 
     Args:
-        rows: Each text's features, without padding.
+        texts: Each text's features, without padding; several rows where it is read several times.
         model: The encoder.
         budget: About how many tokens a batch holds.
         streams: How many batches are in work at a time.
@@ -60,15 +60,17 @@ def batches_of(
     Yields:
         The texts of a batch, by number, and its features, of shape ``(batch, tokens)``.
     """
-    lengths = [len(row["input_ids"]) for row in rows]
+    rows = [row for text in texts for row in text]
+    lengths = [sum(len(row["input_ids"]) for row in text) for text in texts]
     packed = padding_free(cast("Transformer", model[0]))
     if packed is None:
         groups = token_batches(lengths, budget)
     else:
         prefix = _shared_by_all(rows) if packed.shares_prefix else 0
-        groups = even_batches([length - prefix for length in lengths], budget + PREFIXES_IN_BATCH * prefix, streams)
+        shares = [length - prefix * len(text) for length, text in zip(lengths, texts, strict=True)]
+        groups = even_batches(shares, budget + PREFIXES_IN_BATCH * prefix, streams)
     for members in groups:
-        yield members, collate([rows[one] for one in members], model)
+        yield members, collate([row for one in members for row in texts[one]], model)
 
 
 def _shared_by_all(rows: list[TokenRow]) -> int:

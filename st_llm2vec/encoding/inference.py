@@ -149,21 +149,22 @@ def _require_finite(vectors: Tensor, inputs: Sequence[Input], dtype: torch.dtype
 
 def _tokenized(
     model: SentenceTransformer, inputs: Sequence[Input], prompt: str | None, kwargs: dict[str, Any]
-) -> Iterator[tuple[Any, list[TokenRow], dict[str, Any]]]:
-    """Groups of texts: where they stand, their tokens, and the features that are the same for all of them."""
+) -> Iterator[tuple[Any, list[list[TokenRow]], dict[str, Any]]]:
+    """Groups of texts: where they stand, the tokens of each one's readings, and the features that are the same for all of them."""
     order = np.argsort([-len(text_of(one)) for one in inputs], kind="stable")
     windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
 
-    def read(window: Any) -> list[tuple[Any, list[TokenRow], dict[str, Any]]]:
-        groups: dict[Any, tuple[list[int], list[TokenRow], dict[str, Any]]] = {}
+    def read(window: Any) -> list[tuple[Any, list[list[TokenRow]], dict[str, Any]]]:
+        groups: dict[Any, tuple[list[int], list[list[TokenRow]], dict[str, Any]]] = {}
         for instruction, members in by_instruction(inputs, window.tolist(), prompt):
             for start in range(0, len(members), TOKENIZED_AT_ONCE):
                 part = members[start : start + TOKENIZED_AT_ONCE]
                 texts = [text_of(inputs[one]) for one in part]
                 part_rows, shared = split_rows(model.preprocess(texts, prompt=instruction, **kwargs))
+                each = len(part_rows) // len(texts)
                 places, rows, _ = groups.setdefault(_key(shared), ([], [], shared))
                 places += part
-                rows += part_rows
+                rows += [part_rows[row : row + each] for row in range(0, len(part_rows), each)]
         return [(np.asarray(places), rows, shared) for places, rows, shared in groups.values()]
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer") as ahead:

@@ -105,7 +105,7 @@ def encode_words(
 
     width = transformer.get_embedding_dimension()
     vectors = [torch.zeros(len(words), width) for words in sentences]
-    batches = batches_of(rows, encoder, token_budget(encoder, batch_size, device, streams), streams)
+    batches = batches_of([[row] for row in rows], encoder, token_budget(encoder, batch_size, device, streams), streams)
     training = transformer.training
     transformer.eval()
     try:

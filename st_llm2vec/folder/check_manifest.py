@@ -14,6 +14,7 @@ from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.modules.formatter import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
+from st_llm2vec.modules.readings import MeanOfReadings
 from st_llm2vec.modules.span_pooling import SpanPooling
 from st_llm2vec.modules.special_tokens import leading_special_ids
 from st_llm2vec.recipe.config import EncoderConfig
@@ -53,6 +54,9 @@ def disagreements(encoder: TextReader) -> list[str]:
     }
     if layout == "custom":
         statements["templates"] = (config.formatter_config(), formatter)
+        means = [module.readings for module in encoder if isinstance(module, MeanOfReadings)]
+        meant = [len(config.readings)] if len(config.readings) > 1 else []
+        statements["means of readings"] = (meant, means)
     if layout == "text":
         span = not InstructionFormatter(**config.formatter_config()).template.pools_everything
         statements["pooling of the prompt"] = (not span, all(one.include_prompt for one in _poolings(encoder, Pooling)))

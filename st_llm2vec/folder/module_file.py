@@ -15,6 +15,7 @@ SOURCES = (
     "modules/pooled_span.py",
     "modules/truncation.py",
     "modules/padding.py",
+    "modules/readings.py",
     "modules/formatter.py",
     "modules/instructed.py",
     "modules/transformer.py",

@@ -21,13 +21,13 @@ from st_llm2vec.folder.module_file import MODULE_NAME, module_file_text
 from st_llm2vec.folder.staging import replacing
 from st_llm2vec.folder.weights import fingerprint, keeps_fingerprint
 from st_llm2vec.losses.output_head import HEAD_FILE, write_head
-from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, SpanPooling
+from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, MeanOfReadings, SpanPooling
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
 
 CUSTOM_MODULES: dict[str, type[Module]] = {
     f"{MODULE_NAME}.{module.__name__}": module
-    for module in (BidirectionalTransformer, SpanPooling, LatentAttentionPooling)
+    for module in (BidirectionalTransformer, SpanPooling, LatentAttentionPooling, MeanOfReadings)
 }
 REQUIREMENTS = {
     "transformers": {

@@ -115,7 +115,7 @@ def _outlook(
 
 def _score(encoder: TextEncoder, config: EncoderConfig, name: str, scores: dict[tuple[Any, ...], float]) -> float:
     """Score an encoder, unless a recipe that reads texts without an instruction in the same way has been scored."""
-    key = (config.attention, config.formatter_config()["template"], config.pooling, config.layer)
+    key = (config.attention, config.formatter_config()["template"], config.pooling, config.layer, config.readings)
     if key not in scores:
         model = encoder.transformer.model
         with attention_kept(model):

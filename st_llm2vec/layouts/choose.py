@@ -23,6 +23,7 @@ from st_llm2vec.layouts.special_tokens import read_as_text, set_split
 from st_llm2vec.layouts.text import mend_prompts, saved_prompts, teach_prompts, with_prompts
 from st_llm2vec.modules.formatter import InstructionFormatter
 from st_llm2vec.modules.latent_attention import LatentAttentionPooling
+from st_llm2vec.modules.readings import MeanOfReadings
 from st_llm2vec.modules.span_pooling import SpanPooling
 from st_llm2vec.modules.transformer import BidirectionalTransformer
 from st_llm2vec.proof.same_tokens import (
@@ -79,6 +80,8 @@ def compile_encoder(transformer: Transformer, config: EncoderConfig, repaired: b
         return _custom(transformer, specification, "the attention of this architecture needs a repair at every load")
     if config.pooling == "latent_attention":
         return _custom(transformer, specification, "latent attention is not a stock module")
+    if config.readings != ("forward",):
+        return _custom(transformer, specification, "stock modules read a text once, as it is")
     try:
         modules, prompts = with_prefix(transformer, specification)
         return Compilation(
@@ -190,11 +193,12 @@ def _custom(transformer: Transformer, specification: Specification, reason: str)
     module = BidirectionalTransformer.from_transformer(transformer, config.attention, config.formatter_config())
     width = transformer.get_embedding_dimension()
     pooling: nn.Module
+    several = [MeanOfReadings(len(config.readings))] if len(config.readings) > 1 else []
     if config.pooling == "latent_attention":
         pooling = LatentAttentionPooling(width, **config.latent_attention)
     else:
         pooling = SpanPooling(width, config.pooling)
-    return Compilation(_normalized([module, pooling], config), "custom", dict(config.prompts), reason, config)
+    return Compilation(_normalized([module, pooling, *several], config), "custom", dict(config.prompts), reason, config)
 
 
 def _normalized(modules: list[nn.Module], config: EncoderConfig) -> list[nn.Module]:

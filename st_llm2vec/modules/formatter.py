@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.modules.padding import pad_rows
 from st_llm2vec.modules.pooled_span import add_special_tokens, pooled_tokens
+from st_llm2vec.modules.readings import read_in_turn
 from st_llm2vec.modules.special_tokens import OwnTokens, leading_special_ids, special_tokens_in, split_at_special_tokens
 from st_llm2vec.modules.truncation import cut_text
-from st_llm2vec.recipe.template import Span, Template, parse_templates
+from st_llm2vec.recipe.template import READINGS, Span, Template, parse_templates
 
 UNLIMITED = 1_000_000
 
@@ -34,9 +35,10 @@ class InstructionFormatter:
         instruction_template: Template of a text with an instruction; ``None`` if the method takes none.
         split_special_tokens: Whether the tokenizer's special tokens are text in texts and instructions. In the template's own
             words they are control tokens.
+        readings: How each text is read: ``"forward"``, ``"backward"``, or one after the other, which gives a row for each.
 
     Raises:
-        ValueError: If a template is malformed.
+        ValueError: If a template is malformed, or a reading unknown.
 
     Example:
         >>> formatter = InstructionFormatter("{text}", "Instruct: {instruction}\\nQuery: {pool}{text}{/pool}")
@@ -45,11 +47,18 @@ class InstructionFormatter:
     """
 
     def __init__(
-        self, template: str, instruction_template: str | None = None, split_special_tokens: bool = True
+        self,
+        template: str,
+        instruction_template: str | None = None,
+        split_special_tokens: bool = True,
+        readings: Sequence[str] = ("forward",),
     ) -> None:
         self.template_string, self.instruction_template_string = template, instruction_template
         self.template, self.instruction_template = parse_templates(template, instruction_template)
         self.split_special_tokens = split_special_tokens
+        self.readings = tuple(readings)
+        if not self.readings or len(set(self.readings)) < len(self.readings) or set(self.readings) - set(READINGS):
+            raise ValueError(f"readings={readings!r} must name one or more of {', '.join(READINGS)}, each once.")
         self._own: tuple[Any, OwnTokens | None] = (None, None)
 
     def bare_instruction(self, instruction: str | None) -> str:
@@ -93,7 +102,8 @@ class InstructionFormatter:
             max_length: Longest row, in tokens, template included.
 
         Returns:
-            ``input_ids``, ``attention_mask`` and ``pooling_mask``, each of shape ``(batch, tokens)``.
+            ``input_ids``, ``attention_mask`` and ``pooling_mask``, each of shape ``(batch, tokens)``; a text's readings
+            are rows beside each other.
 
         Raises:
             ValueError: If the method takes no instruction, if the numbers of texts and instructions differ,
@@ -110,7 +120,9 @@ class InstructionFormatter:
                 f"This encoder's template {self.template_string!r} has no place for an instruction, "
                 f"but one was given: {next(filter(None, instructions))!r}. Encode without a prompt."
             )
-        rows = self._tokenize(self._behind_blanks(texts, instructions), instructions, tokenizer, max_length)
+        instructions = [one for one in instructions for _ in self.readings]
+        read = self._behind_blanks(read_in_turn(texts, self.readings), instructions)
+        rows = self._tokenize(read, instructions, tokenizer, max_length)
         return pad_rows(rows, tokenizer)
 
     def _behind_blanks(self, texts: Sequence[str], instructions: list[str]) -> list[str]:

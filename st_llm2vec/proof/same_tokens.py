@@ -136,7 +136,8 @@ def prove_same_reading(transformer: Transformer, specification: Specification) -
     cases = [Case(text, told, "") for told, text in itertools.product(specification.instructions, texts)]
     with torch.device("cpu"):  # modules may be made without weights, on "meta"
         expected, found = (_specified(specification, one, cases) for one in (own, tokenizer_of(transformer)))
-    for case, meant, read in zip(cases, expected, found, strict=True):
+    read_cases = (case for case in cases for _ in specification.formatter.readings)
+    for case, meant, read in zip(read_cases, expected, found, strict=True):
         if meant != read:
             raise ValueError(
                 f"The tokenizer, a {type(own).__name__}, reads {case.text[:40]!r} otherwise once it is saved and loaded, "

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from st_llm2vec.recipe.poolings import POOLINGS
-from st_llm2vec.recipe.template import SLOT, as_words, parse_templates
+from st_llm2vec.recipe.template import READINGS, SLOT, as_words, parse_templates
 
 Attention = Literal["bidirectional", "causal"]
 LATENT_SETTINGS = ("num_latents", "num_heads", "head_dimension", "feed_forward_multiple")
@@ -64,6 +64,8 @@ class EncoderConfig:
         latent_attention: Settings of ``LatentAttentionPooling`` other than its width.
         split_special_tokens: Whether the tokenizer's special tokens, such as ``</s>``, are text in a text or an instruction,
             and not control tokens. The template's own, and those of demonstrations, always are control tokens.
+        readings: How each text is read, in passes of their own whose vectors are averaged: ``"forward"``, ``"backward"``
+            (its words in reverse order), or both (ReverseEOL, arXiv 2606.05858).
 
     Raises:
         ValueError: If a field cannot be what it is; the message says which and what to do.
@@ -90,12 +92,14 @@ class EncoderConfig:
     layer: int = -1
     latent_attention: Mapping[str, int] = field(default_factory=dict)
     split_special_tokens: bool = True
+    readings: tuple[str, ...] = ("forward",)
 
     def __post_init__(self) -> None:
         self._check_types()
         demonstrations = tuple(d if isinstance(d, Demonstration) else Demonstration(**d) for d in self.demonstrations)
         object.__setattr__(self, "demonstrations", demonstrations)
         object.__setattr__(self, "prompts", dict(self.prompts))
+        object.__setattr__(self, "readings", tuple(self.readings))
         object.__setattr__(self, "latent_attention", dict(self.latent_attention))
         self._check_choices()
         written = self.formatter_config()
@@ -123,6 +127,7 @@ class EncoderConfig:
             "layer": int,
             "latent_attention": Mapping,
             "split_special_tokens": bool,
+            "readings": list | tuple,
         }
         for name, expected in types.items():
             value = getattr(self, name)
@@ -146,6 +151,8 @@ class EncoderConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
+        if not self.readings or len(set(self.readings)) < len(self.readings) or set(self.readings) - set(READINGS):
+            raise ValueError(f"readings={self.readings!r} must name one or more of {', '.join(READINGS)}, each once.")
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"max_length={self.max_length} must be a positive number of tokens, or None.")
         if self.layer >= 0:
@@ -174,8 +181,12 @@ class EncoderConfig:
         instructed = self.instruction_template
         if instructed is not None:
             instructed = instructed.replace("{demonstrations}", written)
-        honoured = {} if self.split_special_tokens else {"split_special_tokens": False}  # later than the others
-        return {"template": template, "instruction_template": instructed, **honoured}
+        later: dict[str, Any] = {}  # folders of earlier versions do not name what they could not be otherwise
+        if not self.split_special_tokens:
+            later["split_special_tokens"] = False
+        if self.readings != ("forward",):
+            later["readings"] = list(self.readings)
+        return {"template": template, "instruction_template": instructed, **later}
 
     def replace(self, **changes: Any) -> EncoderConfig:
         """A copy with some fields changed.
@@ -195,6 +206,7 @@ class EncoderConfig:
         """Plain data that YAML and JSON can hold; :meth:`from_dict` reads it back."""
         data = dataclasses.asdict(self)
         data["demonstrations"] = [dict(one) for one in data["demonstrations"]]
+        data["readings"] = list(data["readings"])
         return data
 
     @classmethod

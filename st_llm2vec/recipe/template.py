@@ -8,6 +8,7 @@ from dataclasses import dataclass
 SLOT = re.compile(r"(\{/?[a-z_]+\})")
 Span = tuple[int, int]
 NO_SLOT = "\ufdd3"  # behind a brace that opens no slot; a noncharacter, which no text should hold
+READINGS = ("forward", "backward")
 SLOTS = ("{bos}", "{eos}", "{instruction}", "{text}", "{pool}", "{/pool}")
 
 

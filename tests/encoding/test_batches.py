@@ -144,7 +144,7 @@ def test_what_all_texts_share_is_counted_once(decoder: str) -> None:
     for recipe, number in (("prompteol-icl", 1), ("llm2vec", 3)):
         encoder = convert(decoder, recipe)
         rows, _ = split_rows(encoder.preprocess(texts))
-        groups = [members for members, _ in batches_of(rows, encoder, budget=1, streams=1)]
+        groups = [members for members, _ in batches_of([[row] for row in rows], encoder, budget=1, streams=1)]
         assert len(groups) == number
         assert sorted(sum(groups, [])) == [0, 1, 2]
 
