@@ -38,14 +38,16 @@ def test_the_vectors_are_those_of_the_specification(
     plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=encoder.manifest.layout == "custom")
 
     from st_llm2vec.conversion.decoder import load_transformer
-    from st_llm2vec.modules import SpanPooling, set_attention
+    from st_llm2vec.modules import MeanOfReadings, SpanPooling, set_attention
 
     transformer = load_transformer(folder, None, None, {})
     set_attention(transformer.model, config.attention)
     transformer.tokenizer.padding_side = config.padding_side
     transformer.max_seq_length = encoder.max_seq_length
     module = BidirectionalTransformer.from_transformer(transformer, config.attention, config.formatter_config())
-    specification = SentenceTransformer(modules=[module, SpanPooling(module.get_embedding_dimension(), config.pooling)])
+    pooling = SpanPooling(module.get_embedding_dimension(), config.pooling)
+    readings = [MeanOfReadings(len(config.readings))] if len(config.readings) > 1 else []
+    specification = SentenceTransformer(modules=[module, pooling, *readings])
 
     for model in (encoder, plain):
         same_vectors(model.encode(ODD_TEXTS), specification.encode(ODD_TEXTS))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from st_llm2vec import convert, load
+from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.modules import InstructionFormatter, MeanOfReadings
 from st_llm2vec.recipe.config import get_recipe
 
@@ -79,3 +80,19 @@ def test_a_folder_without_its_mean_of_readings_is_refused(decoder: str, tmp_path
     del encoder._modules["2"]
     with pytest.raises(ValueError, match="means of readings"):
         encoder.save(str(tmp_path / "saved"))
+
+
+def test_cached_gradients_are_those_of_the_whole_batch(decoder: str) -> None:
+    encoder = convert(decoder, "reverse-eol", measure=False).eval()
+    columns = [encoder.preprocess(TEXTS[:4]), encoder.preprocess(TEXTS[4:8])]
+
+    def gradients(loss: torch.nn.Module) -> torch.Tensor:
+        encoder.zero_grad()
+        loss([dict(one) for one in columns], torch.zeros(4)).backward()
+        return torch.cat([one.grad.flatten() for one in encoder.parameters() if one.grad is not None])
+
+    whole = gradients(HardNegativesRankingLoss(encoder))
+    cached = gradients(CachedHardNegativesRankingLoss(encoder, mini_batch_size=2))
+    assert (whole - cached).norm() < 1e-4 * whole.norm()
+    with pytest.raises(ValueError, match="cut amid"):
+        gradients(CachedHardNegativesRankingLoss(encoder, mini_batch_size=3))

@@ -63,11 +63,17 @@ def specified(encoder: TextEncoder, tokenizer: Any, texts: list[str], instructio
     formatter = InstructionFormatter(**config.formatter_config())
     vectors = []
     for text, instruction in zip(texts, instructions, strict=True):
-        row = formatter([text], instruction, tokenizer, UNLIMITED)
+        rows = formatter([text], instruction, tokenizer, UNLIMITED)
         model = encoder.transformer.model
-        output = model(input_ids=row["input_ids"], use_cache=False, output_hidden_states=config.layer != -1)
-        states = output.last_hidden_state if config.layer == -1 else output.hidden_states[config.layer]
-        vectors.append((span_weights(row["pooling_mask"], config.pooling).unsqueeze(-1) * states.float()).sum(1)[0])
+        readings = []
+        for ids, pooled, read in zip(
+            *(rows[name] for name in ("input_ids", "pooling_mask", "attention_mask")), strict=True
+        ):
+            ids, pooled = ids[read.bool()][None], pooled[read.bool()][None]
+            output = model(input_ids=ids, use_cache=False, output_hidden_states=config.layer != -1)
+            states = output.last_hidden_state if config.layer == -1 else output.hidden_states[config.layer]
+            readings.append((span_weights(pooled, config.pooling).unsqueeze(-1) * states.float()).sum(1)[0])
+        vectors.append(torch.stack(readings).mean(0))
     return torch.stack(vectors).numpy()
 
 
