@@ -84,7 +84,7 @@ def test_a_folder_without_its_mean_of_readings_is_refused(decoder: str, tmp_path
 
 def test_cached_gradients_are_those_of_the_whole_batch(decoder: str) -> None:
     encoder = convert(decoder, "reverse-eol", measure=False).eval()
-    columns = [encoder.preprocess(TEXTS[:4]), encoder.preprocess(TEXTS[4:8])]
+    columns = [encoder.preprocess(TEXTS[:4]), encoder.preprocess([f"It is so: {text}" for text in TEXTS[:4]])]
 
     def gradients(loss: torch.nn.Module) -> torch.Tensor:
         encoder.zero_grad()
