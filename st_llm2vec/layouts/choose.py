@@ -190,15 +190,28 @@ def _custom(transformer: Transformer, specification: Specification, reason: str)
     config = specification.config
     transformer = reload_reader(transformer)
     prove_same_reading(transformer, specification)
+    return Compilation(own_modules(transformer, config), "custom", dict(config.prompts), reason, config)
+
+
+def own_modules(transformer: Transformer, config: EncoderConfig) -> list[nn.Module]:
+    """This package's own modules, which are the specification: they read, pool and average as the config says.
+
+    Args:
+        transformer: A stock ``Transformer`` over the decoder, its attention already set and proven.
+        config: The encoder.
+
+    Returns:
+        The modules, in order.
+    """
     module = BidirectionalTransformer.from_transformer(transformer, config.attention, config.formatter_config())
     width = transformer.get_embedding_dimension()
     pooling: nn.Module
-    several = [MeanOfReadings(len(config.readings))] if len(config.readings) > 1 else []
     if config.pooling == "latent_attention":
         pooling = LatentAttentionPooling(width, **config.latent_attention)
     else:
         pooling = SpanPooling(width, config.pooling)
-    return Compilation(_normalized([module, pooling, *several], config), "custom", dict(config.prompts), reason, config)
+    several = [MeanOfReadings(len(config.readings))] if len(config.readings) > 1 else []
+    return _normalized([module, pooling, *several], config)
 
 
 def _normalized(modules: list[nn.Module], config: EncoderConfig) -> list[nn.Module]:
