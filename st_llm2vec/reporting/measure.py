@@ -208,10 +208,8 @@ def _inside(encoder: SentenceTransformer) -> Inside:
         return Inside(refusal=str(error))
     found = analyse(encoder)
     if not found.similarity:
-        reasons = " ".join(found.refusals.values())
-        return Inside(
-            found.to_dict(), refusal=f"It has {' and '.join(found.quality) or 'no'} attention only. {reasons}"
-        )
+        kinds, model = " and ".join(found.quality) or "no", type(readers(encoder)[0].model).__name__
+        return Inside(found.to_dict(), refusal=f"It has {kinds} attention only, as a {model} has.")
     text = built_in_triples()[0].query
     (causal,), (bidirectional,) = (states_under(encoder, [text], one) for one in ("causal", "bidirectional"))
     pieces = [text[start:end].strip() for start, end in causal.offsets[causal.own]]

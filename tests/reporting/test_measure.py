@@ -55,4 +55,4 @@ def test_models_without_layers_have_scores_and_places() -> None:
 def test_a_model_with_one_kind_of_attention_is_called_by_it(tmp_path: Path) -> None:
     encoder = plain(tiny_tokenizer("byte-level+bos"), tmp_path, tiny_decoder("gpt_neo", vocab_size=512))
     inside = look_inside(encoder)
-    assert inside.refusal.startswith("It has causal attention only. GPTNeoModel") and inside.analysis["quality"]
+    assert inside.refusal == "It has causal attention only, as a GPTNeoModel has." and inside.analysis["quality"]
