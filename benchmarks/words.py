@@ -49,7 +49,7 @@ BASELINE, BOX = "most frequent label", "decoder in the box"
 ANALYSIS, LONGER = "analysis", "longer texts"
 WORDS = """# Words, and what untrained decoders make of bidirectional attention
 
-Written by `python -m benchmarks.words --train {train} --test {test}` on {machine}; nothing here is typed by hand.
+Written by `python -m benchmarks.words --train {train} --test {test}{trained}` on {machine}; nothing here is typed by hand.
 [evaluation.md](evaluation.md) says what each number means, and how to get it for another model.
 
 ## Linear probes on frozen vectors of words
@@ -131,9 +131,10 @@ def _encoder(model: str, attention: str) -> Any:
 
 def write_page(rows: list[dict[str, Any]], train: str, test: str) -> None:
     """Write docs/words.md, of the rows of these sizes."""
-    lines = [WORDS.format(machine=rows[-1]["machine"], train=train, test=test)]
-    lines += [_words_line(row) for row in rows if (row["train"], row["test"]) == (train, test)]
     trained = {(row["model"], row["attention"]): row for row in rows if row.get("stages")}
+    option = " --trained" if trained else ""
+    lines = [WORDS.format(machine=rows[-1]["machine"], train=train, test=test, trained=option)]
+    lines += [_words_line(row) for row in rows if (row["train"], row["test"]) == (train, test)]
     lines += [TRAINING, *map(_training_line, trained.values())] if trained else []
     analyses, longer = ([row for row in rows if row["task"] == task] for task in (ANALYSIS, LONGER))
     lines += [ATTENTION, *map(_analysis_line, analyses), SIMILARITY]
