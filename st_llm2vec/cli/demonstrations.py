@@ -82,7 +82,10 @@ def words(
     if sentences is not None:
         drawn = sources.read_sentences(sentences)
         with progress_bar(f"Words of {decoder}", count) as advance:
-            tried += generated_candidates(decoder, drawn, count, seed=seed, dtype=_loaded(dtype), advance=advance)
+            own = generated_candidates(decoder, drawn, count, seed=seed, dtype=_loaded(dtype), advance=advance)
+        tried += own
+        if len(own) < count and not as_json:
+            say(f"The decoder found {len(own)} words of the {count} that are wanted; give it more sentences.")
     tried += known if built_in else []
     given = _Given(decoder, target, recipe, first, seed, cache, dtype, as_json)
     _search(given, tried, pairs, tested, against=[known[0]])

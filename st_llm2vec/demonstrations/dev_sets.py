@@ -65,8 +65,8 @@ class ScoredPairs(DevSet):
 
     Example:
         >>> pairs = ScoredPairs(["a cat", "the sea"], ["a kitten", "a stone"], [5.0, 0.0])
-        >>> pairs.score([0.9, 0.1], [0, 1])
-        100.0
+        >>> round(pairs.score([0.9, 0.1], [0, 1]))
+        100
     """
 
     first: list[str]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from st_llm2vec.demonstrations.dev_sets import DevSet
-from st_llm2vec.demonstrations.trial import Candidate, show
+from st_llm2vec.demonstrations.trial import Candidate, Demonstrations, show
 from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
 from st_llm2vec.evaluation.kept import keep, read_kept
 from st_llm2vec.folder.encoder import TextEncoder
@@ -101,7 +101,7 @@ def search(
             demonstration of a named recipe, or none. They may be chosen too.
         first_rows: How many rows all candidates meet.
         seed: Of the order of the rows.
-        cache: The folder where numbers are kept, for a run that is interrupted; nothing is kept without one.
+        cache: The folder where numbers are kept, for a run that is interrupted; in memory only without one.
         advance: Called with the numbers of rows as they are done.
 
     Returns:
@@ -152,17 +152,18 @@ def plan(candidates: int, rows: int, first_rows: int = FIRST_ROWS) -> list[tuple
 
 
 class KeptNumbers:
-    """Numbers of a dev set's rows, computed or read from where an earlier run kept them.
+    """Numbers of a dev set's rows, each computed once, or read from where an earlier run kept them.
 
     Args:
         trial: What :func:`~st_llm2vec.demonstrations.trial.open_trial` returned.
         dev: The rows.
-        folder: Where numbers are kept, a file for each candidate; nothing is kept without one.
+        folder: Where numbers are kept, a file for each candidate; in memory only without one.
     """
 
     def __init__(self, trial: TextEncoder, dev: DevSet, folder: str | Path | None = None) -> None:
         self.trial, self.dev = trial, dev
         self.folder = None if folder is None else Path(folder)
+        self.known: dict[Demonstrations, Measured] = {}
         self.about = [encoder_fingerprint(show(trial, ())), dev.fingerprint()] if folder is not None else []
 
     def measure(
@@ -187,7 +188,10 @@ class KeptNumbers:
         """
         rows = range(len(self.dev)) if rows is None else rows
         file = self._file(candidate)
-        found: Measured = read_kept(file, Measured) if file is not None and file.is_file() else Measured()
+        if candidate.demonstrations not in self.known:
+            is_kept = file is not None and file.is_file()
+            self.known[candidate.demonstrations] = read_kept(cast("Path", file), Measured) if is_kept else Measured()
+        found = self.known[candidate.demonstrations]
         missing = [row for row in rows if str(row) not in found.numbers]
         advance(len(rows) - len(missing))
         for start in range(0, len(missing), AT_ONCE):

@@ -57,7 +57,7 @@ def test_a_recipe_without_a_place_for_them_is_refused(decoder: str) -> None:
 
 
 def test_families_with_positions_of_their_own(tiny: Callable[..., str]) -> None:
-    folder = tiny("gpt2")
+    folder = tiny("gpt2", max_position_embeddings=256)
     shown = show(open_trial(folder, "prompteol"), SHOWN).encode(TEXTS)
     assert cosine_distance(shown, convert(folder, "prompteol", demonstrations=SHOWN).encode(TEXTS)) < 1e-6
 
