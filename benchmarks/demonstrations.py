@@ -38,7 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "demonstrations.jsonl"
 TARGET = ROOT / "docs" / "demonstrations.md"
 FIELDS = ("decoder", "part")
 DEV_PAIRS = {"smollm2": 500, "gemma3": 200}
-PARTS = ("search", "test")
+SEARCH, TESTED = "search", ("found", "built-in", "none")
 GENERATED, FIRST_ROWS, SHOWN = 40, 16, 12
 NONE, BUILT_IN = Candidate((), "none"), built_in_candidates()[0]
 INTRODUCTION = """# The search for a demonstration
@@ -81,11 +81,11 @@ def measure(decoder: str, part: str, work: Path) -> dict[str, Any]:
     candidates = [*built_in_candidates(), *_generated(decoder, folder, work)]
     options: dict[str, Any] = {"against": (BUILT_IN, NONE), "first_rows": FIRST_ROWS, "cache": work / decoder}
     found = search(trial, candidates, dev, **options)
-    if part == "search":
+    if part == SEARCH:
         return {**row, **found.to_dict(), "cost": _cost(trial, dev, BUILT_IN)}
+    named = dict(zip(TESTED, (found.found.candidate, BUILT_IN, NONE), strict=True))
     test = KeptNumbers(trial, read_scored_pairs(DATA / "stsb-en-test.csv"), work / decoder)
-    named = {"found": found.found.candidate, "built-in": BUILT_IN, "none": NONE}
-    return {**row, "test": {name: test.measure(one).score for name, one in named.items()}}
+    return {**row, "test": test.measure(named[part]).score}
 
 
 def _generated(decoder: str, folder: str, work: Path) -> list[Candidate]:
@@ -119,16 +119,15 @@ def _cost(trial: TextEncoder, dev: ScoredPairs, candidate: Candidate) -> dict[st
 
 def write_page(rows: list[dict[str, Any]]) -> None:
     """Write docs/demonstrations.md."""
-    searches = {row["decoder"]: row for row in rows if row["part"] == "search"}
-    tests = {row["decoder"]: row["test"] for row in rows if row["part"] == "test"}
+    searches = {row["decoder"]: row for row in rows if row["part"] == SEARCH}
+    tests = {(row["decoder"], row["part"]): f"{row['test']:.1f}" for row in rows if row["part"] in TESTED}
     generated = " or ".join(str(_from(row, "generated")) for row in searches.values())
     about = {"machine": rows[-1]["machine"], "built_in": len(built_in_candidates()), "generated": generated}
     lines = [INTRODUCTION.format(first=FIRST_ROWS, **about)]
     for decoder, row in searches.items():
-        scored = tests.get(decoder, {})
         named = {"none": row["against"][1], "built-in": row["against"][0], "found": row["found"]}
         for name, one in named.items():
-            test = f"{scored[name]:.1f}" if name in scored else ""
+            test = tests.get((decoder, name), "")
             said = "none" if name == "none" else f"{name}: {_said(one)}"
             lines.append(f"| {NAMES[decoder]} | {said} | {one['score']:.1f} | {test} |")
     lines.append(COST.format(first=FIRST_ROWS))
@@ -170,7 +169,8 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(*given.one, given.work)))
         return
-    wanted = [(name, part) for name in NAMES if (MODELS / NAMES[name]).is_dir() for part in PARTS]
+    there = [name for name in NAMES if (MODELS / NAMES[name]).is_dir()]
+    wanted = [(name, SEARCH) for name in there] + [(name, part) for name in there for part in TESTED]
     measure_rows(MODULE, RESULTS, FIELDS, wanted, write_page, given.again, ("--work", str(given.work.absolute())))
 
 

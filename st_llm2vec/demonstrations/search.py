@@ -133,7 +133,7 @@ def search(
 
 
 def plan(candidates: int, rows: int, first_rows: int = FIRST_ROWS) -> list[tuple[int, int]]:
-    """The numbers of rows and of candidates of each stage.
+    """The numbers of rows and of candidates of each stage; the last one has all rows, a fourth more than those before it at least.
 
     Args:
         candidates: How many candidates there are.
@@ -141,13 +141,14 @@ def plan(candidates: int, rows: int, first_rows: int = FIRST_ROWS) -> list[tuple
         first_rows: How many rows the first stage has.
 
     Example:
-        >>> plan(104, 500)
-        [(32, 104), (96, 35), (288, 12), (500, 4)]
+        >>> plan(108, 500, 16), plan(108, 500)
+        ([(16, 108), (48, 36), (144, 12), (500, 4)], [(32, 108), (96, 36), (288, 12), (500, 4)])
     """
     stages = [(min(first_rows, rows), candidates)]
     while stages[-1][0] < rows:
         before, left = stages[-1]
-        stages.append((min(before * SHARE, rows), ceil(left / SHARE)))
+        wanted = before * SHARE
+        stages.append((wanted if 5 * wanted <= 4 * rows else rows, ceil(left / SHARE)))
     return stages
 
 
