@@ -144,7 +144,8 @@ def _search(
         say_dtype(given.dtype)
         say(f"Numbers of candidates are kept in {cache}.")
     trial = open_trial(given.decoder, config.replace(demonstrations=()), dtype=given.dtype)
-    against = [*against, Candidate((), "none")]
+    own = [Candidate(config.demonstrations, config.name)] if config.demonstrations else []
+    against = list({one.demonstrations: one for one in (*own, *against, Candidate((), "none"))}.values())
     total = sum(rows * count for rows, count in plan(len(tried) + len(against), len(dev), given.first))
     with progress_bar(f"Candidates on {given.decoder}", total) as advance:
         found = search(
