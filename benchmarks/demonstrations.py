@@ -58,8 +58,8 @@ COST = """
 ## What a candidate costs
 
 Seconds of one core for {first} pairs, the first stage. The demonstration and the template before the text are the same for all
-texts, and pass the model once in a batch; *padded as usual* each text carries them. *The search* is all candidates and stages;
-*all on all pairs* is what the same candidates would take without stages.
+texts, and pass the model once in a batch; without that each text carries them. *The search* is all candidates and stages, *all on
+all pairs* what the same candidates would take without stages, both at the first stage's cost of a pair.
 
 | decoder | candidates | a candidate, s | without the shared prefix, s | the search, s | all on all pairs, s |
 |---|---:|---:|---:|---:|---:|"""
@@ -121,7 +121,7 @@ def write_page(rows: list[dict[str, Any]]) -> None:
     """Write docs/demonstrations.md."""
     searches = {row["decoder"]: row for row in rows if row["part"] == SEARCH}
     tests = {(row["decoder"], row["part"]): f"{row['test']:.1f}" for row in rows if row["part"] in TESTED}
-    generated = " or ".join(str(_from(row, "generated")) for row in searches.values())
+    generated = " or ".join(dict.fromkeys(str(_from(row, "generated")) for row in searches.values()))
     about = {"machine": rows[-1]["machine"], "built_in": len(built_in_candidates()), "generated": generated}
     lines = [INTRODUCTION.format(first=FIRST_ROWS, **about)]
     for decoder, row in searches.items():
@@ -170,7 +170,7 @@ def main() -> None:
         print(json.dumps(measure(*given.one, given.work)))
         return
     there = [name for name in NAMES if (MODELS / NAMES[name]).is_dir()]
-    wanted = [(name, SEARCH) for name in there] + [(name, part) for name in there for part in TESTED]
+    wanted = [(name, SEARCH) for name in there] + [(name, part) for part in TESTED for name in there]
     measure_rows(MODULE, RESULTS, FIELDS, wanted, write_page, given.again, ("--work", str(given.work.absolute())))
 
 
