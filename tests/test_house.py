@@ -11,6 +11,7 @@ PACKAGE = Path(st_llm2vec.__file__).parent
 ROOMS = (
     "cli",
     "corpus",
+    "demonstrations",
     "training",
     "inspection",
     "importing",

@@ -107,8 +107,7 @@ class BidirectionalTransformer(Transformer):
                 self.model, model_name_or_path, **{name: options[name] for name in DOWNLOAD_OPTIONS if name in options}
             )
         self.attention = attention
-        self.formatter = formatter
-        self._formatter = InstructionFormatter(**formatter) if formatter is not None else None
+        self.read_through(formatter)
         set_attention(self.model, attention)
         probe = probe_attention(self.model)
         if probe.kind == "mixed" and repair_attention(self.model, attention):
@@ -124,9 +123,17 @@ class BidirectionalTransformer(Transformer):
         module = cls.__new__(cls)
         module.__dict__.update(transformer.__dict__)
         module.attention = attention
-        module.formatter = formatter
-        module._formatter = InstructionFormatter(**formatter) if formatter is not None else None
+        module.read_through(formatter)
         return module
+
+    def read_through(self, formatter: dict[str, Any] | None) -> None:
+        """Read texts through other templates from now on.
+
+        Args:
+            formatter: As for the class.
+        """
+        self.formatter = formatter
+        self._formatter = InstructionFormatter(**formatter) if formatter is not None else None
 
     def preprocess(  # type: ignore[override]
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
