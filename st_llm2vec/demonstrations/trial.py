@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from sentence_transformers.base.modules import Normalize
 
 from st_llm2vec.conversion.convert import apply_attention, prepare_tokenizer
 from st_llm2vec.conversion.decoder import load_transformer
 from st_llm2vec.folder.encoder import TextEncoder
-from st_llm2vec.layouts.choose import set_output_layer
+from st_llm2vec.layouts.choose import own_modules, set_output_layer
 from st_llm2vec.layouts.special_tokens import read_as_text
-from st_llm2vec.modules.span_pooling import SpanPooling
 from st_llm2vec.modules.transformer import BidirectionalTransformer
 from st_llm2vec.recipe.config import Demonstration, EncoderConfig, get_recipe
 from st_llm2vec.recipe.manifest import Manifest
@@ -72,7 +70,7 @@ def open_trial(
     if config.demonstration_template is None:
         raise ValueError(
             f"The recipe {config.name!r} takes no demonstrations: it has no demonstration_template. Those that do are "
-            "prompteol, prompteol-cot, prompteol-knowledge and bge-en-icl."
+            "prompteol, prompteol-cot, prompteol-knowledge, reverse-eol and bge-en-icl."
         )
     name = str(decoder)
     transformer = load_transformer(name, dtype, None, {}, device=device)
@@ -81,10 +79,8 @@ def open_trial(
     set_output_layer(transformer, config.layer)
     config = read_as_text(transformer, config)
     transformer.model.config.st_llm2vec_layout = "custom"
-    module = BidirectionalTransformer.from_transformer(transformer, config.attention, config.formatter_config())
-    pooling = SpanPooling(transformer.get_embedding_dimension(), config.pooling)
     return TextEncoder(
-        modules=[module, pooling, *([Normalize()] if config.normalize else [])],
+        modules=own_modules(transformer, config),
         device=device,
         prompts=dict(config.prompts),
         default_prompt_name=config.default_prompt_name,

@@ -56,6 +56,11 @@ def test_a_recipe_without_a_place_for_them_is_refused(decoder: str) -> None:
         open_trial(decoder, "llm2vec")
 
 
+def test_texts_that_are_read_twice(decoder: str) -> None:
+    shown = show(open_trial(decoder, "reverse-eol"), SHOWN).encode(TEXTS)
+    assert cosine_distance(shown, convert(decoder, "reverse-eol", demonstrations=SHOWN).encode(TEXTS)) < 1e-6
+
+
 def test_families_with_positions_of_their_own(tiny: Callable[..., str]) -> None:
     folder = tiny("gpt2", max_position_embeddings=256)
     shown = show(open_trial(folder, "prompteol"), SHOWN).encode(TEXTS)
