@@ -19,6 +19,7 @@ from st_llm2vec.cli.data import data
 from st_llm2vec.cli.options import AsJson, Dtype, print_json
 
 SECONDS_BETWEEN_LINES = 30
+TIMEOUT = 300.0
 # Options under headings of --help.
 _what = partial(typer.Option, rich_help_panel="What is generated")
 _model = partial(typer.Option, rich_help_panel="The chat model")
@@ -69,12 +70,12 @@ def generate(
         int | None, _model(help="Longest answer in tokens.", show_default="the model's own; 1024 of a folder")
     ] = None,
     dtype: Dtype = "auto",
-    concurrency: Annotated[
-        int | None, _asked(min=1, help="Requests on their way at a time.", show_default="8; 1 of a folder")
-    ] = None,
+    concurrency: Annotated[int, _asked(min=1, help="Requests on their way at a time; of a folder, in one pass.")] = 8,
     per_second: Annotated[float | None, _asked(help="Requests that begin in a second at the most.")] = None,
     attempts: Annotated[int, _asked(min=1, help="Attempts before a request is given up.")] = 6,
-    timeout: Annotated[float, _asked(help="Seconds that an answer may take.")] = 300.0,
+    timeout: Annotated[
+        float | None, _asked(help="Seconds that an answer may take.", show_default="300; no limit of a folder")
+    ] = None,
     plain: Annotated[bool, _asked("--plain", help="Do not ask for JSON of a schema, where the model could.")] = False,
     seeded: Annotated[
         bool, _asked("--seeded", help="Send a seed with each request to an endpoint that takes one.")
@@ -110,13 +111,15 @@ def generate(
     if dry_run:
         _show_plan(settings, as_json)
         return
-    opened = open_chat_model(model, settings, base_url=base_url, key_from=key_from, timeout=timeout, dtype=dtype)
+    opened = open_chat_model(
+        model, settings, base_url=base_url, key_from=key_from, timeout=timeout or TIMEOUT, dtype=dtype
+    )
     local = opened.kind == LOCAL
     asking = Asking(
-        concurrency=concurrency or (1 if local else 8),
+        concurrency=concurrency,
         per_second=per_second,
         attempts=attempts,
-        timeout=timeout,
+        timeout=timeout or (None if local else TIMEOUT),
         structured=not plain,
         seeded=seeded or local,
     )

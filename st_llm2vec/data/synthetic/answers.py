@@ -48,8 +48,8 @@ def read_tasks(answer: Answer) -> list[str]:
     found = _json(text)
     if isinstance(found, dict):
         found = next((value for key, value in found.items() if _plain(key) == TASKS), list(found.values()))
-    tasks = [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
-    tasks = tasks or LISTED.findall(text)
+    tasks = [_words(one) for one in found] if isinstance(found, list) else []
+    tasks = [task for task in tasks if len(task) >= SHORTEST_TASK] or LISTED.findall(text)
     tasks = [" ".join(task.strip("\"'` ,").split()) for task in tasks]
     if answer.finish in CUT_BY:
         tasks = tasks[:-1]
@@ -86,6 +86,12 @@ def read_example(answer: Answer, keys: Sequence[str]) -> dict[str, str]:
                 raise Unreadable(CUT)
             return {key: str(value).strip() for key, value in zip(keys, texts, strict=True)}
     raise Unreadable(_reason(answer, text))
+
+
+def _words(one: Any) -> str:
+    """A text; of an object, which some models make of each task, its longest one."""
+    texts = [value for value in one.values() if isinstance(value, str)] if isinstance(one, dict) else [one]
+    return max((text for text in texts if isinstance(text, str)), key=len, default="")
 
 
 def _text(answer: Answer) -> str:

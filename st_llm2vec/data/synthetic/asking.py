@@ -28,6 +28,7 @@ PASSING = re.compile(
 )
 """Names of errors of providers' libraries that have no status."""
 LONGEST_WAIT = 60.0
+SEED_DIGITS = 7
 
 
 @dataclass
@@ -38,17 +39,17 @@ class Asking:
         concurrency: How many requests are on their way at a time.
         per_second: How many begin in a second at the most; as many as can be by default.
         attempts: How often a request is made before it is given up.
-        timeout: Seconds that an answer may take.
+        timeout: Seconds that an answer may take; ``None`` for no limit.
         wait: Seconds before the second attempt; each further one waits twice as long, up to a minute, or as long as the
             server says.
         structured: Whether answers are asked for as JSON of a schema, where the model can do that.
-        seeded: Whether each request has a seed of its own, for models that take one.
+        seeded: Whether each request has a seed of its own, for models that have a field ``seed``.
     """
 
     concurrency: int = 8
     per_second: float | None = None
     attempts: int = 6
-    timeout: float = 300.0
+    timeout: float | None = 300.0
     wait: float = 1.0
     structured: bool = True
     seeded: bool = False
@@ -159,16 +160,16 @@ class Asked:
             if self._limiter is not None:
                 await self._limiter.aacquire()
             started = time.monotonic()
-            model = self._as_structured(request) if self._structured else None
+            model, structured = self._as_asked(request, identity)
             try:
-                answer = await asyncio.wait_for(self._invoke(model, request, identity), self.asking.timeout)
+                answer = await asyncio.wait_for(self._invoke(model, structured, request), self.asking.timeout)
             except Exception as error:  # Each provider's library has errors of its own.
                 paid = _paid(error)
                 if paid is None:
                     status = _status(error)
                     name = str(status or type(error).__name__)
                     self.errors[name] = self.errors.get(name, 0) + 1
-                    if model is not None and status in NOT_UNDERSTOOD and not self._structured_works:
+                    if structured and status in NOT_UNDERSTOOD and not self._structured_works:
                         self._structured = False  # asked again in words alone, which costs no attempt
                         attempt -= 1
                         continue
@@ -181,22 +182,24 @@ class Asked:
                         return None
                     raise self._stopped(error, attempt) from error
                 answer = paid
-            self._structured_works |= model is not None
+            self._structured_works |= structured
             return replace(answer, attempts=attempt, seconds=round(time.monotonic() - started, 3))
 
-    async def _invoke(self, structured: Any, request: ChatRequest, identity: str) -> Answer:
-        options: dict[str, Any] = {"seed": int(identity[:7], 16)} if self.asking.seeded else {}
-        if structured is None:
-            return _read(await self.model.ainvoke(request.prompt, **options), None)
-        found: Any = await structured.ainvoke(request.prompt, **options)
-        return _read(found["raw"], found["parsed"])
+    async def _invoke(self, model: Any, structured: bool, request: ChatRequest) -> Answer:
+        found: Any = await model.ainvoke(request.prompt)
+        return _read(found["raw"], found["parsed"]) if structured else _read(found, None)
 
-    def _as_structured(self, request: ChatRequest) -> Any:
-        try:
-            return self.model.with_structured_output(request.schema, include_raw=True)
-        except (NotImplementedError, ValueError):
-            self._structured = False
-            return None
+    def _as_asked(self, request: ChatRequest, identity: str) -> tuple[Any, bool]:
+        """The model as it is asked: with the request's seed and schema, where it takes them; and whether it has a schema."""
+        model: Any = self.model
+        if self.asking.seeded and "seed" in type(model).model_fields:
+            model = model.model_copy(update={"seed": int(identity[:SEED_DIGITS], 16)})
+        if self._structured:
+            try:
+                return model.with_structured_output(request.schema, include_raw=True), True
+            except (NotImplementedError, ValueError):
+                self._structured = False
+        return model, False
 
     def _stopped(self, error: Exception, attempt: int) -> Exception:
         said = " ".join(str(error).split())[:300] or type(error).__name__
