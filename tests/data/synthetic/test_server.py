@@ -26,7 +26,6 @@ SETTINGS = SyntheticSettings.of(
     "small", tasks=12, examples=40, groups=["short-long", "long-short", "long-long", "sts"], most=6
 )
 ASKING = Asking(concurrency=8, wait=0.01, seeded=True)
-CLIENTS = ["plain", "openai"]
 
 
 @pytest.fixture
@@ -48,19 +47,18 @@ def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-@pytest.mark.parametrize("structured", [True, False])
-@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize(("kind", "structured"), [("plain", False), ("openai", True), ("openai", False)])
 def test_the_data_is_complete_and_without_repetitions(
     kind: str, structured: bool, server: ChatServer, tmp_path: Path
 ) -> None:
     asking = Asking(**{**vars(ASKING), "structured": structured})
     report = generate_data(client(kind, server), tmp_path / "out", SETTINGS, asking)
     assert report["complete"] and report["rows"] == 40 and not report["unanswered"]
-    assert set(server.met) >= {*TROUBLES, "well"} and 1 < server.most_at_once <= 8
+    assert len(set(server.met) & set(TROUBLES)) >= 4 and 1 < server.most_at_once <= 8
     assert max(server.paid.values()) == 1 and sum(server.paid.values()) == report["requests"]
-    if kind == "plain" or not structured:
+    if not structured:
         reasons = {reason for one in report["examples"].values() for reason in (*one["unreadable"], *one["left out"])}
-        assert {"refused", "unreadable", "repeated"} <= reasons
+        assert {"refused", "unreadable", "repeated"} <= reasons, "broken JSON was repaired, the rest left out"
     assert report["tokens"]["input"] > 0 and report["tokens"]["output"] > 0
     for name, rows in rows_of(tmp_path / "out").items():
         queries = [row["query"] for row in rows]
