@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         good = write(prompt, draws)
         if structured or draws.random() >= self.server.broken:
             return good
-        way = draws.choice(["fenced", "cut", "words", "refused", "repeated", "nothing"])
+        way = draws.choice(["fenced", "cut", "words", "refused", "nothing", *["repeated"] * 4])
         with self.server.lock:
             self.server.met[way] += 1
         if way == "repeated":
