@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
+from typing import Any
+
 from st_llm2vec.data.overlap import GRAM, normalized
 
 REPEATED, NEAR = "repeated", "nearly repeated"
@@ -24,7 +27,7 @@ class Unique:
         if near < 1:
             from datasketch import MinHashLSH
 
-            self._index = MinHashLSH(threshold=near, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+            self._index = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(near))
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -40,7 +43,7 @@ class Unique:
             return REPEATED
         if self.near < 1:
             grams = _grams(words)
-            for other in self._index.query(_hashed(grams)):
+            for other in self._index.query(_hashed(words)):
                 if _overlap(grams, _grams(str(other))) >= self.near:
                     return NEAR
         return None
@@ -51,7 +54,7 @@ class Unique:
         if words not in self._texts:
             self._texts[words] = None
             if self.near < 1:
-                self._index.insert(words, _hashed(_grams(words)))
+                self._index.insert(words, _hashed(words))
 
 
 def copied(first: str, second: str) -> float:
@@ -74,9 +77,24 @@ def _grams(words: str) -> set[str]:
     return {words[at : at + GRAM] for at in range(len(words) - GRAM + 1)}
 
 
-def _hashed(grams: set[str]) -> object:
+@cache
+def _bands(near: float) -> tuple[int, int]:
+    """How many bands of how many rows find nearly all that are as near."""
+    from datasketch import MinHashLSH
+
+    chosen = MinHashLSH(threshold=near, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    return chosen.b, chosen.r
+
+
+@lru_cache(maxsize=8)  # a text is looked for and then remembered
+def _hashed(words: str) -> Any:
+    made = _empty_hash().copy()
+    made.update_batch([gram.encode() for gram in _grams(words)])
+    return made
+
+
+@cache
+def _empty_hash() -> Any:
     from datasketch import MinHash
 
-    made = MinHash(num_perm=PERMUTATIONS, seed=1)
-    made.update_batch([gram.encode() for gram in grams])
-    return made
+    return MinHash(num_perm=PERMUTATIONS, seed=1)
