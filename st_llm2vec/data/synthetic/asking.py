@@ -123,7 +123,9 @@ class Asked:
         waiting = iter(requests)
         workers = [asyncio.ensure_future(self._work(waiting, advance)) for _ in range(self.asking.concurrency)]
         try:
-            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            self._stopping = True  # where one has failed, the others end with the answer that is on its way
+            done, _ = await asyncio.wait(workers)
         except asyncio.CancelledError:
             self._stopping = True
             logger.warning("Stopping. The answers on their way are waited for; Ctrl-C again drops them.")
@@ -176,6 +178,8 @@ class Asked:
                     if _passing(error) and attempt < self.asking.attempts and not self._stopping:
                         longest = min(LONGEST_WAIT, self.asking.wait * 2 ** (attempt - 1))
                         await asyncio.sleep(_retry_after(error) or longest * draws.uniform(0.5, 1.0))
+                        if self._stopping:
+                            return None
                         continue
                     others = self._answered_at > began if _passing(error) else self._answered_at > 0
                     if self._stopping or (others and (_passing(error) or status in NOT_UNDERSTOOD)):

@@ -156,6 +156,18 @@ def test_answers_on_their_way_are_waited_for_when_it_is_stopped(tmp_path: Path) 
         assert len(journal) == len(started) == 3
 
 
+def test_answers_on_their_way_are_waited_for_when_one_fails(tmp_path: Path) -> None:
+    wrong = REQUESTS[0].prompt
+
+    async def script(prompt: str) -> Any:
+        await asyncio.sleep(0 if prompt == wrong else 0.05)
+        return StatusError(401, {}) if prompt == wrong else "an answer"
+
+    with pytest.raises(ValueError, match="status 401"):
+        ask(tmp_path, ScriptedChat(script=script), concurrency=4)
+    assert len((tmp_path / "requests.jsonl").read_text().splitlines()) == 3
+
+
 class Structured(ScriptedChat):
     """Knows schemas, as far as it says so."""
 
