@@ -70,22 +70,38 @@ def read_example(answer: Answer, keys: Sequence[str]) -> dict[str, str]:
         A text for each key.
 
     Raises:
-        Unreadable: If one is missing, or the answer was cut off, so that a text may be.
+        Unreadable: If one is missing; or the answer was cut off, and with it a text.
 
     Example:
         >>> read_example(Answer("```json\\n{'S1': 'A cat sat.', 's2': \\"A cat was sitting.\\", }"), ["S1", "S2"])
         {'S1': 'A cat sat.', 'S2': 'A cat was sitting.'}
     """
     text = _text(answer)
-    found = _json(text)
-    for one in found if isinstance(found, list) else [found]:
-        given = {_plain(key): value for key, value in one.items()} if isinstance(one, dict) else {}
+    for one in [_whole(text)] if answer.finish in CUT_BY else _objects(text, keys):
+        given = {_plain(key): value for key, value in one.items()}
         texts = [given.get(_plain(key)) for key in keys]
         if all(isinstance(value, str | int | float) and str(value).strip() for value in texts):
-            if answer.finish in CUT_BY:
-                raise Unreadable(CUT)
             return {key: str(value).strip() for key, value in zip(keys, texts, strict=True)}
     raise Unreadable(_reason(answer, text))
+
+
+def _whole(text: str) -> dict[str, Any]:
+    """The first object of a text that comes to its own end, whatever follows it; empty if there is none."""
+    try:
+        found = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _objects(text: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects of a text, all of them in one, and its lines ``key: text``."""
+    found = _json(text)
+    objects = [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]
+    merged = {key: value for one in reversed(objects) for key, value in one.items()}
+    names = "|".join(re.escape(key) for key in keys)
+    lines = re.findall(rf"^\W*({names})\W*[:=]\s*(.+)$", text, re.MULTILINE | re.IGNORECASE)
+    return [*objects, merged, {key: value.strip().strip("\"'`,") for key, value in reversed(lines)}]
 
 
 def _words(one: Any) -> str:

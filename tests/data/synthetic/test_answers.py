@@ -40,10 +40,17 @@ def test_the_task_at_which_an_answer_was_cut_off_is_left_out() -> None:
         "{'user_query': 'how to bake', 'positive_document': 'Heat it, then wait.'",
         '{user_query: "how to bake", positive_document: "Heat it, then wait."}',
         '[{"user_query": "how to bake", "positive_document": "Heat it, then wait.", "more": 1}]',
+        '{"user_query": "how to bake"}\n\n{"positive_document": "Heat it, then wait."}',
+        '**user_query**: "how to bake"\n**positive_document**: "Heat it, then wait."',
     ],
 )
 def test_an_example_is_found(text: str) -> None:
     assert read_example(Answer(text), list(PAIR)) == PAIR
+
+
+def test_an_object_that_came_to_its_end_before_the_answer_was_cut_off_is_whole() -> None:
+    text = '```json\n{"user_query": "how to bake", "positive_document": "Heat it, then wait."}\n```\nThis exam'
+    assert read_example(Answer(text, finish="length"), list(PAIR)) == PAIR
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,10 @@ def test_nothing_is_said_in_a_sentence_and_kept(tmp_path: Path) -> None:
 
 
 def test_cut_answers_are_not_half_a_text(tmp_path: Path) -> None:
+    def half(prompt: str) -> str:
+        return write(prompt, drawn_from(prompt))[:-9]
+
     settings = SyntheticSettings.of("small", examples=2, groups=["sts"], most=1)
     with pytest.raises(ValueError, match="No row is left"):
-        generate_data(named(ScriptedChat(finish="length")), tmp_path / "out", settings)
+        generate_data(named(ScriptedChat(script=half, finish="length")), tmp_path / "out", settings)
     assert json.loads((tmp_path / "out" / REPORT).read_text())["examples"]["sts"]["unreadable"] == {"cut off": 2}
