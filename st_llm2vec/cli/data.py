@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from st_llm2vec.data import Mixture, TrainingSource
 
 data = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(data, name="data", help="Look at training data, and make hard negatives for it.")
+app.add_typer(data, name="data", help="Look at training data, make hard negatives for it, and generate it.")
 
 MixtureName = Annotated[str, typer.Argument(metavar="MIXTURE", help="A YAML file of sources; see `data list`.")]
 Folder = Annotated[
