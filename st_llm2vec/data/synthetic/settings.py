@@ -19,7 +19,7 @@ FREQUENT = ("pl", "ja", "it", "ru", "id", "de", "fa", "es", "zh", "fr", "pt", "n
 MOST_TASKS = 50
 
 # E5 (arXiv 2401.00368, section 4.1): English is predominant, and the 75 rarest of the 93 languages have about 1,000 of the 500,000
-# examples each. The shares of the groups and of English are read off its figure 2, and rounded.
+# examples each. The shares of the groups and of English are estimates: it shows them in a figure.
 E5_GROUPS = {"short-long": 33, "long-short": 24, "sts": 20, "bitext": 17, "long-long": 3.5, "short-short": 2.5}
 E5_LANGUAGES = {name: 43 if name == ENGLISH else 2.5 if code in FREQUENT else 0.2 for code, name in LANGUAGES.items()}
 
