@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.learning import Corpus
 from benchmarks.learning_tasks import read_banking77, read_cranfield, read_sts, read_trec
 
@@ -12,6 +14,7 @@ def letters(text: str) -> str:
     return "".join(character for character in text.lower() if character.isalnum())
 
 
+@pytest.mark.slow
 def test_no_test_sentence_is_trained_on(shared_data: Path) -> None:
     corpus = Corpus(shared_data)
     made = [corpus.sentences(), corpus.triplets(), corpus.paraphrases(), corpus.same_intent()]

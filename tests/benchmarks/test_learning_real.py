@@ -26,6 +26,7 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
     return made
 
 
+@pytest.mark.slow
 def test_a_row_is_trained_once_scored_and_written(setup: Setup) -> None:
     rows = [
         learning_real.measure(setup, tasks.BASELINE, "", ""),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tqdm import tqdm
+from tqdm.std import tqdm
 
 from tests.conftest import but_first
 from tests.corpus.conftest import contents, run
@@ -95,8 +95,15 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same(
 
 
 def run_with_its_own_lock(*arguments: Any) -> None:
-    """Bars of progress have a lock that forked processes share, and whoever is killed would keep it for ever."""
-    tqdm.set_lock(threading.RLock())
+    """Bars of progress have a lock that forked processes share, and whoever is killed would keep it for ever.
+
+    Each kind of bar may have been given it by itself, as ``thread_map`` gives it to that of ``datasets``.
+    """
+    lock, kinds = threading.RLock(), [tqdm]
+    while kinds:
+        kind = kinds.pop()
+        kind.set_lock(lock)
+        kinds += kind.__subclasses__()
     run(*arguments)
 
 

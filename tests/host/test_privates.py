@@ -24,7 +24,7 @@ def privates_in(file: Path) -> set[str]:
     stored = [node for node in nodes if isinstance(getattr(node, "ctx", None), ast.Store)]
     own = {one.attr for one in stored if isinstance(one, ast.Attribute) and ast.unparse(one.value) == "self"}
     own |= {one.id for one in stored if isinstance(one, ast.Name)}
-    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     own |= {ast.literal_eval(node.slice) for node in nodes if isinstance(node, ast.Subscript) and _is_text(node.slice)}
     found = {node for node in nodes if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
     ours = {node.attr for node in found if ast.unparse(node.value) in ("self", "cls", "module") and node.attr in own}

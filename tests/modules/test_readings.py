@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 
 from st_llm2vec import convert, load
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
@@ -44,10 +45,16 @@ def test_a_vector_is_the_mean_of_both_readings_through_every_door(decoder: str, 
     ]
     encoder.save(str(tmp_path / "saved"))
     assert cosine_distance(load(str(tmp_path / "saved")).encode(TEXTS), both) < 1e-6
-    if not changes:
-        vectors = tmp_path / "vectors.npy"
-        subprocess.run([sys.executable, "-c", PLAIN, str(tmp_path / "saved"), str(vectors), *TEXTS], check=True)
-        assert cosine_distance(np.load(vectors), both) < 1e-6
+    plain = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True)
+    assert cosine_distance(plain.encode(TEXTS, batch_size=3), both) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_folder_loads_where_the_package_is_missing(decoder: str, tmp_path: Path) -> None:
+    encoder, vectors = convert(decoder, "reverse-eol", measure=False), tmp_path / "vectors.npy"
+    encoder.save(str(tmp_path / "saved"))
+    subprocess.run([sys.executable, "-c", PLAIN, str(tmp_path / "saved"), str(vectors), *TEXTS], check=True)
+    assert cosine_distance(np.load(vectors), encoder.encode(TEXTS)) < 1e-6
 
 
 def test_an_instruction_is_read_forward(decoder: str) -> None:
