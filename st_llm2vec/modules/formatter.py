@@ -13,7 +13,7 @@ from st_llm2vec.modules.pooled_span import add_special_tokens, pooled_tokens
 from st_llm2vec.modules.readings import read_in_turn
 from st_llm2vec.modules.special_tokens import OwnTokens, leading_special_ids, special_tokens_in, split_at_special_tokens
 from st_llm2vec.modules.truncation import cut_text
-from st_llm2vec.recipe.template import READINGS, Span, Template, parse_templates
+from st_llm2vec.recipe.template import Span, Template, parse_readings, parse_templates
 
 UNLIMITED = 1_000_000
 
@@ -56,9 +56,7 @@ class InstructionFormatter:
         self.template_string, self.instruction_template_string = template, instruction_template
         self.template, self.instruction_template = parse_templates(template, instruction_template)
         self.split_special_tokens = split_special_tokens
-        self.readings = tuple(readings)
-        if not self.readings or len(set(self.readings)) < len(self.readings) or set(self.readings) - set(READINGS):
-            raise ValueError(f"readings={readings!r} must name one or more of {', '.join(READINGS)}, each once.")
+        self.readings = parse_readings(readings)
         self._own: tuple[Any, OwnTokens | None] = (None, None)
 
     def bare_instruction(self, instruction: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from st_llm2vec.recipe.poolings import POOLINGS
-from st_llm2vec.recipe.template import READINGS, SLOT, as_words, parse_templates
+from st_llm2vec.recipe.template import SLOT, as_words, parse_readings, parse_templates
 
 Attention = Literal["bidirectional", "causal"]
 LATENT_SETTINGS = ("num_latents", "num_heads", "head_dimension", "feed_forward_multiple")
@@ -99,7 +99,7 @@ class EncoderConfig:
         demonstrations = tuple(d if isinstance(d, Demonstration) else Demonstration(**d) for d in self.demonstrations)
         object.__setattr__(self, "demonstrations", demonstrations)
         object.__setattr__(self, "prompts", dict(self.prompts))
-        object.__setattr__(self, "readings", tuple(self.readings))
+        object.__setattr__(self, "readings", parse_readings(self.readings))
         object.__setattr__(self, "latent_attention", dict(self.latent_attention))
         self._check_choices()
         written = self.formatter_config()
@@ -151,8 +151,6 @@ class EncoderConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
-        if not self.readings or len(set(self.readings)) < len(self.readings) or set(self.readings) - set(READINGS):
-            raise ValueError(f"readings={self.readings!r} must name one or more of {', '.join(READINGS)}, each once.")
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"max_length={self.max_length} must be a positive number of tokens, or None.")
         if self.layer >= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SLOT = re.compile(r"(\{/?[a-z_]+\})")
@@ -143,6 +144,20 @@ def as_words(text: str) -> str:
         'def {text}: a cat'
     """
     return SLOT.sub(lambda slot: f"{{{NO_SLOT}{slot[0][1:]}", text)
+
+
+def parse_readings(readings: Sequence[str]) -> tuple[str, ...]:
+    """How each text is read, checked.
+
+    Args:
+        readings: One or more of :data:`READINGS`, each once.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if not readings or len(set(readings)) < len(readings) or set(readings) - set(READINGS):
+        raise ValueError(f"readings={readings!r} must name one or more of {', '.join(READINGS)}, each once.")
+    return tuple(readings)
 
 
 def parse_templates(template: str, instruction_template: str | None) -> tuple[Template, Template | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -109,7 +108,7 @@ def write_data(
         else:
             file.unlink(missing_ok=True)
     _write(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    shutil.copyfile(FILE, folder / PROMPTS)
+    _write(folder / PROMPTS, FILE.read_text(encoding="utf-8"))
     if not sources:
         (folder / MIXTURE).unlink(missing_ok=True)
         raise ValueError(
