@@ -59,7 +59,7 @@ def test_the_folder_loads_where_the_package_is_missing(
 ) -> None:
     encoder, folder = make(decoder, recipe), tmp_path / recipe
     custom = encoder.manifest.layout == "custom"
-    assert custom == (recipe in ("nv-embed", "echo", "echo-last", "gritlm"))
+    assert custom == (recipe in ("nv-embed", "reverse-eol", "echo", "echo-last", "gritlm"))
     encoder.save_pretrained(str(folder))
     assert (folder / f"{MODULE_NAME}.py").exists() == custom
     # Sentence Transformers alone puts a prompt before the text as it is, with no template around it.
