@@ -31,6 +31,10 @@ def report(
         ),
     ] = "both",
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many rows of each table, for a look.")] = None,
+    mteb: Annotated[
+        list[str] | None,
+        typer.Option("--mteb", help="MTEB's name of a task or a benchmark, or `paper`; MTEB keeps its results itself."),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where results are kept.", show_default="~/.cache/st-llm2vec/tasks")
     ] = None,
@@ -51,12 +55,14 @@ def report(
         raise ValueError(f"--output {folder} is a file; give a folder for the report.")
     from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
     from st_llm2vec.evaluation.kept import default_cache
+    from st_llm2vec.evaluation.mteb_encoder import find_tasks, run_mteb
     from st_llm2vec.evaluation.task_plan import limited, parse_task
     from st_llm2vec.evaluation.tasks import Task
     from st_llm2vec.reporting.measure import begin_report, look_inside, measure_model, steps
     from st_llm2vec.reporting.page import write_report
 
     read = [Task.read(limited(spec, limit)) for text in task or () for spec in parse_task(text)]
+    chosen = find_tasks(mteb) if mteb else []
     made = begin_report(read)
     cache = cache or default_cache("tasks")
     if not as_json:
@@ -66,6 +72,7 @@ def report(
         with progress_bar(f"Looking at {name}", steps(made)) as advance:
             kept: Any = (cache, encoder_fingerprint(encoder), again, advance)
             made.models.append(measure_model(encoder, name, made, *kept))
+            made.models[-1].mteb.extend(run_mteb(encoder, chosen))
             bare = without_attention(name)
             if bare not in made.insides:
                 made.insides[bare] = look_inside(encoder, *kept)

@@ -103,7 +103,7 @@ def mteb(
 ) -> None:
     """Score encoders on MTEB's tasks, whose data comes from the Hugging Face Hub, with each task's instruction."""
     quiet()
-    from st_llm2vec.evaluation.mteb_encoder import find_tasks, run_mteb
+    from st_llm2vec.evaluation.mteb_encoder import find_tasks, main_score, run_mteb
 
     if output_file is not None and len(set(models)) > 1:
         raise ValueError("--output holds the results of one model; give one model, or leave it out.")
@@ -115,13 +115,13 @@ def mteb(
         results[name] = run_mteb(encoder, chosen, cache=cache, batch_size=batch_size, progress=not as_json)
     if output_file is not None:
         found = [one for model in results.values() for one in model]
-        _write(output_file, json.dumps(found, indent=2, default=str))
+        _write(output_file, json.dumps(found, indent=2))
     if as_json:
-        print_json(json.loads(json.dumps(results, default=str)))
+        print_json(results)
         return
     rows = [["task", *results]]
     for place, one in enumerate(chosen):
-        rows.append([one.metadata.name, *(_main_score(found[place]) for found in results.values())])
+        rows.append([one.metadata.name, *(f"{main_score(found[place]):.2f}" for found in results.values())])
     _show(rows)
 
 
@@ -131,12 +131,6 @@ def _write(file: Path, text: str) -> None:
 
     with disk_errors(file), replacing_file(file) as fresh:
         fresh.write_text(text + "\n", encoding="utf-8")
-
-
-def _main_score(result: dict[str, Any]) -> str:
-    """The mean of a task's main score over its splits and subsets."""
-    found = [row["main_score"] for split in result["scores"].values() for row in split]
-    return f"{100 * sum(found) / len(found):.2f}"
 
 
 def _run(

@@ -6,9 +6,11 @@ MTEB is in the extra ``evaluation``: it is imported in the calls here, so that t
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache as only_once
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
@@ -113,7 +115,7 @@ def run_mteb(
         progress: Whether MTEB shows its bars.
 
     Returns:
-        MTEB's results, one for each task, which ``publish --results`` reads.
+        MTEB's results as plain data, one for each task, which ``publish --results`` reads.
 
     Raises:
         ValueError: If MTEB is not installed, or a task's data cannot be had.
@@ -140,8 +142,20 @@ def _run(wrapped: Any, task: Any, kept: Any, batch_size: int, progress: bool) ->
             "once where there is a network, or use files of your own: `st-llm2vec evaluate tasks`. The reason: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    result: dict[str, Any] = found.task_results[0].to_dict()
-    return result
+    plain: dict[str, Any] = json.loads(json.dumps(found.task_results[0].to_dict(), default=str))
+    return plain
+
+
+def main_score(result: Mapping[str, Any]) -> float:
+    """The mean of a task's main score over its splits and subsets.
+
+    Args:
+        result: One of :func:`run_mteb`.
+
+    Returns:
+        The mean, times 100.
+    """
+    return 100 * fmean(row["main_score"] for split in result["scores"].values() for row in split)
 
 
 def require_mteb() -> None:

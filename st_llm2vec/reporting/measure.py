@@ -73,12 +73,14 @@ class ModelReport:
         facts: What it is, in words.
         results: Its scores, task by task.
         places: Where it puts the texts of the map.
+        mteb: MTEB's results, as :func:`~st_llm2vec.evaluation.mteb_encoder.run_mteb` has them; the same tasks for each model.
     """
 
     source: str
     facts: dict[str, str]
     results: list[TaskResult]
     places: list[tuple[float, float]]
+    mteb: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

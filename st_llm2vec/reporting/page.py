@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from st_llm2vec import __version__
+from st_llm2vec.evaluation.mteb_encoder import main_score
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.staging import replacing
 from st_llm2vec.reporting.measure import Inside, ModelReport, Report
@@ -85,15 +86,6 @@ def _insides(report: Report) -> dict[str, Inside]:
 def _tables(report: Report) -> dict[str, Any]:
     """What both templates show, in words and in numbers."""
     names = short_names([one.source for one in report.models])
-    scores = [[_rounded(one) for one in model.results] for model in report.models]
-    best = [max(column) for column in zip(*scores, strict=True)]
-    rows = [
-        {
-            "name": name,
-            "cells": [(f"{value:.1f}", len(scores) > 1 and value == top) for value, top in zip(row, best, strict=True)],
-        }
-        for name, row in zip(names, scores, strict=True)
-    ]
     insides = _insides(report)
     models = [
         {"name": name, "source": one.source, "facts": _facts(one)}
@@ -101,9 +93,11 @@ def _tables(report: Report) -> dict[str, Any]:
     ]
     return {
         "tasks": [task.spec for task in report.tasks],
-        "baseline": [f"{_rounded(one):.1f}" for one in report.baseline],
+        "baseline": [f"{_rounded(one.main):.1f}" for one in report.baseline],
         "words": any(task.spec.kind == "words" for task in report.tasks),
-        "rows": rows,
+        "rows": _rows(names, [[_rounded(one.main) for one in model.results] for model in report.models]),
+        "mteb": [one["task_name"] for one in report.models[0].mteb],
+        "mteb_rows": _rows(names, [[_rounded(main_score(one)) for one in model.mteb] for model in report.models]),
         "insides": [_line(name, one) for name, one in insides.items() if one.analysis],
         "refusals": [(name, one.refusal) for name, one in insides.items() if one.refusal],
         "models": models,
@@ -113,9 +107,21 @@ def _tables(report: Report) -> dict[str, Any]:
     }
 
 
-def _rounded(result: Any) -> float:
+def _rows(names: Sequence[str], scores: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """For each model its scores as text, and whether each is the best of its task."""
+    best = [max(column) for column in zip(*scores, strict=True)]
+    return [
+        {
+            "name": name,
+            "cells": [(f"{value:.1f}", len(scores) > 1 and value == top) for value, top in zip(row, best, strict=True)],
+        }
+        for name, row in zip(names, scores, strict=True)
+    ]
+
+
+def _rounded(score: float) -> float:
     """A score as the table has it, so that what looks equal counts as equal."""
-    return round(float(result.main), 1)
+    return round(float(score), 1)
 
 
 def _line(name: str, found: Inside) -> dict[str, str]:

@@ -20,6 +20,8 @@ from st_llm2vec.evaluation.task_scores import score
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.publishing.results import read_results
 
+from ..cli.test_cli import loud_again, succeed  # noqa: F401
+
 mteb = pytest.importorskip("mteb", reason="MTEB is not installed; `make test-integrations` has it")
 FIRST = ["a cat sleeps", "the sea is blue", "a red car drives", "birds sing"]
 SECOND = ["a cat is asleep", "he reads a book", "an automobile drives", "birds are singing"]
@@ -104,6 +106,20 @@ def test_a_task_of_our_own_is_scored_and_published(encoder: TextEncoder, offline
     (file,) = (tmp_path / "kept").rglob("LocalPairs.json")
     (kept,) = read_results(file)
     assert kept.metric_value == pytest.approx(row["main_score"], abs=1e-5)
+
+
+def test_a_report_shows_what_mteb_has_kept(
+    encoder: TextEncoder, offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    encoder.save(str(tmp_path / "encoder"))
+    monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb"))
+    monkeypatch.setattr("st_llm2vec.evaluation.mteb_encoder.find_tasks", lambda names: [pairs_task()])
+    options = ["--report", tmp_path / "out", "--cache", tmp_path / "kept", "--mteb", "LocalPairs"]
+    succeed("evaluate", tmp_path / "encoder", *options)
+    (file,) = (tmp_path / "mteb").rglob("LocalPairs.json")
+    (kept,) = read_results(file)
+    assert f"| encoder | {100 * kept.metric_value:.1f} |" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_results_are_kept_for_the_weights_that_have_them(encoder: TextEncoder, offline: None, tmp_path: Path) -> None:

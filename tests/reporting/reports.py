@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from st_llm2vec.evaluation.task_data import Labelled
 from st_llm2vec.evaluation.task_plan import TaskSpec
 from st_llm2vec.evaluation.tasks import Task, TaskResult
@@ -15,6 +17,11 @@ FUTURE = {"share": 0.75, "interval": [0.5, 0.9], "positive": [0.9, 0.95, 0.99], 
 
 def result(task: str, score: float) -> TaskResult:
     return TaskResult(task, "clustering", "v_measure", {"v_measure": score, "spread": 1.0}, None, 9, 2.0, 2**30, {})
+
+
+def mteb(score: float) -> dict[str, Any]:
+    rows = [{"main_score": score - 0.1}, {"main_score": score + 0.1}]
+    return {"task_name": "Pairs|of MTEB", "scores": {"test": rows}}
 
 
 def report(models: tuple[str, ...] = (f"org/{MARKUP}", "org/plain")) -> Report:
@@ -31,7 +38,7 @@ def report(models: tuple[str, ...] = (f"org/{MARKUP}", "org/plain")) -> Report:
     }
     for place, source in enumerate(models):
         places = [(float(number), float(number % 3)) for number in range(9)]
-        made.models.append(ModelReport(source, {"recipe": MARKUP}, [result(MARKUP, 30 + place)], places))
+        made.models.append(ModelReport(source, {"recipe": MARKUP}, [result(MARKUP, 30 + place)], places, [mteb(0.5 + place / 10)]))
         states = [[1.0, 1.0], [0.9, 0.7], [0.5, 0.4]]
         made.insides[source] = Inside(analysis, ["<b>", "$"], states) if place == 0 else Inside(refusal="no layers <i>")
     return made

@@ -55,6 +55,14 @@ def test_names_are_text_and_never_markup(folder: Path) -> None:
     }  # in the legend of the map, formulas as they are
 
 
+def test_scores_of_mteb_stand_in_a_table_of_their_own(folder: Path) -> None:
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    table = markdown.partition("## MTEB\n\n")[2].splitlines()
+    assert table[0] == r"| model | Pairs\|of MTEB |"
+    assert table[2].endswith("| 50.0 |") and table[3] == "| plain | **60.0** |"
+    assert json.loads((folder / "report.json").read_text())["models"][1]["mteb"][0]["scores"]["test"]
+
+
 def test_the_page_asks_for_nothing_outside_itself(folder: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
     page = Reader(text)
@@ -77,7 +85,7 @@ def test_markdown_keeps_its_columns(folder: Path) -> None:
     lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in lines if line.startswith("|")]
     columns = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
-    assert columns == [3] * 5 + [9] * 3 + [4] * 4
+    assert columns == [3] * 5 + [3] * 4 + [9] * 3 + [4] * 4
     assert "\\<img src=x onerror=alert(1)\\> \\| \\$x^2\\$ & 日本" in rows[0]
     assert "| plain | **31.0** |" in lines
 
