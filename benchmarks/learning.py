@@ -45,6 +45,7 @@ class Corpus:
     def __init__(self, data: Path) -> None:
         pairs = [read_sts(data, part) for part in ("dev", "test")]
         self.held_out = {_key(text) for first, second, _ in pairs for text in (*first, *second)}
+        self.data = data
         self.removed: set[str] = set()
         self.draws = random.Random(0)
         self.captions = _captions(data)
@@ -96,6 +97,17 @@ class Corpus:
             rows += [tuple(kept[at : at + 2]) for at in (0, 2) if len(kept) >= at + 2]
         return _columns(("query", "positive"), rows)
 
+    def related(self) -> Dataset:
+        """Pairs more or less alike: half of them STS-B train without its scores, the others of SNLI and captions."""
+        first, second, _ = read_sts(self.data, "train")
+        rows = list(zip(first, second, strict=True))
+        half = len(rows) // 2
+        rows += [(premise, hypothesis) for premise, hypothesis, _ in self.draws.sample(self.nli, half)]
+        rows += [(group[0], group[1]) for group in self.draws.sample(self.captions, half)]
+        kept = [row for row in dict.fromkeys(rows) if _key(row[0]) != _key(row[1]) and all(map(self.allowed, row))]
+        self.draws.shuffle(kept)
+        return _columns(("query", "positive"), kept)
+
     def same_intent(self) -> Dataset:
         """Two requests of one intent, and one of another (CLINC150; no task of the table uses it)."""
         texts, labels = zip(*self.intents, strict=True)
@@ -110,6 +122,7 @@ def write_data(data: Path, folder: Path) -> dict[str, int]:
         "triplets": corpus.triplets(),
         "paraphrases": corpus.paraphrases(),
         "intents": corpus.same_intent(),
+        "related": corpus.related(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, dataset in made.items():

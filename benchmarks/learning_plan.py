@@ -100,8 +100,11 @@ class Setup:
 
     def specs(self, row: Row | None = None) -> list[TaskSpec]:
         """The tasks that a row, or a yardstick, is scored on."""
-        found = {spec.name: spec for spec in ([_quick_task(self.work)] if self.quick else tasks.specs())}
-        named = [found[name] for name in ([QUICK_TASK] if self.quick else self.plan["tasks"])]
+        if self.quick:
+            named = [_quick_task(self.work)]
+        else:
+            samples, whole = ({spec.name: spec for spec in tasks.specs(part)} for part in (tasks.SAMPLE, tasks.FULL))
+            named = [(whole if name in self.plan["whole"] else samples)[name] for name in self.plan["tasks"]]
         return named if row is not None and row.instructed else [replace(spec, instruction=None) for spec in named]
 
     def stages(self, row: Row, decoder: str, seed: int) -> list[Stage]:
@@ -174,6 +177,7 @@ def _quick_data(folder: Path) -> dict[str, int]:
         "sentences": [{"text": text} for group in groups for text in group.values()],
         "triplets": [{"query": one["text"], "positive": one["same"], "negative": one["far"]} for one in groups],
         "paraphrases": [{"query": one["text"], "positive": one["same"]} for one in groups],
+        "related": [{"query": one["text"], "positive": one["near"]} for one in groups],
         "intents": [{"query": one["text"], "positive": one["near"], "negative": one["far"]} for one in groups],
     }
     for name, found in rows.items():
