@@ -103,7 +103,7 @@ class Corpus:
         rows = list(zip(first, second, strict=True))
         half = len(rows) // 2
         rows += [(premise, hypothesis) for premise, hypothesis, _ in self.draws.sample(self.nli, half)]
-        rows += [(group[0], group[1]) for group in self.draws.sample(self.captions, half)]
+        rows += self.draws.sample([(group[0], group[1]) for group in self.captions if len(group) > 1], half)
         kept = [row for row in dict.fromkeys(rows) if _key(row[0]) != _key(row[1]) and all(map(self.allowed, row))]
         self.draws.shuffle(kept)
         return _columns(("query", "positive"), kept)
