@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -107,16 +107,15 @@ class Setup:
             named = [(whole if name in self.plan["whole"] else samples)[name] for name in self.plan["tasks"]]
         return named if row is not None and row.instructed else [replace(spec, instruction=None) for spec in named]
 
-    def stages(self, row: Row, decoder: str, seed: int) -> list[Stage]:
-        """The stages of a row; rows that begin alike share them."""
-        made: list[Stage] = []
+    def stages(self, row: Row, decoder: str, seed: int) -> Iterator[Stage]:
+        """The stages of a row; rows that begin alike share them. Run each before the next: its steps are timed from there."""
+        before: dict[str, Any] = {"model": tasks.DECODERS[decoder], "changes": row.changes}
         place = self.work / "stages" / decoder / f"seed-{seed}" / row.recipe
         for number, name in enumerate(row.stages, start=1):
-            shared = {**self.plan.get("shared", {}), "recipe": row.recipe, "model": tasks.DECODERS[decoder]}
-            # A recipe's changes are the decoder's; what was trained before has them.
-            shared |= {"model": made[-1].output} if made else {"changes": row.changes}
-            made.append(self._stage(name, shared, place / "+".join(row.stages[:number]), seed, decoder))
-        return made
+            shared = {**self.plan.get("shared", {}), "recipe": row.recipe, **before}
+            stage = self._stage(name, shared, place / "+".join(row.stages[:number]), seed, decoder)
+            yield stage
+            before = {"model": stage.output}
 
     def _stage(self, name: str, shared: dict[str, Any], output: Path, seed: int, decoder: str) -> Stage:
         entry = dict(self.plan["stages"][name])

@@ -59,10 +59,9 @@ def encoder_of(setup: Setup, row: Row | None, decoder: str, seed: str) -> Any:
         return SentenceTransformer(str(tasks.MODELS / tasks.YARDSTICK))
     if not row.stages:
         return convert(tasks.DECODERS[decoder], row.recipe, dtype=torch.float32, measure=False, **row.changes)
-    stages = setup.stages(row, decoder, int(seed))
-    for stage in stages:
+    for stage in setup.stages(row, decoder, int(seed)):
         stage.run()
-    return load(stages[-1].output)
+    return load(stage.output)
 
 
 def stages_of(encoder: Any) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ def test_a_row_is_trained_once_scored_and_written(setup: Setup) -> None:
     assert trained["stages"][1]["evaluation"]["before"] is not None and trained["stages"][1]["took"]["seconds"] > 0
     assert str(setup.work) not in json.dumps(rows), "results are committed, and say nothing of the machine's folders"
     first, second = setup.stages(setup.rows["+ MNTP + SimCSE"], "box", 1)
-    assert first.output == setup.stages(setup.rows["+ MNTP"], "box", 1)[0].output == second.model
-    assert first.output != setup.stages(setup.rows["+ MNTP"], "box", 2)[0].output
+    assert first.output == next(setup.stages(setup.rows["+ MNTP"], "box", 1)).output == second.model
+    assert first.output != next(setup.stages(setup.rows["+ MNTP"], "box", 2)).output
     written = Path(second.output, "model.safetensors").stat().st_mtime_ns
     again = learning_real.measure(setup, "+ MNTP + SimCSE", "box", "1")
     assert again["scores"] == trained["scores"]
