@@ -21,6 +21,7 @@ ROOMS = (
     "serving",
     "reporting",
     "evaluation",
+    "synthetic",
     "folder",
     "data",
     "losses",

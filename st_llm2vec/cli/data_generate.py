@@ -91,9 +91,9 @@ def generate(
     as it comes: the same command goes on where it was stopped, and never pays twice for an answer.
     """
     quiet()
-    from st_llm2vec.data.synthetic import Asking, Prices, SyntheticSettings, generate_data, open_chat_model
-    from st_llm2vec.data.synthetic.chat_models import LOCAL
     from st_llm2vec.folder.disk_errors import disk_errors
+    from st_llm2vec.synthetic import Asking, Prices, SyntheticSettings, generate_data, open_chat_model
+    from st_llm2vec.synthetic.chat_models import LOCAL
 
     changes: dict[str, Any] = {
         "tasks": tasks,
@@ -140,8 +140,8 @@ def generate(
 def _show_plan(settings: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from st_llm2vec.data.synthetic.groups import GROUPS
-    from st_llm2vec.data.synthetic.plan import brainstorm_request, example_request
+    from st_llm2vec.synthetic.groups import GROUPS
+    from st_llm2vec.synthetic.plan import brainstorm_request, example_request
 
     tasks, rows = settings.tasks_of(), settings.rows_of()
     asked = {name: -(-count // settings.tasks_per_request) for name, count in tasks.items()}

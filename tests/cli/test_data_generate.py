@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from st_llm2vec.cli import app
-from st_llm2vec.data.synthetic.journal import Journal
+from st_llm2vec.synthetic.journal import Journal
 
 from ..promises import Promise
 
 pytest.importorskip("langchain_core")
 
-MODEL = "tests.data.synthetic.writers:chat_model"
+MODEL = "tests.synthetic.writers:chat_model"
 OPTIONS = ["--tasks", "2", "--examples", "6", "--group", "short-long", "--group", "sts"]
 
 

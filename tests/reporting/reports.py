@@ -38,7 +38,9 @@ def report(models: tuple[str, ...] = (f"org/{MARKUP}", "org/plain")) -> Report:
     }
     for place, source in enumerate(models):
         places = [(float(number), float(number % 3)) for number in range(9)]
-        made.models.append(ModelReport(source, {"recipe": MARKUP}, [result(MARKUP, 30 + place)], places, [mteb(0.5 + place / 10)]))
+        made.models.append(
+            ModelReport(source, {"recipe": MARKUP}, [result(MARKUP, 30 + place)], places, [mteb(0.5 + place / 10)])
+        )
         states = [[1.0, 1.0], [0.9, 0.7], [0.5, 0.4]]
         made.insides[source] = Inside(analysis, ["<b>", "$"], states) if place == 0 else Inside(refusal="no layers <i>")
     return made

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from st_llm2vec.data.synthetic.groups import TaskGroup
-from st_llm2vec.data.synthetic.unique import Unique
+from st_llm2vec.synthetic.groups import TaskGroup
+from st_llm2vec.synthetic.unique import Unique
 
 SHOWN = 2
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from st_llm2vec.data.synthetic import Asking, SyntheticSettings, generate_data, open_chat_model
-from st_llm2vec.data.synthetic.local_chat import LocalChat
-from st_llm2vec.data.synthetic.local_decoder import OwnDraws, Sampling
+from st_llm2vec.synthetic import Asking, SyntheticSettings, generate_data, open_chat_model
+from st_llm2vec.synthetic.local_chat import LocalChat
+from st_llm2vec.synthetic.local_decoder import OwnDraws, Sampling
 
 PROMPTS = ["Once upon a time", "The cat", "Tell me a story of two ships that left the harbour at night", "Why"]
 
@@ -85,5 +85,5 @@ def test_what_is_no_decoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be imported"):
         open_chat_model("tests.nowhere:model", settings)
     with pytest.raises(ValueError, match="a chat model of LangChain's is expected"):
-        open_chat_model("tests.data.synthetic.writers:NOUNS", settings)
-    assert open_chat_model("tests.data.synthetic.writers:chat_model", settings).kind == "object"
+        open_chat_model("tests.synthetic.writers:NOUNS", settings)
+    assert open_chat_model("tests.synthetic.writers:chat_model", settings).kind == "object"

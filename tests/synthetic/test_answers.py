@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from st_llm2vec.data.synthetic.answers import CUT, REFUSED, UNREADABLE, Unreadable, read_example, read_tasks
-from st_llm2vec.data.synthetic.journal import Answer
+from st_llm2vec.synthetic.answers import CUT, REFUSED, UNREADABLE, Unreadable, read_example, read_tasks
+from st_llm2vec.synthetic.journal import Answer
 
 FIRST, SECOND = "Given a dish, find its recipe.", "Given a song, find who sang it."
 PAIR = {"user_query": "how to bake", "positive_document": "Heat it, then wait."}

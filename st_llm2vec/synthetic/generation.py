@@ -9,17 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from st_llm2vec.data.synthetic.answers import Unreadable, read_example, read_tasks
-from st_llm2vec.data.synthetic.asking import Asked, Asking
-from st_llm2vec.data.synthetic.chat_models import ChatModel, require_langchain
-from st_llm2vec.data.synthetic.filters import why_not
-from st_llm2vec.data.synthetic.groups import GROUPS, TaskGroup
-from st_llm2vec.data.synthetic.journal import Journal
-from st_llm2vec.data.synthetic.made import Made
-from st_llm2vec.data.synthetic.output import Prices, report_of, write_data
-from st_llm2vec.data.synthetic.plan import ChatRequest, brainstorm_request, example_request, languages_of
-from st_llm2vec.data.synthetic.settings import SyntheticSettings
-from st_llm2vec.data.synthetic.unique import Unique
+from st_llm2vec.synthetic.answers import Unreadable, read_example, read_tasks
+from st_llm2vec.synthetic.asking import Asked, Asking
+from st_llm2vec.synthetic.chat_models import ChatModel, require_langchain
+from st_llm2vec.synthetic.filters import why_not
+from st_llm2vec.synthetic.groups import GROUPS, TaskGroup
+from st_llm2vec.synthetic.journal import Journal
+from st_llm2vec.synthetic.made import Made
+from st_llm2vec.synthetic.output import Prices, report_of, write_data
+from st_llm2vec.synthetic.plan import ChatRequest, brainstorm_request, example_request, languages_of
+from st_llm2vec.synthetic.settings import SyntheticSettings
+from st_llm2vec.synthetic.unique import Unique
 
 Progress = Callable[[str, int, int], object]
 """Is told what is being made, how many of it are done, and how many are to be done."""

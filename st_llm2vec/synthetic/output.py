@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from st_llm2vec.data.synthetic.chat_models import ChatModel
-from st_llm2vec.data.synthetic.filters import can_tell_languages
-from st_llm2vec.data.synthetic.groups import FILE, prompts_digest
-from st_llm2vec.data.synthetic.made import Made
-from st_llm2vec.data.synthetic.settings import SyntheticSettings
+from st_llm2vec.folder.staging import replacing_file
+from st_llm2vec.synthetic.chat_models import ChatModel
+from st_llm2vec.synthetic.filters import can_tell_languages
+from st_llm2vec.synthetic.groups import FILE, prompts_digest
+from st_llm2vec.synthetic.made import Made
+from st_llm2vec.synthetic.settings import SyntheticSettings
 
 MIXTURE, REPORT, PROMPTS = "mixture.yaml", "report.json", "prompts.yaml"
 SAMPLES = 3
@@ -142,9 +142,5 @@ def _counted(made: Made) -> dict[str, Any]:
 
 
 def _write(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    with open(part, "w", encoding="utf-8", errors="backslashreplace") as written:
-        written.write(text)
-        written.flush()
-        os.fsync(written.fileno())
-    os.replace(part, file)
+    with replacing_file(file) as fresh:
+        fresh.write_text(text, encoding="utf-8", errors="backslashreplace")

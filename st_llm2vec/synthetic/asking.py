@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from st_llm2vec.data.synthetic.journal import Answer, Journal
-from st_llm2vec.data.synthetic.plan import ChatRequest
-from st_llm2vec.data.synthetic.settings import SyntheticSettings
+from st_llm2vec.synthetic.journal import Answer, Journal
+from st_llm2vec.synthetic.plan import ChatRequest
+from st_llm2vec.synthetic.settings import SyntheticSettings
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from st_llm2vec.data import build_training_data, read_mixture
-from st_llm2vec.data.synthetic import Asking, ChatModel, Prices, SyntheticSettings, generate_data
-from st_llm2vec.data.synthetic.groups import GROUPS
-from st_llm2vec.data.synthetic.output import MIXTURE, PROMPTS, REPORT
+from st_llm2vec.synthetic import Asking, ChatModel, Prices, SyntheticSettings, generate_data
+from st_llm2vec.synthetic.groups import GROUPS
+from st_llm2vec.synthetic.output import MIXTURE, PROMPTS, REPORT
 
 from .writers import ScriptedChat, drawn_from, write
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_llm2vec.data.synthetic.settings import SyntheticSettings
+from st_llm2vec.synthetic.settings import SyntheticSettings
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -86,7 +86,7 @@ def open_chat_model(
         )  # fmt: skip
         return ChatModel(made, name, ENDPOINT, {"base_url": base_url})
     if Path(name).expanduser().is_dir():
-        from st_llm2vec.data.synthetic.local_chat import LocalChat
+        from st_llm2vec.synthetic.local_chat import LocalChat
 
         folder = Path(name).expanduser().resolve()
         local = LocalChat(folder=str(folder), dtype=dtype, seed=settings.seed, **sampling)

@@ -11,7 +11,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
-from st_llm2vec.data.synthetic.local_decoder import Chat, Decoded, LocalDecoder, Sampling
+from st_llm2vec.synthetic.local_decoder import Chat, Decoded, LocalDecoder, Sampling
 
 ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 MAX_TOKENS = 1024

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from st_llm2vec.data.overlap import near_pairs, repeated
-from st_llm2vec.data.synthetic import filters
-from st_llm2vec.data.synthetic.filters import COPIED, ECHO, LANGUAGE, LONG, SAME, SHORT, why_not
-from st_llm2vec.data.synthetic.groups import GROUPS
-from st_llm2vec.data.synthetic.plan import example_request, languages_of
-from st_llm2vec.data.synthetic.settings import SyntheticSettings
-from st_llm2vec.data.synthetic.unique import NEAR, REPEATED, Unique
+from st_llm2vec.synthetic import filters
+from st_llm2vec.synthetic.filters import COPIED, ECHO, LANGUAGE, LONG, SAME, SHORT, why_not
+from st_llm2vec.synthetic.groups import GROUPS
+from st_llm2vec.synthetic.plan import example_request, languages_of
+from st_llm2vec.synthetic.settings import SyntheticSettings
+from st_llm2vec.synthetic.unique import NEAR, REPEATED, Unique
 
 from .writers import drawn_from, sentence
 

@@ -15,11 +15,11 @@ import pytest
 
 from st_llm2vec.data import build_training_data, read_mixture
 from st_llm2vec.data.overlap import near_pairs, repeated
-from st_llm2vec.data.synthetic import Asking, ChatModel, SyntheticSettings, generate_data, open_chat_model
-from st_llm2vec.data.synthetic.asking import SEED_DIGITS
+from st_llm2vec.synthetic import Asking, ChatModel, SyntheticSettings, generate_data, open_chat_model
+from st_llm2vec.synthetic.asking import SEED_DIGITS
 
-from ...conftest import but_first
-from ...promises import Promise
+from ..conftest import but_first
+from ..promises import Promise
 from .chat_server import TROUBLES, ChatServer, PlainClient, serving
 
 SETTINGS = SyntheticSettings.of(

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from st_llm2vec.data.synthetic import SyntheticSettings
-from st_llm2vec.data.synthetic.groups import FIELDS, GROUPS
-from st_llm2vec.data.synthetic.plan import brainstorm_request, example_request, languages_of
-from st_llm2vec.data.synthetic.settings import LANGUAGES
+from st_llm2vec.synthetic import SyntheticSettings
+from st_llm2vec.synthetic.groups import FIELDS, GROUPS
+from st_llm2vec.synthetic.plan import brainstorm_request, example_request, languages_of
+from st_llm2vec.synthetic.settings import LANGUAGES
 
 E5 = SyntheticSettings.of("e5")
 TASKS = [f"Given the story of day {number}, find who told it." for number in range(6)]

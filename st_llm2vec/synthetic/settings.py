@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from st_llm2vec.data.synthetic.groups import GROUPS
 from st_llm2vec.recipe.config import closest
+from st_llm2vec.synthetic.groups import GROUPS
 
 ENGLISH = "English"
 LANGUAGES: dict[str, str] = yaml.safe_load(Path(__file__).with_name("languages.yaml").read_text(encoding="utf-8"))

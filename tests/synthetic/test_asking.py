@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from langchain_core.language_models import BaseChatModel
 
-from st_llm2vec.data.synthetic import Asking, SyntheticSettings
-from st_llm2vec.data.synthetic.asking import Asked
-from st_llm2vec.data.synthetic.groups import GROUPS
-from st_llm2vec.data.synthetic.journal import Journal
-from st_llm2vec.data.synthetic.plan import ChatRequest, example_request
+from st_llm2vec.synthetic import Asking, SyntheticSettings
+from st_llm2vec.synthetic.asking import Asked
+from st_llm2vec.synthetic.groups import GROUPS
+from st_llm2vec.synthetic.journal import Journal
+from st_llm2vec.synthetic.plan import ChatRequest, example_request
 
 from .chat_server import StatusError
 from .writers import ScriptedChat

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from st_llm2vec.data.synthetic.groups import FIELDS, GROUPS, TaskGroup, fill
-from st_llm2vec.data.synthetic.settings import SyntheticSettings
+from st_llm2vec.synthetic.groups import FIELDS, GROUPS, TaskGroup, fill
+from st_llm2vec.synthetic.settings import SyntheticSettings
 
 TASKS = "tasks"
 

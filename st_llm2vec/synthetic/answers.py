@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from st_llm2vec.data.synthetic.journal import Answer
-from st_llm2vec.data.synthetic.plan import TASKS
+from st_llm2vec.synthetic.journal import Answer
+from st_llm2vec.synthetic.plan import TASKS
 
 REFUSED, CUT, UNREADABLE = "refused", "cut off", "unreadable"
 CUT_BY = ("length", "max_tokens", "MAX_TOKENS")

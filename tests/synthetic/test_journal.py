@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from st_llm2vec.data.synthetic.journal import Answer, Journal
+from st_llm2vec.synthetic.journal import Answer, Journal
 
 ANSWERS = {str(number): Answer(f"answer {number} ü", "stop", {"input": number}) for number in range(5)}
 

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from st_llm2vec.data.overlap import normalized
-from st_llm2vec.data.synthetic.groups import TaskGroup
-from st_llm2vec.data.synthetic.settings import LANGUAGES
-from st_llm2vec.data.synthetic.unique import copied
+from st_llm2vec.synthetic.groups import TaskGroup
+from st_llm2vec.synthetic.settings import LANGUAGES
+from st_llm2vec.synthetic.unique import copied
 
 SHORT, LONG, SAME, COPIED, ECHO, LANGUAGE = (
     "too short",
