@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +161,34 @@ class TextEncoder(TextReader):
             strict = False
         return super().load_state_dict(state_dict, strict, assign)
 
+    @classmethod
+    def merge(cls, models: Sequence[str | Path | Self], method: str = "linear", **options: Any) -> Self:
+        """Merge runs of one decoder, as ``SentenceTransformer.merge`` does, and record that they were (model soups).
+
+        Args:
+            models: Encoders, or their folders; the first one's stages stay in the record.
+            method: A method of mergekit, which ``pip install "sentence-transformers[merge]"`` brings.
+            **options: As for ``SentenceTransformer.merge``.
+
+        Returns:
+            The merged encoder.
+
+        Raises:
+            ImportError: If mergekit is not installed.
+            ValueError: If the encoders are not of one kind.
+        """
+        merged = super().merge(models, method, **options)
+        if merged.manifest is not None:
+            settings = {
+                "method": method,
+                "parameters": options.get("parameters"),
+                "models": [_name(one) for one in models],
+            }
+            stage = {"name": "merge", "settings": settings}
+            merged.manifest = replace(merged.manifest, stages=[*merged.manifest.stages, stage])
+        merged.base_fingerprint = None
+        return merged
+
     def push_to_hub(
         self,
         repo_id: str,
@@ -231,6 +259,13 @@ class TextEncoder(TextReader):
 
 
 refuse_trainer_uploads(TextEncoder)
+
+
+def _name(model: str | Path | TextEncoder) -> str:
+    """A folder's or repository's name; of an encoder in memory that of its recipe."""
+    if not isinstance(model, TextEncoder):
+        return str(model)
+    return "in memory" if model.manifest is None else f"{model.manifest.config.name}, in memory"
 
 
 def refuse_backend(backend: str) -> None:
