@@ -8,6 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.trainers import WordLevelTrainer
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from st_llm2vec import TextEncoder, convert
 from st_llm2vec.data import build_training_data, read_mixture
@@ -26,6 +33,28 @@ PAIRS = [(text, texts[(at + 1) % 4]) for texts in CLASSES.values() for at, text 
 @pytest.fixture(scope="module")
 def teacher(decoder: str) -> TextEncoder:
     return convert(decoder, "sgpt", measure=False)
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
+    """A cross-encoder with random weights, whose scores differ from pair to pair."""
+    tokenizer = Tokenizer(WordLevel(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.train_from_iterator(TEXTS, WordLevelTrainer(special_tokens=["[PAD]", "[UNK]"]))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=1,
+        initializer_range=0.5,
+    )
+    folder = tmp_path_factory.mktemp("cross-encoder")
+    BertForSequenceClassification(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    return CrossEncoder(str(folder), device="cpu")
 
 
 def ranked(teacher: TextEncoder, query: str, texts: list[str]) -> list[tuple[str, float]]:
@@ -180,3 +209,15 @@ def test_sources_with_negatives_are_told_from_those_without(tmp_path: Path) -> N
     )
     assert [has_negatives(one) for one in sources] == [True, False, True, True]
     assert build_training_data([sources[0]]).dataset.column_names == ["query", "positive", "negative_1"]
+
+
+def test_a_cross_encoder_judges_what_the_teacher_finds(teacher: TextEncoder, judge: CrossEncoder) -> None:
+    settings = MiningSettings.of("topk-percpos", negatives=2, relative_margin=0.0)
+    plain = mine(PAIRS, teacher, settings, corpus=TEXTS, classes=TEXTS)
+    found = mine(PAIRS, teacher, settings, corpus=TEXTS, classes=TEXTS, cross_encoder=judge)
+    for row in found.rows:
+        texts = [row["positive"], *row["negative"]]
+        judged = judge.predict([(row["query"], text) for text in texts], show_progress_bar=False)
+        np.testing.assert_allclose(row["scores"], judged, atol=1e-5)
+        assert all(score <= judged[0] + 1e-6 for score in judged[1:])
+    assert found.rows["negative"][:] != plain.rows["negative"][:]
