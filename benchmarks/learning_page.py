@@ -58,8 +58,10 @@ def _scores(found: Found) -> str:
         seeds = max(map(len, scores.values()))
         lines.append((name, decoder, *(_mean(scores.get(task, [])) for task in tasks), str(seeds)))
     return _table(lines, 2) + (
-        "\nSTS-B: Spearman. Classification: accuracy of a logistic regression. SearchSnippets: v-measure. Retrieval: nDCG@10. All "
-        "times 100; [evaluation.md](evaluation.md) says how each is computed.\n"
+        "\nSTS-B and built-in sentences: Spearman; the latter were written for this package, and no setting of training was chosen\n"
+        "on them. Classification: accuracy of a logistic regression. SearchSnippets: v-measure. Retrieval: nDCG@10. STS-B test is\n"
+        "whole, the others are samples (`benchmarks/tasks.yaml`). All times 100; [evaluation.md](evaluation.md) says how each is\n"
+        "computed.\n"
     )
 
 

@@ -33,7 +33,7 @@ QUICK_TRAINING = {
     "save_steps": 1,
     "use_cpu": True,
 }
-QUICK_TASK = "built-in sentences"
+OWN_TASK, OWN_FILE = "Built-in sentences", "built-in-sentences.csv"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Setup:
     @cached_property
     def plan(self) -> dict[str, Any]:
         """The plan, its folders filled in."""
-        sts = self.work / "data" / "sts.csv" if self.quick else tasks.DATA / "sts" / "stsb-en-dev.csv"
+        sts = self.work / "data" / OWN_FILE if self.quick else tasks.DATA / "sts" / "stsb-en-dev.csv"
         teacher = self.work / "teacher" if self.quick else tasks.MODELS / tasks.YARDSTICK
         places = {"TRAINING": str(self.work / "data"), "STS_DEV": str(sts), "TEACHER": str(teacher)}
         found: dict[str, Any] = yaml.safe_load(
@@ -96,15 +96,15 @@ class Setup:
             convert(decoder_path(), "sgpt", measure=False).save(str(self.work / "teacher"))
         with replacing(self.work / "data", lambda name: True) as fresh:
             counts = _quick_data(fresh) if self.quick else write_data(tasks.DATA, fresh)
+            _write_own_task(fresh / OWN_FILE)
             (fresh / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
     def specs(self, row: Row | None = None) -> list[TaskSpec]:
         """The tasks that a row, or a yardstick, is scored on."""
-        if self.quick:
-            named = [_quick_task(self.work)]
-        else:
+        named = [_own_task(self.work)]
+        if not self.quick:
             samples, whole = ({spec.name: spec for spec in tasks.specs(part)} for part in (tasks.SAMPLE, tasks.FULL))
-            named = [(whole if name in self.plan["whole"] else samples)[name] for name in self.plan["tasks"]]
+            named += [(whole if name in self.plan["whole"] else samples)[name] for name in self.plan["tasks"]]
         return named if row is not None and row.instructed else [replace(spec, instruction=None) for spec in named]
 
     def stages(self, row: Row, decoder: str, seed: int) -> Iterator[Stage]:
@@ -181,11 +181,16 @@ def _quick_data(folder: Path) -> dict[str, int]:
     }
     for name, found in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
-    graded = [f'"{one["text"]}","{one[part]}",{grade}\n' for one in groups for part, grade in GRADES.items()]
-    (folder / "sts.csv").write_text("".join(graded), encoding="utf-8")
     return {name: len(found) for name, found in rows.items()}
 
 
-def _quick_task(work: Path) -> TaskSpec:
+def _write_own_task(file: Path) -> None:
+    """The sentences that the package carries, which no setting was chosen on: pairs with their grades, as an STS file."""
+    groups = sentence_groups()
+    graded = [f'"{one["text"]}","{one[part]}",{grade}\n' for one in groups for part, grade in GRADES.items()]
+    file.write_text("".join(graded), encoding="utf-8")
+
+
+def _own_task(work: Path) -> TaskSpec:
     columns = ["sentence1", "sentence2", "score"]
-    return TaskSpec(QUICK_TASK, "sts", {"data": str(work / "data" / "sts.csv")}, header=columns)
+    return TaskSpec(OWN_TASK, "sts", {"data": str(work / "data" / OWN_FILE)}, header=columns)
