@@ -23,7 +23,7 @@ from st_llm2vec.recipe.config import RECIPES
 from st_llm2vec.training import Stage, build_stages
 
 PLAN = Path(__file__).with_name("learning_real.yaml")
-WORK = Path(__file__).parents[1] / "build" / "learning-real"
+WORK = (Path(__file__).parents[1] / "build" / "learning-real").resolve()
 TIMED_STEPS, WARM_STEPS = 8, 3
 QUICK_TRAINING = {
     "max_steps": 2,
