@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import string
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ QUICK_TRAINING = {
     "save_steps": 1,
     "use_cpu": True,
 }
-OWN_TASK, OWN_FILE = "Built-in sentences", "built-in-sentences.csv"
+OWN_TASK, OWN_FILE, DEV_FILE = "Built-in sentences", "built-in-sentences.csv", "sts-dev.csv"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Setup:
     @cached_property
     def plan(self) -> dict[str, Any]:
         """The plan, its folders filled in."""
-        sts = self.work / "data" / OWN_FILE if self.quick else tasks.DATA / "sts" / "stsb-en-dev.csv"
+        sts = self.work / "data" / (OWN_FILE if self.quick else DEV_FILE)
         teacher = self.work / "teacher" if self.quick else tasks.MODELS / tasks.YARDSTICK
         places = {"TRAINING": str(self.work / "data"), "STS_DEV": str(sts), "TEACHER": str(teacher)}
         found: dict[str, Any] = yaml.safe_load(
@@ -97,6 +98,8 @@ class Setup:
         with replacing(self.work / "data", lambda name: True) as fresh:
             counts = _quick_data(fresh) if self.quick else write_data(tasks.DATA, fresh)
             _write_own_task(fresh / OWN_FILE)
+            if not self.quick:
+                _write_shuffled(tasks.DATA / "sts" / "stsb-en-dev.csv", fresh / DEV_FILE)
             (fresh / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
     def specs(self, row: Row | None = None) -> list[TaskSpec]:
@@ -182,6 +185,13 @@ def _quick_data(folder: Path) -> dict[str, int]:
     for name, found in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     return {name: len(found) for name, found in rows.items()}
+
+
+def _write_shuffled(file: Path, target: Path) -> None:
+    """The rows in another order, always the same: in the file, kinds of sentences follow each other."""
+    rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    random.Random(0).shuffle(rows)
+    target.write_text("".join(rows), encoding="utf-8")
 
 
 def _write_own_task(file: Path) -> None:
