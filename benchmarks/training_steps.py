@@ -3,6 +3,7 @@
     python -m benchmarks.training_steps               # docs/benchmarks/training_steps.{json,md}
     python -m benchmarks.training_steps --tasks mntp --dtypes float32
     python -m benchmarks.training_steps --tasks simcse supervised --short tailed --output docs/benchmarks/tailed
+    python -m benchmarks.training_steps --shape smollm2 --dtypes float32 --batch 32 --output docs/benchmarks/smollm2
 
 A step tokenises a batch, runs the loss forward and backward, and lets AdamW change a LoRA adapter. Every contender has a
 process of its own. Losses and gradients are compared first, without dropout, and the command fails where they differ.
@@ -23,9 +24,10 @@ from benchmarks.encoding import DATA, FOLDERS, ROOT
 from benchmarks.side_by_side.machine import command, describe_machine, sentence
 from benchmarks.side_by_side.process import Asked, Process, Turns, interpreter
 from benchmarks.side_by_side.report import DOCS, write_page
-from benchmarks.side_by_side.shapes import SHAPES, build, tokenizer
+from benchmarks.side_by_side.shapes import SHAPES, build, build_real, tokenizer
 from benchmarks.side_by_side.texts import Source, Texts, save
 from st_llm2vec.proof.tolerances import STEPS
+from tests.real.models import NAMES
 
 TASKS = {
     "simcse": "SimCSE, short texts",
@@ -176,7 +178,7 @@ def table(results: list[dict[str, Any]]) -> list[str]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="base")
+    parser.add_argument("--shape", choices=[*SHAPES, *NAMES], default="base", help="random weights, or a real decoder")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=ON_A_CPU)
     parser.add_argument(
         "--dtypes", nargs="+", choices=LIMITS, default=["bfloat16"], help="padded steps in float32 need more than 24 GB"
@@ -196,7 +198,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     given = parse(arguments)
     texts = Texts(Source(given.data), tokenizer())
-    folder = str(build(given.shape, "llm2vec", given.work))
+    made = build if given.shape in SHAPES else build_real
+    folder = str(made(given.shape, "llm2vec", given.work))
     found: dict[str, Any] = {
         "command": command("benchmarks.training_steps", FOLDERS, arguments),
         "machine": describe_machine(given.threads),

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.side_by_side.texts import DEMONSTRATIONS
 from st_llm2vec import Demonstration, convert, decoder_path
+from tests.real.models import MODELS, NAMES
 
 CONTEXT = 1024
 DESCRIPTION = "shape.json"
@@ -76,6 +77,24 @@ def build(name: str, recipe: str, work: Path) -> Path:
         convert(str(decoder), recipe, dtype=dtype, device=shape.device, measure=False, **overrides).save(str(folder))
 
     return _made(work / name / recipe, {**asdict(shape), **overrides}, write)
+
+
+def build_real(name: str, recipe: str, work: Path) -> Path:
+    """The encoder of a real decoder, in float32, made if it is not there.
+
+    Args:
+        name: Of ``tests.real.models.NAMES``; ``scripts/real_decoders.py`` brings it.
+        recipe: A recipe.
+        work: Where models are kept.
+
+    Returns:
+        Its folder, which plain ``SentenceTransformer`` loads.
+    """
+
+    def write(folder: Path) -> None:
+        convert(str(MODELS / NAMES[name]), recipe, dtype=torch.float32, device="cpu", measure=False).save(str(folder))
+
+    return _made(work / name / recipe, {"decoder": name}, write)
 
 
 def build_for_llm2vec(name: str, work: Path) -> Path:
