@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from accelerate import PartialState
 from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
@@ -136,6 +137,7 @@ class StageSettings:
             "output_dir": str(Path(self.output) / CHECKPOINTS),
             "logging_steps": 10,
             "report_to": "none",
+            "dataloader_pin_memory": torch.accelerator.is_available(),  # else PyTorch warns of it, run by run
             **self.arguments_of_paper,
         }
         if data is not None and data.prompts:
