@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import shutil
@@ -17,10 +18,11 @@ import yaml
 from benchmarks import tasks
 from benchmarks.learning import write_data
 from st_llm2vec import convert, decoder_path
-from st_llm2vec.evaluation.sentence_score import GRADES, sentence_groups
+from st_llm2vec.evaluation.sentence_score import sentence_groups
 from st_llm2vec.evaluation.task_plan import TaskSpec
 from st_llm2vec.folder.staging import replacing, replacing_file
 from st_llm2vec.recipe.config import RECIPES
+from st_llm2vec.reporting.measure import built_in_task
 from st_llm2vec.training import Stage, build_stages
 
 PLAN = Path(__file__).with_name("learning_real.yaml")
@@ -196,9 +198,9 @@ def _write_shuffled(file: Path, target: Path) -> None:
 
 def _write_own_task(file: Path) -> None:
     """The sentences that the package carries, which no setting was chosen on: pairs with their grades, as an STS file."""
-    groups = sentence_groups()
-    graded = [f'"{one["text"]}","{one[part]}",{grade}\n' for one in groups for part, grade in GRADES.items()]
-    file.write_text("".join(graded), encoding="utf-8")
+    pairs: Any = built_in_task().data
+    with file.open("w", encoding="utf-8", newline="") as written:
+        csv.writer(written).writerows(zip(pairs.first, pairs.second, pairs.targets, strict=True))
 
 
 def _own_task(work: Path) -> TaskSpec:
