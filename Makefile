@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/st-llm2vec demo
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 -q --durations=25
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow -o faulthandler_timeout=0
