@@ -10,6 +10,7 @@ import yaml
 
 from st_llm2vec.training.distillation import Distillation
 from st_llm2vec.training.mntp import MNTP
+from st_llm2vec.training.scored import Scored
 from st_llm2vec.training.settings import check_names
 from st_llm2vec.training.simcse import SimCSE
 from st_llm2vec.training.stage import Stage
@@ -20,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(
 )
 """Settings of a stage that are not its own defaults, by the preset's name."""
 
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (MNTP, SimCSE, Supervised, Distillation)}
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (MNTP, SimCSE, Supervised, Scored, Distillation)}
 STAGES |= {name: STAGES[preset["stage"]] for name, preset in PRESETS.items()}
 
 

@@ -1,0 +1,69 @@
+"""Training on pairs of sentences with scores: the stage for data such as STS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+
+from st_llm2vec.data import TrainingData, check_texts
+from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.training.named_data import open_scored_pairs
+from st_llm2vec.training.stage import Stage
+
+PAIR = ("sentence1", "sentence2")
+
+
+@dataclass(kw_only=True)
+class Scored(Stage):
+    """Learn how alike two sentences are, by the order of scores that people gave (Sentence Transformers' ``CoSENTLoss``).
+
+    Args:
+        data: Pairs with scores, as :func:`st_llm2vec.training.named_data.open_scored_pairs` reads them.
+        instruction: What both sentences are told; none if not given.
+        max_length: 128 tokens.
+        scale: Inverse temperature.
+    """
+
+    name: ClassVar[str] = "scored"
+    # Sentence-BERT's on STS benchmark (arXiv 1908.10084, section 4.2; training_stsbenchmark.py of the authors): batch 16, 4
+    # epochs, 2e-5 after a tenth of the steps of warm-up, for all weights. An adapter takes LLM2Vec's supervised 2e-4.
+    arguments_of_paper: ClassVar[dict[str, Any]] = {
+        "per_device_train_batch_size": 16,
+        "num_train_epochs": 4,
+        "learning_rate": 2e-4,
+        "warmup_ratio": 0.1,
+        "lr_scheduler_type": "linear",
+    }
+
+    instruction: str | None = None
+    max_length: int | None = 128
+    scale: float = 20.0
+
+    def check_data(self) -> None:
+        """Refuse pairs that are not there, or whose scores are all the same."""
+        scores = set(open_scored_pairs(self.data)["score"])
+        if len(scores) < 2:
+            raise ValueError(
+                f"All pairs of {self.data} have the score {next(iter(scores), 'none')}, and pairs are told apart by theirs: there "
+                "is nothing to learn. Give pairs with different scores."
+            )
+        if self.batch_rows() < 2:
+            raise ValueError(
+                "A batch holds one pair, and pairs are told from the others of their batch: raise "
+                "per_device_train_batch_size (--batch-size)."
+            )
+        self.pairs()
+
+    def read(self, encoder: TextEncoder) -> TrainingData:
+        """Read the pairs."""
+        pairs = open_scored_pairs(self.data)
+        for column in PAIR:
+            check_texts(pairs, column, encoder.tokenizer, min_tokens=1)
+        prompts = {} if self.instruction is None else dict.fromkeys(PAIR, self.instruction)
+        return TrainingData(pairs, prompts)
+
+    def loss(self, encoder: TextEncoder, data: TrainingData) -> CoSENTLoss:
+        """Make the loss."""
+        return CoSENTLoss(encoder, scale=self.scale)
