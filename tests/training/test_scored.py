@@ -1,0 +1,72 @@
+"""Pairs with scores: an encoder learns their order."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import spearmanr
+from sentence_transformers.util import pairwise_cos_sim
+
+from st_llm2vec import TextEncoder, convert
+from st_llm2vec.evaluation.sentence_score import sentence_groups
+from st_llm2vec.training import Scored
+
+TRAINING = {
+    "max_steps": 12,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 2e-3,
+    "warmup_steps": 0,
+    "use_cpu": True,
+}
+GROUPS = sentence_groups()
+ROWS = [(group["text"], group["same"], "5") for group in GROUPS] + [
+    (group["text"], group["far"], "1") for group in GROUPS
+]
+
+
+def write(file: Path, rows: list[tuple[str, str, str]] = ROWS) -> str:
+    with file.open("w", newline="") as written:
+        csv.writer(written).writerows([("sentence1", "sentence2", "score"), *rows])
+    return str(file)
+
+
+def order(encoder: TextEncoder) -> float:
+    vectors = [encoder.encode([row[side] for row in ROWS], convert_to_tensor=True) for side in (0, 1)]
+    return float(spearmanr(pairwise_cos_sim(*vectors).cpu(), [float(row[2]) for row in ROWS]).statistic)
+
+
+def stage(decoder: str, folder: Path, **more: Any) -> Scored:
+    return Scored(**{"model": decoder, "output": str(folder / "out"), "training": TRAINING, "dtype": "float32", **more})
+
+
+def test_pairs_are_put_into_their_order(decoder: str, tmp_path: Path) -> None:
+    before = order(convert(decoder, "llm2vec", measure=False))
+    encoder = stage(decoder, tmp_path, data=write(tmp_path / "pairs.csv")).run()
+    assert order(encoder) > before + 0.2
+    record = encoder.manifest.stages[-1]
+    assert (record["name"], record["steps"], record["merged"]) == ("scored", 12, True)
+
+
+def test_both_sentences_are_told_the_instruction(decoder: str, tmp_path: Path) -> None:
+    made = stage(decoder, tmp_path, data=write(tmp_path / "pairs.csv"), instruction="Find what says the same:")
+    assert made.read(made.start()).prompts == dict.fromkeys(("sentence1", "sentence2"), "Find what says the same:")
+
+
+@pytest.mark.parametrize(
+    ("rows", "training", "sentence"),
+    [
+        ([(*row[:2], "3") for row in ROWS], {}, "pairs are told apart by theirs"),
+        (ROWS, {"per_device_train_batch_size": 1}, "A batch holds one pair"),
+        ([(" ", *row[1:]) for row in ROWS], {}, "sentence1"),
+    ],
+)
+def test_what_teaches_nothing_is_refused(
+    rows: list[Any], training: dict[str, int], sentence: str, decoder: str, tmp_path: Path
+) -> None:
+    made = stage(decoder, tmp_path, data=write(tmp_path / "pairs.csv", rows), training=TRAINING | training)
+    with pytest.raises(ValueError, match=sentence):
+        made.run()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
