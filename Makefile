@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-real test-integrations test-serving lint reliability learning learning-real benchmark-environment benchmarks gpu docs docs-site lock lock-docs clean
+.PHONY: demo test test-slow test-real test-integrations test-serving coverage lint reliability learning learning-real benchmark-environment benchmarks gpu docs docs-site lock lock-docs clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -39,6 +39,9 @@ test-serving: $(VENV)-integrations/.ready $(VENV)-vllm/.ready $(VENV)-llama-cpp/
 	$(VENV)-integrations/bin/python -m benchmarks.serving --again
 	$(VENV)-integrations/bin/python -m pytest -q -m served tests/served -o faulthandler_timeout=0 -rs
 	$(VENV)-integrations/bin/python -m pytest -q tests/serving/test_gguf_export.py -k llama_cpp_gives -rs
+
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 -q --cov --cov-report=term --cov-report=html:build/coverage
 
 lint: $(READY)
 	$(BIN)/ruff check .
