@@ -11,10 +11,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer
 import yaml
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from st_llm2vec.cli import app
@@ -42,13 +42,12 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(COMMAND.sub("", line), comments=True) for line in called]
 
 
-def parse(command: click.Command, words: list[str]) -> None:
+def parse(command: Any, words: list[str]) -> None:
     """Read a command line as the program does, without running it."""
-    context = click.Context(command)
+    context = command.context_class(command)
     options, rest, _ = command.make_parser(context).parse_args(list(words))
-    if isinstance(command, click.Group):
+    if isinstance(command, TyperGroup):
         _, chosen, rest = command.resolve_command(context, rest)
-        assert chosen is not None
         return parse(chosen, rest)
     missing = [one.name for one in command.get_params(context) if one.required and not options.get(one.name)]
     assert not missing and not rest, f"{command.name} lacks {missing} or does not take {rest}"
