@@ -89,3 +89,11 @@ def test_what_a_page_calls_exists(page: Path) -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "st_llm2vec":
                 module = importlib.import_module(str(node.module))
                 assert [one.name for one in node.names if not hasattr(module, one.name)] == []
+
+
+@pytest.mark.parametrize(
+    "words", [["convert", "org/decoder", "--nothing", "1"], ["convrt"], ["convert", "--recipe", "echo"]]
+)
+def test_a_command_line_that_is_wrong_is_found(words: list[str]) -> None:
+    with pytest.raises(Exception, match="nothing|convrt|lacks"):
+        parse(typer.main.get_command(app), words)
