@@ -57,7 +57,7 @@ Written by `python -m benchmarks.hard_negatives` on {machine}; nothing here is t
 in two stages of {steps} steps, first {first}, then {second} too, from the encoder that MNTP left (see
 [learning_real.md](../learning_real.md)); {batch} rows a batch, LoRA, {length} tokens a text. *Without* has negatives of the batch
 alone for the first stage's sources, and a text of another class, drawn at random, for each row of classes. *Mined* has one hard
-negative a row (`topk-percpos`), and for inference what contradicts. Scores are of held-out parts, times 100: queries {query} and
+negative a row (by MiniLM `topk-percpos`, by the encoder itself `topk-shifted`), and for inference what contradicts. Scores are of held-out parts, times 100: queries {query} and
 on of Cranfield, pictures {pictures:,} and on, SNLI's and the classes' test files; samples, the same for all rows. No setting was
 chosen on them.
 
@@ -156,7 +156,7 @@ def _mine(start: str, decoder: str, teacher: str) -> Path:
     folder = _mined(decoder, teacher)
     if not (folder / "report.json").is_file():
         ranks = str(tasks.MODELS / tasks.YARDSTICK) if teacher == MINILM else start
-        options = ["--teacher", ranks, "--output", str(folder), "--dtype", "float32", *_plan()["mining"]]
+        options = ["--teacher", ranks, "--output", str(folder), "--dtype", "float32", *_plan()["mining"][teacher]]
         command = [sys.executable, "-m", "st_llm2vec", "data", "mine", str(MIXTURE), *options]
         subprocess.run(command, check=True, stdout=sys.stderr)
     return folder / "mixture.yaml"
