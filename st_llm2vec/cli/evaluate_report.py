@@ -72,7 +72,7 @@ def report(
         with progress_bar(f"Looking at {name}", steps(made)) as advance:
             kept: Any = (cache, encoder_fingerprint(encoder), again, advance)
             made.models.append(measure_model(encoder, name, made, *kept))
-            made.models[-1].mteb.extend(run_mteb(encoder, chosen))
+            made.models[-1].mteb.extend(run_mteb(encoder, chosen) if chosen else [])
             bare = without_attention(name)
             if bare not in made.insides:
                 made.insides[bare] = look_inside(encoder, *kept)

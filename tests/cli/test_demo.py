@@ -27,6 +27,7 @@ def test_the_corpus_is_in_order() -> None:
     assert len({row["text"] for row in rows}) == len(rows) >= 40
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_end_to_end(decoder: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--decoder", decoder, "--keep", str(tmp_path / "kept")])
     assert result.exit_code == 0, result.stderr

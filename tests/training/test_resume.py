@@ -21,7 +21,8 @@ WORKER = Path(__file__).with_name("interrupted_run.py")
 @pytest.mark.parametrize(
     ("kind", "moments"),
     [
-        ("mntp", ["5", "finishing"]),
+        ("mntp", ["5"]),
+        pytest.param("mntp", ["5", "finishing"], marks=pytest.mark.slow),
         pytest.param("mntp", ["1", "saving6"], marks=pytest.mark.slow),
         pytest.param("simcse", ["3", "saving4"], marks=pytest.mark.slow),
         pytest.param("distillation", ["3", "saving4"], marks=pytest.mark.slow),
