@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 
 from st_llm2vec.corpus.shard_files import ShardReport, read_report, write_atomically, write_shard
+from st_llm2vec.folder.held import held
 
 FORMAT_VERSION = 1
 
@@ -59,17 +59,10 @@ class JobFolder:
             if strange:
                 raise ValueError(f"{self.path} holds {strange[0]} and is no job's folder; give a new or an empty one.")
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(f"Another process is writing to {self.path}. Wait for it, or stop it.") from error
-        try:
+        with held(self.path, "writing to"):
             for part in self.path.rglob(".*.part"):
                 part.unlink()
             yield
-        finally:
-            lock.release()
 
     def adopt(self, job: dict[str, Any]) -> None:
         """Begin the job, or make sure that the folder is of the same one.

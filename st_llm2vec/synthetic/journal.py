@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
+from st_llm2vec.folder.held import held
 
 NAME = "requests.jsonl"
 
@@ -73,18 +73,13 @@ class Journal:
             ValueError: If another process has it, or a line cannot be read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(f"Another process is generating into {self.folder}. Wait for it, or stop it.") from error
-        try:
-            with open(self.file, "ab", buffering=0) as self._writer, open(self.file, "rb") as self._reader:
-                self._read()
-                yield self
-        finally:
-            self._reader = self._writer = None
-            lock.release()
+        with held(self.folder, "generating into"):
+            try:
+                with open(self.file, "ab", buffering=0) as self._writer, open(self.file, "rb") as self._reader:
+                    self._read()
+                    yield self
+            finally:
+                self._reader = self._writer = None
 
     def __contains__(self, identity: str) -> bool:
         return identity in self._places

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from st_llm2vec.folder.held import held
 
 RUN_FILE = "training_run.json"
 CHECKPOINTS = "checkpoints"
@@ -79,15 +80,11 @@ class RunFolder:
         beside = self.path.absolute().parent
         beside.mkdir(parents=True, exist_ok=True)
         file = beside / f".{self.path.name}.lock" if os.access(beside, os.W_OK) else self.path / ".lock"
-        try:
-            lock = FileLock(file).acquire(timeout=0).lock
-        except Timeout as error:
-            raise ValueError(f"Another process is training into {self.path}. Wait for it, or stop it.") from error
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
-            lock.release()
+        with held(self.path, "training into", file):
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
 
     def claim(self) -> None:
         """Write the run's settings into the folder."""
