@@ -32,8 +32,9 @@ class Scored(Stage):
     arguments_of_paper: ClassVar[dict[str, Any]] = {
         "per_device_train_batch_size": 16,
         "num_train_epochs": 4,
+        "max_steps": -1,
         "learning_rate": 2e-4,
-        "warmup_ratio": 0.1,
+        "warmup_steps": 0.1,
         "lr_scheduler_type": "linear",
     }
 

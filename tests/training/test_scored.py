@@ -12,7 +12,8 @@ from sentence_transformers.util import pairwise_cos_sim
 
 from st_llm2vec import TextEncoder, convert
 from st_llm2vec.evaluation.sentence_score import sentence_groups
-from st_llm2vec.training import Scored
+from st_llm2vec.training import Scored, build_stages
+from st_llm2vec.training.pipeline import evaluate_on
 
 TRAINING = {
     "max_steps": 12,
@@ -53,6 +54,15 @@ def test_pairs_are_put_into_their_order(decoder: str, tmp_path: Path) -> None:
 def test_both_sentences_are_told_the_instruction(decoder: str, tmp_path: Path) -> None:
     made = stage(decoder, tmp_path, data=write(tmp_path / "pairs.csv"), instruction="Find what says the same:")
     assert made.read(made.start()).prompts == dict.fromkeys(("sentence1", "sentence2"), "Find what says the same:")
+
+
+def test_it_runs_for_epochs_and_a_plan_evaluates_it(decoder: str, tmp_path: Path) -> None:
+    pairs = write(tmp_path / "pairs.csv")
+    plan = {"model": decoder, "stages": [{"stage": "scored", "data": pairs}]}
+    [made] = build_stages(evaluate_on(plan, pairs), tmp_path / "out")
+    arguments = made.arguments()
+    assert (arguments.num_train_epochs, arguments.max_steps, arguments.warmup_steps) == (4, -1, 0.1)
+    assert arguments.eval_steps == 0.1 and made.keeps_best
 
 
 @pytest.mark.parametrize(
