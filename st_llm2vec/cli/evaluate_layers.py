@@ -26,20 +26,18 @@ def layers(
     """Score every layer in one pass, as if the recipe pooled it. Choose by a dev set: this is a setting like any other."""
     quiet()
     from st_llm2vec.conversion.convert import convert
+    from st_llm2vec.demonstrations.candidates import read_scored_pairs
     from st_llm2vec.evaluation.layer_choice import layer_scores
     from st_llm2vec.folder.load import load
     from st_llm2vec.inspection import is_encoder
-    from st_llm2vec.training.named_data import open_scored_pairs
 
-    pairs = open_scored_pairs(dev)
-    pairs = pairs.select(range(min(limit, len(pairs))))
+    pairs = read_scored_pairs(dev, limit)
     if not as_json:
         say_dtype(dtype)
     known = is_encoder(model)
     encoder = load(model, dtype=dtype) if known else convert(model, recipe, dtype=dtype, measure=False)
     with progress_bar(f"Layers of {model}", 2 * len(pairs)) as advance:
-        first, second, graded = (list(pairs[name]) for name in ("sentence1", "sentence2", "score"))
-        scores = layer_scores(encoder, first, second, graded, advance=advance)
+        scores = layer_scores(encoder, pairs.first, pairs.second, pairs.scores, advance=advance)
     found = {-1 - place: score for place, score in enumerate(scores)}
     best = max((layer for layer in found if not isnan(found[layer])), key=lambda layer: found[layer])
     if as_json:

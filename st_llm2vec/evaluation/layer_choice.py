@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import nan
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import pairwise_cos_sim
+from sentence_transformers.util import batch_to_device, pairwise_cos_sim
 from torch import Tensor
 
 from st_llm2vec.evaluation.words import readers
@@ -71,7 +71,7 @@ def layer_scores(
                 vectors[place] = vector
             advance(len(places))
     left, right = (torch.stack(side, dim=1) for side in (vectors[: len(first)], vectors[len(first) :]))
-    return [100 * float(_spearman(pairwise_cos_sim(*layer), scores)) for layer in zip(left, right, strict=True)]
+    return [100 * _spearman(pairwise_cos_sim(*layer), scores) for layer in zip(left, right, strict=True)]
 
 
 @contextmanager
@@ -87,9 +87,8 @@ def _all_layers_given(config: Any) -> Iterator[None]:
 
 def _pooled(encoder: SentenceTransformer, texts: list[str]) -> Tensor:
     """The vectors of each layer, the last one first, of shape ``(texts, layers + 1, dimension)``."""
-    features = {name: _on(value, encoder) for name, value in encoder.preprocess(texts).items()}
     read, *rest = encoder
-    given = read(features)
+    given = read(batch_to_device(encoder.preprocess(texts), encoder.device))
     vectors = []
     for states in reversed(given["all_layer_embeddings"]):
         output = {**given, "token_embeddings": states}
@@ -99,9 +98,5 @@ def _pooled(encoder: SentenceTransformer, texts: list[str]) -> Tensor:
     return torch.stack(vectors, dim=1)
 
 
-def _on(value: Any, encoder: SentenceTransformer) -> Any:
-    return value.to(encoder.device) if isinstance(value, Tensor) else value
-
-
 def _spearman(cosines: Tensor, scores: Sequence[float]) -> float:
-    return float(spearmanr(cosines, scores).statistic) if len(cosines.unique()) > 1 else float(np.nan)
+    return float(spearmanr(cosines, scores).statistic) if len(cosines.unique()) > 1 else nan
