@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,14 @@ from typing import Any
 import yaml
 
 from benchmarks import tasks
-from benchmarks.kept_rows import ROOT, measure_rows, parse
+from benchmarks.kept_rows import ROOT, measure_rows, parse, write_lines
 from benchmarks.learning import Corpus
 from benchmarks.learning_plan import WORK, Setup
 from benchmarks.learning_real import encoder_of, stages_of
 from benchmarks.real_decoders import machine
 from st_llm2vec import load
 from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
-from st_llm2vec.evaluation.task_plan import TaskSpec, read_plan
+from st_llm2vec.evaluation.task_plan import read_plan
 from st_llm2vec.evaluation.tasks import Task, run_task
 from st_llm2vec.training import build_stages
 
@@ -57,9 +56,9 @@ Written by `python -m benchmarks.hard_negatives` on {machine}; nothing here is t
 in two stages of {steps} steps, first {first}, then {second} too, from the encoder that MNTP left (see
 [learning_real.md](../learning_real.md)); {batch} rows a batch, LoRA, {length} tokens a text. *Without* has negatives of the batch
 alone for the first stage's sources, and a text of another class, drawn at random, for each row of classes. *Mined* has one hard
-negative a row (by MiniLM `topk-percpos`, by the encoder itself `topk-shifted`), and for inference what contradicts. Scores are of held-out parts, times 100: queries {query} and
-on of Cranfield, pictures {pictures:,} and on, SNLI's and the classes' test files; samples, the same for all rows. No setting was
-chosen on them.
+negative a row (by MiniLM `topk-percpos`, by the encoder itself `topk-shifted`), and for inference what contradicts. Scores are of
+held-out parts, times 100: queries {query} and on of Cranfield, pictures {pictures:,} and on, SNLI's and the classes' test files;
+samples, the same for all rows. No setting was chosen on them. MNTP has read all captions, one by one.
 
 {table}
 """
@@ -67,12 +66,13 @@ chosen on them.
 
 def measure(decoder: str, teacher: str, seed: str) -> dict[str, Any]:
     """One row."""
+    prepare()
     plan = _plan()
     start = _start(decoder, plan["max_length"])
     folder = start if teacher == UNTRAINED else _train(start, decoder, teacher, int(seed))
     encoder, cache = load(folder), _work() / "scores"
     fingerprint = encoder_fingerprint(encoder)
-    read = [Task.read(spec) for spec in _specs()]
+    read = [Task.read(spec) for spec in read_plan(PLAN)]
     found = {
         "steps": plan["steps"],
         "stages": [] if teacher == UNTRAINED else stages_of(encoder)[-2:],
@@ -89,12 +89,6 @@ def _work() -> Path:
 def _plan() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     return found
-
-
-def _specs() -> list[TaskSpec]:
-    specs = _work() / "tasks.yaml"
-    specs.write_text(yaml.safe_dump({"tasks": _plan()["tasks"]}), encoding="utf-8")
-    return read_plan(specs)
 
 
 def prepare() -> None:
@@ -117,23 +111,17 @@ def prepare() -> None:
         (files / f"cranfield-{part}.qrels").write_text("".join(kept), encoding="utf-8")
     with (tasks.DATA / "pairs" / "snli_test.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    entailed = ({**_pair(row["premise"], row["hypothesis"]), "label": int(row["label"] == "0")} for row in rows)
-    _write(files / "snli-test.jsonl", entailed)
+    told = (
+        {"sentence1": row["premise"], "sentence2": row["hypothesis"], "label": int(row["label"] == "0")} for row in rows
+    )
+    write_lines(files / "snli-test.jsonl", told)
     groups = [group[:2] for group in Corpus(tasks.DATA).captions if len(group) > 1]
     pairs = ({"query": first, "positive": second} for first, second in groups[:TRAINED_PICTURES])
-    _write(files / "captions-train.jsonl", pairs)
+    write_lines(files / "captions-train.jsonl", pairs)
     test = list(enumerate(groups[TRAINED_PICTURES:]))
-    _write(files / "captions-queries.jsonl", ({"id": f"q{at}", "text": group[0]} for at, group in test))
-    _write(files / "captions-corpus.jsonl", ({"id": f"d{at}", "text": group[1]} for at, group in test))
+    write_lines(files / "captions-queries.jsonl", ({"id": f"q{at}", "text": group[0]} for at, group in test))
+    write_lines(files / "captions-corpus.jsonl", ({"id": f"d{at}", "text": group[1]} for at, group in test))
     (files / "captions-test.qrels").write_text("".join(f"q{at} 0 d{at} 1\n" for at, _ in test), encoding="utf-8")
-
-
-def _pair(first: str, second: str) -> dict[str, str]:
-    return {"sentence1": first, "sentence2": second}
-
-
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _start(decoder: str, max_length: int) -> str:
@@ -180,7 +168,6 @@ def _train(start: str, decoder: str, teacher: str, seed: int) -> str:
         {"stage": "supervised", "data": [first], "training": {"max_steps": plan["steps"][0], "seed": seed}},
         {"stage": "supervised", "data": [first, second], "training": {"max_steps": plan["steps"][1], "seed": seed}},
     ]
-    shared["training"] = {"batch_sampler": "no_duplicates", **shared["training"]}
     built = build_stages({**shared, "stages": stages}, _work() / decoder / f"{teacher}-{seed}")
     for stage in built:
         stage.run()
@@ -214,7 +201,6 @@ def main() -> None:
     decoders = list(tasks.DECODERS)
     parser.add_argument("--decoders", nargs="+", choices=decoders, default=[tasks.BOX, "smollm2"])
     parser.add_argument("--seeds", nargs="+", default=["1"])
-    prepare()
     given = parse(parser, measure, FIELDS)
     wanted = [
         (decoder, teacher, seed)

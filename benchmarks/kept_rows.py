@@ -6,7 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
+
+
+def write_lines(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def in_process(module: str, *arguments: str) -> str:

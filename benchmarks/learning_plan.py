@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from benchmarks import tasks
+from benchmarks.kept_rows import write_lines
 from benchmarks.learning import write_data
 from st_llm2vec import convert, decoder_path
 from st_llm2vec.evaluation.sentence_score import sentence_groups
@@ -185,7 +186,7 @@ def _quick_data(folder: Path) -> dict[str, int]:
         "intents": [{"query": one["text"], "positive": one["near"], "negative": one["far"]} for one in groups],
     }
     for name, found in rows.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+        write_lines(folder / f"{name}.jsonl", found)
     return {name: len(found) for name, found in rows.items()}
 
 

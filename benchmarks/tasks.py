@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.kept_rows import ROOT, measure_rows, parse
+from benchmarks.kept_rows import ROOT, measure_rows, parse, write_lines
 from benchmarks.real_decoders import machine
 from st_llm2vec import convert, decoder_path
 from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
@@ -91,8 +91,7 @@ def rewrite(data: Path, target: Path) -> None:
 
 
 def _write(path: Path, rows: Iterable[Iterable[str]]) -> None:
-    lines = [json.dumps(dict(zip(("text", "label"), row, strict=True))) for row in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_lines(path, (dict(zip(("text", "label"), row, strict=True)) for row in rows))
 
 
 def _encoder(model: str, recipe: str) -> SentenceTransformer:

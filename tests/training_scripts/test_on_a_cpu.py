@@ -44,12 +44,18 @@ def test_the_plan_trains(path: Path, decoder: str, tmp_path: Path) -> None:
     pairs = [json.dumps({"query": group["text"], "positive": group["near"]}) for group in groups]
     (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))
     convert(decoder, "sgpt", measure=False).save(str(tmp_path / "teacher"))
-    last = {"unsupervised": ["data=texts.txt"], "distilled": ["data=pairs.jsonl", "teacher=teacher"]}[path.stem]
-    changes = ["model=" + decoder, "stages.0.data=texts.txt", *(f"stages.1.{one}" for one in last)]
-    changes = [one.replace("=t", f"={tmp_path}/t").replace("=p", f"={tmp_path}/p") for one in changes]
-    steps = [f"stages.{number}.training.max_steps=2" for number in (0, 1)]
-    small = "training.per_device_train_batch_size=4"
-    settings = [part for one in [*changes, *steps, small] for part in ("--set", one)]
+    changes = {
+        "model": decoder,
+        "training.per_device_train_batch_size": 4,
+        "stages.0.data": tmp_path / "texts.txt",
+        "stages.0.training.max_steps": 2,
+        "stages.1.training.max_steps": 2,
+    }
+    if path.stem == "distilled":
+        changes |= {"stages.1.data": tmp_path / "pairs.jsonl", "stages.1.teacher": tmp_path / "teacher"}
+    else:
+        changes |= {"stages.1.data": tmp_path / "texts.txt"}
+    settings = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     succeed("train", "--plan", path, *settings, "--output", tmp_path / "run")
     stages = [stage["name"] for stage in load(tmp_path / "run").manifest.stages]
     assert stages == [stage["stage"] for stage in yaml.safe_load(path.read_text())["stages"]]
