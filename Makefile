@@ -73,6 +73,7 @@ gpu:
 docs: $(READY)
 	$(BIN)/python scripts/write_architectures.py
 	$(BIN)/python scripts/write_spans.py
+	$(BIN)/typer st_llm2vec.cli utils docs --name st-llm2vec --title Commands --output docs/commands.md
 
 docs-site: $(VENV)-docs/.ready
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict

@@ -1,5 +1,7 @@
 """Run the first lines of README.md with whatever st_llm2vec is installed, away from the sources, and compare what they print.
 
+The decoder in the box stands in for the one that they name, which is on the Hub.
+
 python -I scripts/first_lines.py
 """
 
@@ -13,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+NAMED = re.compile(r'(?<=convert\()"[^"]+"')
 
 
 def main() -> None:
@@ -28,6 +31,7 @@ def main() -> None:
     if found is None:
         raise SystemExit("README.md has no Python lines with what they print behind them: put them first.")
     code, said = found.groups()
+    code = NAMED.sub(lambda _: repr(st_llm2vec.decoder_path()), code)
     output = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(output):
         exec(compile(code, "README.md", "exec"), {})

@@ -36,7 +36,7 @@ def test_the_readme_has_no_link_that_the_index_cannot_follow(
     hook.ProjectMetadata(str(ROOT), {}).update(metadata)
     text = re.sub(r"```.*?```", "", metadata["readme"]["text"], flags=re.DOTALL)
     assert [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not target.startswith(("https://", "#"))] == []
-    assert (f"[docs/serving.md]({HOST}/blob/main/docs/serving.md)" in text) == bool(repository)
+    assert (f"[serving]({HOST}/blob/main/docs/serving.md)" in text) == bool(repository)
     assert all(address.startswith(HOST) for address in metadata["urls"].values())
     assert bool(metadata["urls"]) == bool(repository)
 

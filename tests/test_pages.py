@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from typer.cli import app as typer_app
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from st_llm2vec import RECIPES, convert
 from st_llm2vec.cli import app
 
 from .publishing.conftest import same_process  # noqa: F401
@@ -27,6 +29,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLES = ("quick_start", "concepts", "losses", "publishing", "coming_from/llm2vec", "coming_from/nv_embed")
 TRAINS = "coming_from/sentence_transformers"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("integrations/*/README.md"), ROOT / "README.md"])
+TITLE_OF_COMMANDS = ("--name", "st-llm2vec", "--title", "Commands")
 COMMAND = re.compile(r"^.*?\bst[-_]llm2vec (?=[a-z])")
 
 
@@ -76,6 +79,27 @@ def test_the_commands_of_the_quick_start_run(decoder: str, tmp_path: Path, monke
         done = CliRunner().invoke(app, [decoder if word == "org/decoder" else word for word in words])
         assert done.exit_code == 0, done.output
     assert [words[0] for words in ran] == ["inspect", "convert", "encode"]
+
+
+@pytest.mark.slow
+def test_the_list_of_recipes_says_what_each_is(decoder: str) -> None:
+    rows = {}
+    for line in (DOCS / "losses.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and cells[0].startswith("`"):
+            rows |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells)
+    assert set(rows) == set(RECIPES)
+    for name, recipe in RECIPES.items():
+        _, _, attention, _, instructed, saved = rows[name]
+        overrides = {"latent_attention": {"num_latents": 2, "num_heads": 1}} if name == "nv-embed" else {}
+        assert attention == recipe.attention
+        assert (instructed == "yes") == (recipe.instruction_template is not None)
+        assert (saved == "custom") == (convert(decoder, name, **overrides).manifest.layout == "custom")
+
+
+def test_the_page_of_commands_is_what_they_say_of_themselves() -> None:
+    done = CliRunner().invoke(typer_app, ["st_llm2vec.cli", "utils", "docs", *TITLE_OF_COMMANDS])
+    assert done.output.strip() == (DOCS / "commands.md").read_text(encoding="utf-8").strip(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -12,32 +12,63 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from st_llm2vec import RECIPES, EncoderConfig, convert
+from st_llm2vec import decoder_path
 from st_llm2vec.cli import app
 
 from .hub_server import Hub
 from .publishing.conftest import hub, same_process  # noqa: F401
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "learning_real.md").read_text(encoding="utf-8")
+NAMED = "HuggingFaceTB/SmolLM2-135M"
 
 
-def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def first_lines(decoder: str) -> tuple[str, str]:
+    """The first Python lines with a decoder in its place, and what they print."""
     code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", README, re.DOTALL).groups()
-    monkeypatch.chdir(tmp_path)
+    assert f'convert("{NAMED}", "prompteol-icl")' in code, "what works untrained"
+    return code.replace(NAMED, decoder), printed.strip()
+
+
+def run(code: str) -> str:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(compile(code, "README.md", "exec"), {})
-    assert output.getvalue().strip() == printed.strip()
-    compass, violin = map(float, re.findall(r"\d\.\d+", printed))
-    assert violin > compass
-    assert 'convert(decoder_path(), "prompteol-icl")' in code, "any folder in its place: what works untrained"
+    return output.getvalue().strip()
+
+
+def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, printed = first_lines(decoder_path())
+    monkeypatch.chdir(tmp_path)
+    assert run(code) == printed
     assert (tmp_path / "my-encoder" / "modules.json").is_file()
+
+
+def test_it_is_short_and_its_scores_are_those_of_the_page() -> None:
+    assert len(README.splitlines()) <= 110
+    rows = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    header = next(row for row in rows if row[-1] == "Cranfield")
+    measured = {(row[0], row[1]): row for row in map(cells, PAGE.splitlines()) if len(row) > len(header)}
+    columns = next(row for row in measured.values() if "Cranfield" in row)
+    shown = rows[rows.index(header) + 2 :]
+    shown = shown[: next((at for at, row in enumerate(shown) if len(row) != len(header)), len(shown))]
+    assert len(shown) >= 5
+    for row in shown:
+        scores = measured[(row[0], row[1])]
+        assert row[2:] == [scores[columns.index(task)] for task in header[2:]], row[0]
 
 
 @pytest.mark.usefixtures("same_process")
 def test_the_story_of_four_commands(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:  # noqa: F811
     """On the loopback Hub; training, which has tests of its own, is left out here."""
-    story = re.search(r"## Convert, train, publish, use\n\n```bash\n(.*?)```", README, re.DOTALL).group(1)
+    story = re.search(
+        r"From a decoder to a search that needs Sentence Transformers alone:\n\n```bash\n(.*?)```", README, re.DOTALL
+    ).group(1)
     commands = [shlex.split(line) for line in story.splitlines()]
     assert [command[1] for command in commands] == ["convert", "train", "publish", "-c"]
     monkeypatch.chdir(tmp_path)
@@ -47,32 +78,5 @@ def test_the_story_of_four_commands(decoder: str, tmp_path: Path, monkeypatch: p
             continue
         done = CliRunner().invoke(app, [decoder if word == "org/decoder" else word for word in command[1:]])
         assert done.exit_code == 0, done.output
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(compile(commands[3][2], "README.md", "exec"), {})
-    assert output.getvalue().strip().startswith("[")
+    assert run(commands[3][2]).startswith("[")
     assert hub.asked_for("org/my-encoder", "/model.safetensors")
-
-
-@pytest.mark.slow
-def test_the_table_lists_every_recipe_as_it_is(decoder: str) -> None:
-    rows = {}
-    for line in README.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 6 and cells[0].startswith("`"):
-            for name in re.findall(r"`([^`]+)`", cells[0]):
-                rows[name] = cells
-    assert set(rows) == set(RECIPES)
-    for name, recipe in RECIPES.items():
-        _, _, attention, _, instructed, saved = rows[name]
-        overrides = {"latent_attention": {"num_latents": 2, "num_heads": 1}} if name == "nv-embed" else {}
-        layout = convert(decoder, name, **overrides).manifest.layout
-        assert attention == recipe.attention
-        assert (instructed == "yes") == (recipe.instruction_template is not None)
-        assert (saved == "custom") == (layout == "custom")
-
-
-def test_the_recipe_of_ones_own(decoder: str) -> None:
-    config = re.search(r"mine = (EncoderConfig.*)\n", README).group(1)
-    encoder = convert(decoder, eval(config, {"EncoderConfig": EncoderConfig}))
-    assert encoder.encode("a text").shape == (192,)
