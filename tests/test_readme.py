@@ -24,8 +24,10 @@ PAGE = (ROOT / "docs" / "learning_real.md").read_text(encoding="utf-8")
 NAMED = "HuggingFaceTB/SmolLM2-135M"
 
 
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def tables(page: str) -> list[list[list[str]]]:
+    """The tables of a page, each as rows of cells."""
+    found = re.findall(r"(?:^\|.*\|\n)+", page, re.MULTILINE)
+    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in one.splitlines()] for one in found]
 
 
 def first_lines(decoder: str) -> tuple[str, str]:
@@ -51,16 +53,12 @@ def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest
 
 def test_it_is_short_and_its_scores_are_those_of_the_page() -> None:
     assert len(README.splitlines()) <= 110
-    rows = [cells(line) for line in README.splitlines() if line.startswith("|")]
-    header = next(row for row in rows if row[-1] == "Cranfield")
-    measured = {(row[0], row[1]): row for row in map(cells, PAGE.splitlines()) if len(row) > len(header)}
-    columns = next(row for row in measured.values() if "Cranfield" in row)
-    shown = rows[rows.index(header) + 2 :]
-    shown = shown[: next((at for at, row in enumerate(shown) if len(row) != len(header)), len(shown))]
+    header, _, *shown = next(one for one in tables(README) if one[0][:1] == ["encoder"])
+    columns, _, *measured = next(one for one in tables(PAGE) if one[0][:1] == ["encoder"])
     assert len(shown) >= 5
     for row in shown:
-        scores = measured[(row[0], row[1])]
-        assert row[2:] == [scores[columns.index(task)] for task in header[2:]], row[0]
+        scores = next(one for one in measured if one[:2] == row[:2])
+        assert row == [scores[columns.index(name)] for name in header]
 
 
 @pytest.mark.usefixtures("same_process")
