@@ -41,6 +41,12 @@ def test_the_readme_has_no_link_that_the_index_cannot_follow(
     assert bool(metadata["urls"]) == bool(repository)
 
 
+@pytest.mark.parametrize("readme", sorted(ROOT.glob("integrations/*/README.md")), ids=lambda file: file.parent.name)
+def test_the_adapters_readmes_link_to_addresses_alone(readme: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", readme.read_text(encoding="utf-8"))
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+
+
 def test_pictures_are_shown_and_code_is_left_alone(hook: ModuleType) -> None:
     text = "![a](docs/a.svg)\n```python\nx[0](y)\n```\n[b](https://example.org)"
     assert hook.with_addresses(text, HOST) == text.replace("docs/a.svg", f"{HOST}/raw/main/docs/a.svg")
