@@ -108,6 +108,11 @@ class Corpus:
         self.draws.shuffle(kept)
         return _columns(("query", "positive"), kept)
 
+    def scored(self) -> Dataset:
+        """STS-B train: pairs with the scores that people gave."""
+        rows = [row for row in zip(*read_sts(self.data, "train"), strict=True) if all(map(self.allowed, row[:2]))]
+        return _columns(("sentence1", "sentence2", "score"), rows)
+
     def same_intent(self) -> Dataset:
         """Two requests of one intent, and one of another (CLINC150; no task of the table uses it)."""
         texts, labels = zip(*self.intents, strict=True)
@@ -123,6 +128,7 @@ def write_data(data: Path, folder: Path) -> dict[str, int]:
         "paraphrases": corpus.paraphrases(),
         "intents": corpus.same_intent(),
         "related": corpus.related(),
+        "scored": corpus.scored(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, dataset in made.items():

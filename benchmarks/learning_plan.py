@@ -183,6 +183,11 @@ def _quick_data(folder: Path) -> dict[str, int]:
         "triplets": [{"query": one["text"], "positive": one["same"], "negative": one["far"]} for one in groups],
         "paraphrases": [{"query": one["text"], "positive": one["same"]} for one in groups],
         "related": [{"query": one["text"], "positive": one["near"]} for one in groups],
+        "scored": [
+            {"sentence1": one["text"], "sentence2": one[kind], "score": score}
+            for one in groups
+            for kind, score in (("same", 5.0), ("near", 3.0), ("far", 0.0))
+        ],
         "intents": [{"query": one["text"], "positive": one["near"], "negative": one["far"]} for one in groups],
     }
     for name, found in rows.items():
