@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,10 @@ from st_llm2vec.folder.files import POINTER
 from st_llm2vec.importing import from_published
 from st_llm2vec.importing.llm2vec import CHAT, DEFAULTS, encoder_fields
 from st_llm2vec.modules import InstructionFormatter
-from st_llm2vec.proof.fresh_process import read_without_package
+from st_llm2vec.proof.fresh_process import PlainReading, read_without_package
 
 from ..conftest import INSTRUCTION, TEXTS, SameVectors, cosine_distance
+from ..elsewhere import read_here
 from ..promises import Promise
 from .conftest import BASE, write_adapter
 
@@ -43,8 +45,11 @@ def by_hand(decoder: str, *adapters: Path) -> torch.nn.Module:
 
 
 @pytest.mark.promise(Promise.IMPORTED)
-def test_reference_vectors(shared_data: Path, tmp_path: Path, same_vectors: SameVectors) -> None:
-    """Made by LLM2Vec's own code; before and after saving, here and in a fresh process without this package."""
+@pytest.mark.parametrize("read", [read_here, pytest.param(read_without_package, marks=pytest.mark.slow)])
+def test_reference_vectors(
+    shared_data: Path, tmp_path: Path, same_vectors: SameVectors, read: Callable[..., PlainReading]
+) -> None:
+    """Made by LLM2Vec's own code; before and after saving, and by plain Sentence Transformers, here or in a fresh process."""
     folder = shared_data / "reference/llm2vec-stack"
     expected = json.loads((folder / "expected.json").read_text())
     base = shared_data / "models/stories260k"
@@ -54,7 +59,7 @@ def test_reference_vectors(shared_data: Path, tmp_path: Path, same_vectors: Same
         same_vectors(one.encode(expected["texts"]), expected["documents"])
         same_vectors(one.encode_query(expected["texts"]), expected["queries"])
         same_vectors(one.encode(expected["texts"], prompt=expected["instruction"]), expected["queries"])
-    plain = read_without_package(tmp_path / "saved", expected["texts"], [None, "query"], trust_remote_code=False)
+    plain = read(tmp_path / "saved", expected["texts"], [None, "query"], trust_remote_code=False)
     same_vectors(plain.vectors[0], expected["documents"])
     same_vectors(plain.vectors[1], expected["queries"])
     assert plain.probe.kind == "bidirectional"

@@ -11,17 +11,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from st_llm2vec import from_nv_embed, load
-from st_llm2vec.proof.fresh_process import read_without_package
+from st_llm2vec.proof.fresh_process import PlainReading, read_without_package
 
 from ..conftest import INSTRUCTION, TEXTS, SameVectors, cosine_distance
+from ..elsewhere import read_here
 from ..promises import Promise
 
 SHARD = "model-00002-of-00003.safetensors"
 
 
 @pytest.mark.promise(Promise.IMPORTED)
-def test_reference_vectors(shared_data: Path, tmp_path: Path, same_vectors: SameVectors) -> None:
-    """Made by NV-Embed's own code; before and after saving, here and in a fresh process without this package."""
+@pytest.mark.parametrize("read", [read_here, pytest.param(read_without_package, marks=pytest.mark.slow)])
+def test_reference_vectors(
+    shared_data: Path, tmp_path: Path, same_vectors: SameVectors, read: Callable[..., PlainReading]
+) -> None:
+    """Made by NV-Embed's own code; before and after saving, and by plain Sentence Transformers, here or in a fresh process."""
     folder = shared_data / "reference/nv-embed-tiny"
     expected = json.loads((folder / "expected.json").read_text())
     bare = expected["instruction"].removeprefix("Instruct: ").removesuffix("\nQuery: ")
@@ -31,7 +35,7 @@ def test_reference_vectors(shared_data: Path, tmp_path: Path, same_vectors: Same
         same_vectors(one.encode(expected["texts"]), expected["documents"])
         for prompt in (bare, expected["instruction"]):
             same_vectors(one.encode(expected["texts"], prompt=prompt), expected["queries"])
-    plain = read_without_package(tmp_path / "saved", expected["texts"], [None, "query"], trust_remote_code=True)
+    plain = read(tmp_path / "saved", expected["texts"], [None, "query"], trust_remote_code=True)
     same_vectors(plain.vectors[0], expected["documents"])
     same_vectors(plain.vectors[1], expected["queries"])
     assert plain.probe.kind == "bidirectional"

@@ -18,14 +18,14 @@ from ..promises import Promise
 WORKER = Path(__file__).with_name("interrupted_run.py")
 
 
+@pytest.mark.slow  # `test_weights.py` and `cli/test_interrupts.py` continue runs in this process
 @pytest.mark.parametrize(
     ("kind", "moments"),
     [
-        ("mntp", ["5"]),
-        pytest.param("mntp", ["5", "finishing"], marks=pytest.mark.slow),
-        pytest.param("mntp", ["1", "saving6"], marks=pytest.mark.slow),
-        pytest.param("simcse", ["3", "saving4"], marks=pytest.mark.slow),
-        pytest.param("distillation", ["3", "saving4"], marks=pytest.mark.slow),
+        ("mntp", ["5", "finishing"]),
+        ("mntp", ["1", "saving6"]),
+        ("simcse", ["3", "saving4"]),
+        ("distillation", ["3", "saving4"]),
     ],
 )
 def test_a_killed_run_continues_exactly(tmp_path: Path, texts_file: str, kind: str, moments: list[str]) -> None:
