@@ -100,7 +100,7 @@ def by_words_alone(encoder: TextReader, question: Question) -> Similarities:
     """Compare texts free of attention: by the cosine of the mean input embedding of their tokens.
 
     It is what the decoder knows of each token before its first layer. There is no template, no instruction and no order of
-    words: two texts of the same tokens have similarity 1. Whatever an encoder finds beyond it, the decoder's layers add.
+    words: two texts of the same tokens have similarity 1. What an encoder finds beyond it comes of its template and its layers.
 
     Args:
         encoder: The encoder, for its tokenizer and its decoder's input embeddings.

@@ -99,6 +99,10 @@ form.addEventListener("submit", (event) => {
 });
 places[1].addEventListener("click", (event) => {
   const token = event.target.closest(".tokens span");
-  if (token) token.closest(".card").querySelector(".told").textContent = `“${token.textContent}”: ${token.title}`;
+  if (!token) return;
+  const card = token.closest(".card");
+  card.querySelector(".chosen")?.classList.remove("chosen");
+  token.classList.add("chosen");
+  card.querySelector(".told").textContent = `“${token.textContent}”: ${token.title}`;
 });
 limit();
