@@ -82,9 +82,10 @@ def own_tokens(encoder: TextReader, text: str, instruction: str | None, read: Re
         read: The text as the encoder reads it.
 
     Returns:
-        One for each token; all true where the recipe is unknown, or reads other tokens than the encoder.
+        One for each token; where the recipe is unknown or reads other tokens than the encoder, all but special tokens.
     """
-    unknown = [True] * len(read.ids)
+    special = set(encoder.tokenizer.all_special_ids)
+    unknown = [one not in special for one in read.ids]
     if encoder.manifest is None:
         return unknown
     written = encoder.manifest.config.formatter_config()

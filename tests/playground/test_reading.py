@@ -54,6 +54,15 @@ def test_a_saved_encoders_prompt_is_shown(models: Models) -> None:
     assert FIND[:-1] not in written(passage, own=False)
 
 
+def test_of_an_unknown_recipe_special_tokens_alone_are_not_the_texts(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = made("llm2vec")
+    monkeypatch.setattr(encoder, "manifest", None)
+    _, passage, _ = readings(encoder, QUESTION)
+    assert [token.text for token in passage.tokens if not token.own] == [encoder.tokenizer.bos_token]
+
+
 def test_a_long_text_is_cut_and_shortened(made: Made) -> None:
     _, long, short = readings(made("llm2vec"), Question("a", (f"{TEXT} " * 120, TEXT)))
     limit = made("llm2vec").max_seq_length
