@@ -52,6 +52,8 @@ async function ask(fields, choice, signal) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ ...fields, ...choice }),
     signal,
+  }).catch(() => {
+    throw new Error("The server does not answer. Is it still running?");
   });
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(found.error || "The server failed; its terminal says why.");
@@ -63,6 +65,8 @@ async function compare() {
   if (asking) asking.abort();
   asking = new AbortController();
   complain("");
+  state.textContent = "";
+  main.hidden = true;
   const choices = chosen();
   if (!choices.length) return complain("Nothing is chosen. Choose a recipe at least.");
   const fields = Object.fromEntries(["query", "passages", "instruction"].map((name) => [name, form.elements[name].value]));
@@ -88,7 +92,7 @@ async function compare() {
     if (mine !== run) return;
     main.hidden = true;
     state.textContent = "";
-    complain(failure instanceof TypeError ? "The server does not answer. Is it still running?" : failure.message);
+    complain(failure.message);
   }
 }
 

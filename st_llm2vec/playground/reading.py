@@ -118,7 +118,7 @@ def _reading(encoder: TextReader, name: str, text: str, instruction: str | None)
     read = read_text(encoder, text, instruction)
     own = own_tokens(encoder, text, instruction, read)
     rows = zip(read.tokens, read.ids, read.pooled, own, strict=True)
-    tokens = tuple(Token(token.translate(BREAKS), *rest) for token, *rest in rows)
+    tokens = tuple(Token(token.translate(BREAKS), one, pooled, ours) for token, one, pooled, ours in rows)
     hidden = max(0, len(tokens) - SHOWN_FIRST - SHOWN_LAST)
     shown = tokens[:SHOWN_FIRST] + tokens[SHOWN_FIRST + hidden :]
     return Reading(name, shown, hidden, SHOWN_FIRST, read.cut, len(tokens), sum(read.pooled))

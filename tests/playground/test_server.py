@@ -11,8 +11,10 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from typer.testing import CliRunner
 
 from st_llm2vec import decoder_path
+from st_llm2vec.cli import app
 from st_llm2vec.playground.models import Models
 
 pytest.importorskip("starlette")
@@ -20,6 +22,7 @@ pytest.importorskip("uvicorn")
 
 from starlette.testclient import TestClient  # noqa: E402
 
+from st_llm2vec.playground import server  # noqa: E402
 from st_llm2vec.playground.server import LARGEST, build_app, is_loopback, serve_page  # noqa: E402
 
 SENT = {"query": "a bird", "passages": "A bird sings.\nIt rains.", "model": "stories", "recipe": "echo"}
@@ -83,6 +86,15 @@ def test_other_names_are_refused_on_the_loopback_interface_only(models: Models) 
 def test_a_taken_port_is_said(models: Models) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ValueError, match="Choose another --port"):
         serve_page(models, "127.0.0.1", taken.getsockname()[1], lambda address: None)
+
+
+def test_the_command_says_where_and_warns_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "serve_page", lambda models, host, port, ready: ready(f"http://{host}:{port}"))
+    done = CliRunner().invoke(app, ["demo", "--web"])
+    assert done.exit_code == 0 and "http://127.0.0.1:7860" in done.stdout and "password" not in done.stderr
+    done = CliRunner().invoke(app, ["demo", "--web", "--host", "0.0.0.0", "--port", "7"])
+    assert done.exit_code == 0 and "http://0.0.0.0:7" in done.stdout
+    assert "It has no password" in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow
