@@ -30,7 +30,7 @@ test-real: $(VENV)-integrations/.ready
 
 test-integrations: $(VENV)-integrations/.ready
 	for one in $(INTEGRATIONS); do OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q integrations/$$one/tests || exit 1; done
-	OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q -m "" tests/publishing/test_round_trip.py tests/folder/test_soup.py tests/evaluation/test_mteb_encoder.py tests/synthetic/test_server.py tests/examples/test_notebooks.py
+	OMP_NUM_THREADS=1 $(VENV)-integrations/bin/python -m pytest -q -m "" tests/publishing/test_round_trip.py tests/folder/test_soup.py tests/evaluation/test_mteb_encoder.py tests/synthetic/test_server.py tests/examples/test_notebooks.py tests/playground/test_server.py
 
 test-serving: export ST_LLM2VEC_VLLM := $(abspath $(VENV)-vllm)
 test-serving: export ST_LLM2VEC_LLAMA_CPP := $(abspath $(VENV)-llama-cpp)

@@ -10,6 +10,7 @@ import st_llm2vec
 PACKAGE = Path(st_llm2vec.__file__).parent
 ROOMS = (
     "cli",
+    "playground",
     "corpus",
     "demonstrations",
     "training",

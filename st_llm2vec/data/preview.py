@@ -33,22 +33,24 @@ class ReadText:
 
     Args:
         text: The text.
+        ids: Its tokens; of a text that is read more than once, those of the first reading.
         tokens: Each token as text; what is no whole character, as the vocabulary writes it.
         pooled: For each, whether the vector is made of it.
         cut: How many tokens did not fit.
     """
 
     text: str
+    ids: list[int]
     tokens: list[str]
     pooled: list[bool]
     cut: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        pairs = zip(self.tokens, self.pooled, strict=True)
+        rows = zip(self.ids, self.tokens, self.pooled, strict=True)
         return {
             "text": self.text,
-            "tokens": [{"token": token, "pooled": pooled} for token, pooled in pairs],
+            "tokens": [{"id": one, "token": token, "pooled": pooled} for one, token, pooled in rows],
             "cut": self.cut,
         }
 
@@ -69,11 +71,11 @@ def read_text(encoder: TextReader, text: str, instruction: str | None = None) ->
     ids = features["input_ids"][0][read].tolist()
     pooled = _pooled(encoder, features, ids, read)
     tokens = [_written(encoder.tokenizer, one) for one in ids]
-    return ReadText(text, tokens, pooled, max(0, int(lengths(encoder, [text], instruction)[0]) - len(ids)))
+    return ReadText(text, ids, tokens, pooled, max(0, int(lengths(encoder, [text], instruction)[0]) - len(ids)))
 
 
 def lengths(encoder: TextReader, texts: Sequence[str], instruction: str | None = None) -> np.ndarray:
-    """How many tokens each text has, template and instruction included, if nothing is cut.
+    """How many tokens each text has, template and instruction included, if nothing is cut; the first time that it is read.
 
     Args:
         encoder: The encoder.
@@ -88,7 +90,7 @@ def lengths(encoder: TextReader, texts: Sequence[str], instruction: str | None =
     for start in range(0, len(order), BATCH):
         numbers = order[start : start + BATCH]
         features = encoder.preprocess([texts[at] for at in numbers], prompt=instruction, max_length=UNLIMITED)
-        found[numbers] = features["attention_mask"].sum(dim=1).numpy()
+        found[numbers] = features["attention_mask"].sum(dim=1).reshape(len(numbers), -1)[:, 0].numpy()
     return found
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,3 +70,28 @@ def test_vectors_that_are_not_numbers_do_not_agree(decoder: str, monkeypatch: py
     result = CliRunner().invoke(app, ["demo", "--decoder", decoder])
     assert result.exit_code == 1
     assert "The vectors do not agree" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--port", "1"], "--port is for the page: add --web."),
+        (["--open"], "--open is for the page: add --web."),
+        (["--decoder", "a", "--decoder", "b"], "--web compares several"),
+        (["--web", "--keep", "a"], "--keep is not for --web"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(app, ["demo", *arguments])
+    assert done.exit_code == 1
+    assert sentence in " ".join(done.stderr.split())
+
+
+def test_without_starlette_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "starlette" else find(name, *rest)
+    )
+    done = CliRunner().invoke(app, ["demo", "--web"])
+    assert done.exit_code == 1
+    assert 'pip install "st-llm2vec[web]"' in " ".join(done.stderr.split())
