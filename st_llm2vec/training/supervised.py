@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRanki
 from st_llm2vec.losses.contrastive import InBatchNegatives
 from st_llm2vec.training.named_data import name_data, open_mixture
 from st_llm2vec.training.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -51,16 +54,25 @@ class Supervised(Stage):
     gather_across_devices: bool = True
 
     def read(self, encoder: TextEncoder) -> TrainingData:
-        """Read the sources."""
-        return self._sources
+        """Read the sources, and warn if the encoder does not keep the instruction that queries are trained with."""
+        told = list(dict.fromkeys(query for query, _ in (one.instructions for one in self._sources) if query))
+        if told and not encoder.saved_instruction(task="query"):
+            logger.warning(
+                "Queries are trained with the instruction %r%s, and the encoder keeps none for them: encode_query will read "
+                "them without. Begin with a folder that keeps one, which `st-llm2vec convert --prompt query=...` or "
+                'convert(..., prompts={"query": ...}) makes, or give prompt= in every call.',
+                told[0],
+                f" and {len(told) - 1} others" if len(told) > 1 else "",
+            )
+        return self._data
 
     def check_data(self) -> None:
         """Refuse sources that are not there, or whose rows are not what they should be."""
         self.pairs()
-        check_contrast(self._sources.dataset, self.batch_rows(), "the pairs")  # the sources are kept for the run
+        check_contrast(self._data.dataset, self.batch_rows(), "the pairs")  # the data is kept for the run
 
     @cached_property
-    def _sources(self) -> TrainingData:
+    def _sources(self) -> list[TrainingSource]:
         if self.data is None:
             raise ValueError("The stage has no data; name a file or a dataset of pairs: data: {path: pairs.jsonl}.")
         given = self.data if isinstance(self.data, list) else [self.data]
@@ -72,7 +84,11 @@ class Supervised(Stage):
                 sources += open_mixture(entry, off).sources
             else:
                 sources.append(TrainingSource.from_dict({**off, **entry}))
-        return build_training_data(sources, blended=self.blended, seed=self.arguments().seed)
+        return sources
+
+    @cached_property
+    def _data(self) -> TrainingData:
+        return build_training_data(self._sources, blended=self.blended, seed=self.arguments().seed)
 
     def loss(self, encoder: TextEncoder, data: TrainingData) -> nn.Module | dict[str, nn.Module]:
         """Make the loss; one for each dataset where they differ in their in-batch negatives."""

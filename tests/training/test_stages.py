@@ -104,6 +104,17 @@ def test_supervised_with_an_instruction(
     assert_trained(convert(decoder, "llm2vec"), tmp_path / "out", "supervised")
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_instruction_that_queries_will_not_have_is_said(
+    decoder: str, tmp_path: Path, pairs_file: str, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = {"path": pairs_file, "query_instruction": "Find the passage:"}
+    encoder = convert(decoder, "llm2vec", prompts={"query": "Find the passage:"} if kept else {})
+    stage(Supervised, decoder, tmp_path / "out", source).read(encoder)
+    said = "trained with the instruction 'Find the passage:', and the encoder keeps none for them"
+    assert (said in caplog.text) == (not kept)
+
+
 def test_in_batch_negatives_are_chosen_per_dataset(decoder: str, tmp_path: Path, pairs_file: str) -> None:
     sources = [{"path": pairs_file, "name": "on"}, {"path": pairs_file, "name": "off", "in_batch_negatives": False}]
     made = stage(Supervised, decoder, tmp_path / "out", sources)
