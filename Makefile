@@ -18,7 +18,7 @@ ADAPTERS := integrations/langchain integrations/llama_index integrations/ray
 demo: $(READY)
 	$(BIN)/st-llm2vec demo
 
-# The types are checked while the tests run: one process more on two cores costs less than a minute and a half before them.
+# Types are checked while the tests run, so that neither of two cores is idle.
 test: $(READY)
 	$(MAKE) --jobs=2 lint test-fast
 
