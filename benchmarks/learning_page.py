@@ -25,9 +25,10 @@ DATA = """## Data
 
 {sentences:,} short sentences (Wikipedia, captions, both sides of SNLI's validation pairs), {triplets:,} triplets of SNLI
 (premise, entailed, contradicting), {paraphrases:,} pairs of captions of one image, {intents:,} pairs of requests of one intent
-(CLINC150), {related:,} pairs to distil from (half of them STS-B train without its scores, SNLI, captions), {scored:,} pairs of STS-B train with the scores that
-people gave. Sentences of STS-B dev and test were removed from all of them before, {removed} different ones, whatever their
-case, blanks and punctuation; that leaves fewer pairs of STS-B train than others train on, who keep these. Stages were chosen, and the best checkpoints kept, on STS-B dev; no setting was chosen on another column.
+(CLINC150), {related:,} pairs to distil from (half of them STS-B train without its scores, SNLI, captions), {scored:,} pairs of
+STS-B train with the scores that people gave. Sentences of STS-B dev and test were removed from all of them before, {removed}
+different ones, whatever their case, blanks and punctuation; that leaves fewer pairs of STS-B train than others train on, who keep
+these. Stages were chosen, and the best checkpoints kept, on STS-B dev; no setting was chosen on another column.
 """
 
 

@@ -37,6 +37,7 @@ QUICK_TRAINING = {
     "save_steps": 1,
     "use_cpu": True,
 }
+STS_COLUMNS = ["sentence1", "sentence2", "score"]
 OWN_TASK, OWN_FILE, DEV_FILE = "Built-in sentences", "built-in-sentences.csv", "sts-dev.csv"
 
 
@@ -183,11 +184,7 @@ def _quick_data(folder: Path) -> dict[str, int]:
         "triplets": [{"query": one["text"], "positive": one["same"], "negative": one["far"]} for one in groups],
         "paraphrases": [{"query": one["text"], "positive": one["same"]} for one in groups],
         "related": [{"query": one["text"], "positive": one["near"]} for one in groups],
-        "scored": [
-            {"sentence1": one["text"], "sentence2": one[kind], "score": score}
-            for one in groups
-            for kind, score in (("same", 5.0), ("near", 3.0), ("far", 0.0))
-        ],
+        "scored": [dict(zip(STS_COLUMNS, row, strict=True)) for row in _own_pairs()],
         "intents": [{"query": one["text"], "positive": one["near"], "negative": one["far"]} for one in groups],
     }
     for name, found in rows.items():
@@ -204,11 +201,14 @@ def _write_shuffled(file: Path, target: Path) -> None:
 
 def _write_own_task(file: Path) -> None:
     """The sentences that the package carries, which no setting was chosen on: pairs with their grades, as an STS file."""
-    pairs: Any = built_in_task().data
     with file.open("w", encoding="utf-8", newline="") as written:
-        csv.writer(written).writerows(zip(pairs.first, pairs.second, pairs.targets, strict=True))
+        csv.writer(written).writerows(_own_pairs())
+
+
+def _own_pairs() -> Iterator[tuple[str, str, float]]:
+    pairs: Any = built_in_task().data
+    return zip(pairs.first, pairs.second, pairs.targets, strict=True)
 
 
 def _own_task(work: Path) -> TaskSpec:
-    columns = ["sentence1", "sentence2", "score"]
-    return TaskSpec(OWN_TASK, "sts", {"data": str(work / "data" / OWN_FILE)}, header=columns)
+    return TaskSpec(OWN_TASK, "sts", {"data": str(work / "data" / OWN_FILE)}, header=STS_COLUMNS)

@@ -18,6 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMED = re.compile(r'(?<=convert\()"[^"]+"')
 
 
+def first_lines(decoder: str) -> tuple[str, str]:
+    """The first Python lines of README.md with a decoder in the named one's place, and what they print."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", readme, re.DOTALL)
+    if found is None:
+        raise SystemExit("README.md has no Python lines with what they print behind them: put them first.")
+    return NAMED.sub(lambda _: repr(decoder), found[1]), found[2].strip()
+
+
 def main() -> None:
     import st_llm2vec
 
@@ -26,16 +35,11 @@ def main() -> None:
         raise SystemExit(
             f"These are the sources, {place}: run it with the Python that the wheel is installed for, and -I."
         )
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", readme, re.DOTALL)
-    if found is None:
-        raise SystemExit("README.md has no Python lines with what they print behind them: put them first.")
-    code, said = found.groups()
-    code = NAMED.sub(lambda _: repr(st_llm2vec.decoder_path()), code)
+    code, said = first_lines(st_llm2vec.decoder_path())
     output = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(output):
         exec(compile(code, "README.md", "exec"), {})
-    if output.getvalue().strip() != said.strip():
+    if output.getvalue().strip() != said:
         raise SystemExit(f"README.md says\n{said}\nand its first lines print\n{output.getvalue()}")
     print(f"{os.path.relpath(place.parent)}, {st_llm2vec.__version__}: README.md's first lines print what it says")
 

@@ -22,6 +22,7 @@ from st_llm2vec import RECIPES, convert
 from st_llm2vec.cli import app
 
 from .publishing.conftest import same_process  # noqa: F401
+from .test_readme import tables
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -84,10 +85,8 @@ def test_the_commands_of_the_quick_start_run(decoder: str, tmp_path: Path, monke
 @pytest.mark.slow
 def test_the_list_of_recipes_says_what_each_is(decoder: str) -> None:
     rows = {}
-    for line in (DOCS / "losses.md").read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 6 and cells[0].startswith("`"):
-            rows |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells)
+    for cells in tables((DOCS / "losses.md").read_text(encoding="utf-8"))[0][2:]:
+        rows |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells)
     assert set(rows) == set(RECIPES)
     for name, recipe in RECIPES.items():
         _, _, attention, _, instructed, saved = rows[name]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from scripts.first_lines import first_lines
 from st_llm2vec import decoder_path
 from st_llm2vec.cli import app
 
@@ -21,20 +22,12 @@ from .publishing.conftest import hub, same_process  # noqa: F401
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "learning_real.md").read_text(encoding="utf-8")
-NAMED = "HuggingFaceTB/SmolLM2-135M"
 
 
 def tables(page: str) -> list[list[list[str]]]:
     """The tables of a page, each as rows of cells."""
     found = re.findall(r"(?:^\|.*\|\n)+", page, re.MULTILINE)
     return [[[cell.strip() for cell in line.strip("|").split("|")] for line in one.splitlines()] for one in found]
-
-
-def first_lines(decoder: str) -> tuple[str, str]:
-    """The first Python lines with a decoder in its place, and what they print."""
-    code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", README, re.DOTALL).groups()
-    assert f'convert("{NAMED}", "prompteol-icl")' in code, "what works untrained"
-    return code.replace(NAMED, decoder), printed.strip()
 
 
 def run(code: str) -> str:
@@ -46,6 +39,7 @@ def run(code: str) -> str:
 
 def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, printed = first_lines(decoder_path())
+    assert 'convert("HuggingFaceTB/SmolLM2-135M", "prompteol-icl")' in README, "what works untrained"
     monkeypatch.chdir(tmp_path)
     assert run(code) == printed
     assert (tmp_path / "my-encoder" / "modules.json").is_file()

@@ -20,7 +20,7 @@ from st_llm2vec.playground.comparison import (
     takes_instruction,
 )
 from st_llm2vec.playground.models import FIRST, OFFERED, OWN, Models
-from st_llm2vec.playground.reading import Reading, readings
+from st_llm2vec.playground.reading import SHOWN_FIRST, Reading, readings
 
 QUERY = "How do ships find the way at sea?"
 PASSAGES = (
@@ -90,7 +90,7 @@ def answer(models: Models, sent: Mapping[str, Any]) -> dict[str, Any]:
     about = f"{WORDS} · {model}" if several or model in models.encoders else WORDS
     return {
         "nearest": _nearest(title, found, question, notes),
-        "read": _piece("read", title=title, readings=read),
+        "read": _piece("read", title=title, readings=read, first=SHOWN_FIRST),
         "similar": _similar(title, found),
         "words": {"model": model, "nearest": _nearest(about, words, question), "similar": _similar(about, words)},
     }

@@ -39,8 +39,7 @@ class Reading:
     Args:
         name: ``"Query"`` or ``"Passage 1"`` and so on.
         tokens: Its tokens; of a long text the first and the last.
-        hidden: How many between these are not shown.
-        place: Where these would stand.
+        hidden: How many behind the first ``SHOWN_FIRST`` are not shown.
         cut: How many tokens did not fit into the longest input.
         count: How many are read.
         pooled: How many of these are pooled.
@@ -49,7 +48,6 @@ class Reading:
     name: str
     tokens: tuple[Token, ...]
     hidden: int
-    place: int
     cut: int
     count: int
     pooled: int
@@ -121,4 +119,4 @@ def _reading(encoder: TextReader, name: str, text: str, instruction: str | None)
     tokens = tuple(Token(token.translate(BREAKS), one, pooled, ours) for token, one, pooled, ours in rows)
     hidden = max(0, len(tokens) - SHOWN_FIRST - SHOWN_LAST)
     shown = tokens[:SHOWN_FIRST] + tokens[SHOWN_FIRST + hidden :]
-    return Reading(name, shown, hidden, SHOWN_FIRST, read.cut, len(tokens), sum(read.pooled))
+    return Reading(name, shown, hidden, read.cut, len(tokens), sum(read.pooled))

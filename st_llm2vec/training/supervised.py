@@ -55,7 +55,7 @@ class Supervised(Stage):
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the sources, and warn if the encoder does not keep the instruction that queries are trained with."""
-        told = list(dict.fromkeys(query for query, _ in (one.instructions for one in self._sources) if query))
+        told = list(dict.fromkeys(one.instructions[0] for one in self._sources if one.instructions[0]))
         if told and not encoder.saved_instruction(task="query"):
             logger.warning(
                 "Queries are trained with the instruction %r%s, and the encoder keeps none for them: encode_query will read "

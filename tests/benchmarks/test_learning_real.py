@@ -64,7 +64,7 @@ def test_each_row_of_the_plan_can_be_trained(tmp_path: Path, monkeypatch: pytest
         for stage in setup.stages(row, "smollm2", 3):
             arguments = stage.arguments(None, object() if stage.evaluation else None)  # type: ignore[arg-type]
             assert (arguments.max_steps, arguments.seed) == (40, 3) and stage.recipe == row.recipe
-            assert not stage.keeps_best or 0 < arguments.eval_steps == arguments.save_steps < 1
+            assert not stage.keeps_best or arguments.eval_steps == arguments.save_steps == 0.25
             assert arguments.load_best_model_at_end is stage.keeps_best
     trained = [row.name for row in setup.rows.values() if row.stages]
     found = learning_real.wanted(setup, None, ["smollm2"], ["1", "2"])

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from ..test_readme import first_lines, run
+from scripts.first_lines import first_lines
+
+from ..test_readme import run
 from .models import NAMES, real_model
 
 pytestmark = pytest.mark.real
