@@ -31,6 +31,18 @@ from st_llm2vec.recipe.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
+NAMES_ELSEWHERE = {
+    "torch_dtype": "convert calls it dtype",
+    "device_map": "convert puts the encoder on one device, device=",
+    "pooling_mode": "convert calls it pooling",
+    "enable_bidirectional": 'convert says it by attention="bidirectional" or attention="causal"',
+    "doc_max_length": "documents are cut at max_length too",
+    "peft_model_name_or_path": "from_llm2vec(adapter) reads LLM2Vec's adapters, and load(folder) a folder of adapters",
+    "merge_peft": "from_llm2vec(adapter) merges the adapters that it reads",
+    "trust_remote_code": "code of a repository is never run here",
+}
+"""What arguments of ``llm2vec`` and Transformers are here."""
+
 
 def convert(
     decoder: str | Path | PreTrainedModel,
@@ -81,6 +93,7 @@ def convert(
         >>> encoder.encode_query(["who rang the bell?"]).shape
         (1, 192)
     """
+    _refuse_names_of_elsewhere(overrides)
     config = get_recipe(recipe).replace(**overrides)
     in_memory = isinstance(decoder, torch.nn.Module)
     if isinstance(decoder, torch.nn.Module):
@@ -93,8 +106,9 @@ def convert(
     settings = transformer.model.config
     untrained = not (in_memory or hasattr(settings, "st_llm2vec_layout"))
     gguf = getattr(settings, GGUF_SOURCE, None)
-    prove_decoder(transformer.model, name)
-    probe, repaired = apply_attention(transformer.model, config.attention, name)
+    probe, repaired = prove_decoder(transformer.model, name), False
+    if config.attention == "bidirectional":
+        probe, repaired = apply_attention(transformer.model, config.attention, name)
     if probe.kind == "hybrid":
         logger.warning("%s is a %s.", name, probe.describe())
     prepare_tokenizer(transformer, config, name, overrides)
@@ -132,18 +146,29 @@ def convert(
     return encoder
 
 
-def prove_decoder(model: PreTrainedModel, name: str) -> None:
-    """Raise unless the model, set to be causal, is causal: only a decoder can be converted.
+def _refuse_names_of_elsewhere(overrides: Mapping[str, Any]) -> None:
+    for name in overrides:
+        if name in NAMES_ELSEWHERE:
+            raise ValueError(f"convert has no argument {name!r}: {NAMES_ELSEWHERE[name]}.")
+
+
+def prove_decoder(model: PreTrainedModel, name: str) -> AttentionProbe:
+    """Set the model to be causal, and raise unless it is: only a decoder can be converted.
+
+    Returns:
+        What was seen.
 
     Raises:
         ValueError: If it sees the future whatever it is told.
     """
     set_attention(model, "causal")
-    if probe_attention(model).kind != "causal":
+    probe = probe_attention(model)
+    if probe.kind != "causal":
         raise ValueError(
             f"{name} is a {model.config.model_type} model that attends in both directions by itself: it is an encoder "
             f'already, with nothing to convert. Use it as it is: SentenceTransformer("{name}").'
         )
+    return probe
 
 
 def apply_attention(model: PreTrainedModel, attention: Attention, name: str) -> tuple[AttentionProbe, bool]:

@@ -125,6 +125,7 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
             f"A batch holds one row of {where}, and rows are told from the others of their batch: there is nothing to learn. "
             "Raise per_device_train_batch_size (--batch-size)."
         )
+    few: dict[str, int] = {}
     for name in names:
         found: set[str] = set()
         for _, batch in _batches(dataset.select_columns([name]), where):
@@ -140,14 +141,15 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
                 "learn. Give more rows."
             )
         if len(found) < rows:
-            logger.warning(
-                "There are %d different texts in %r of %s, fewer than the %d rows of a batch, and rows with a text in common "
-                "are never in one batch: every batch is smaller, and there is less to tell apart.",
-                len(found),
-                name,
-                where,
-                rows,
-            )
+            few[name] = len(found)
+    if few:
+        logger.warning(
+            "%s has few different texts (%s), fewer than the %d rows of a batch, and rows with a text in common are never in "
+            "one batch: every batch is smaller, and there is less to tell apart.",
+            where[:1].upper() + where[1:],
+            ", ".join(f"{count:,} in {name!r}" for name, count in few.items()),
+            rows,
+        )
 
 
 def _columns_of_texts(dataset: Dataset) -> list[str]:

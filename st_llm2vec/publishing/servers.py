@@ -33,8 +33,7 @@ def warn_of_servers(verdicts: Sequence[Verdict]) -> None:
     wrong = [one for one in verdicts if one.outcome == "wrong"]
     if wrong:
         logger.warning(
-            "Other vectors, or none, in %s: %s. Sentence Transformers gives the right ones, and the recipes mean and "
-            "last-token are those that servers can say; `st-llm2vec inspect` tells of each.",
-            ", ".join(one.server for one in wrong),
-            "; ".join(dict.fromkeys(one.reason for one in wrong)),
+            "These servers would give other vectors, or none:\n%s\nSentence Transformers gives the right ones. "
+            "`st-llm2vec inspect` tells of each server; most can serve the recipes mean and last-token.",
+            "\n".join(f"  {one.server}: {one.reason}." for one in wrong),
         )

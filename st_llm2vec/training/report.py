@@ -97,14 +97,22 @@ def _curve(record: Mapping[str, Any], log: Log, drawn: bool) -> list[str]:
         lines += [f"![Loss and score by step]({PICTURE})", ""]
     if score is None:
         spread = list(losses.items())[:: max(1, len(losses) // ROWS)]
-        lines += [f"Loss: `{sparkline(list(losses.values()))}`", ""] if losses else ["Nothing was logged."]
-        return lines + (_table(("step", "loss"), [(step, _number(value)) for step, value in spread]) if losses else [])
+        if not losses:
+            return [*lines, *_mean_loss(log)]
+        lines += [f"Loss: `{sparkline(list(losses.values()))}`", ""]
+        return lines + _table(("step", "loss"), [(step, _number(value)) for step, value in spread])
     kept = f"{score['metric']}: `{sparkline([value for _, value in score['curve']])}`, {score['after']:.4g} after step {score['step']}."
     rows = []
     for step, value in score["curve"]:
         before = [loss for at, loss in losses.items() if at <= step]
         rows.append((step, _number(before[-1]) if before else "", _number(value)))
     return [*lines, kept, "", *_table(("step", "loss", str(score["metric"])), rows)]
+
+
+def _mean_loss(log: Log) -> list[str]:
+    """What the trainer says at the end, for a run that was shorter than ``logging_steps``."""
+    told = [f"Mean loss of {steps} steps: {_number(value)}." for steps, value in points(log, "train_loss").items()]
+    return told[-1:] or ["Nothing was logged."]
 
 
 def _data(record: Mapping[str, Any], files: Mapping[str, Any]) -> list[str]:

@@ -325,6 +325,15 @@ def test_a_layer_deeper_than_the_model_is_refused(decoder: str) -> None:
         convert(decoder, "prompteol", layer=-50)
 
 
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [("torch_dtype", "calls it dtype"), ("pooling_mode", "calls it pooling"), ("peft_model_name_or_path", "from_llm2vec")],
+)
+def test_arguments_of_other_libraries_are_told_what_they_are_here(decoder: str, name: str, here: str) -> None:
+    with pytest.raises(ValueError, match=f"no argument '{name}': .*{here}"):
+        convert(decoder, **{name: "x"})
+
+
 def test_demonstrations_that_leave_no_room_are_refused(decoder: str) -> None:
     demonstrations = [{"text": "A jockey riding a horse.", "response": "Equestrian"}] * 4
     with pytest.raises(ValueError, match="no room for the text"):

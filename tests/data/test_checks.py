@@ -86,4 +86,11 @@ def test_a_negative_that_rows_share_makes_small_batches(caplog: pytest.LogCaptur
     check_contrast(Dataset.from_dict({**rows, "negative": ["g", "h", "i"]}), rows=3)
     assert not caplog.text
     check_contrast(Dataset.from_dict(rows), rows=3)
-    assert "1 different texts in 'negative' of the dataset, fewer than the 3 rows of a batch" in caplog.text
+    assert "The dataset has few different texts (1 in 'negative'), fewer than the 3 rows of a batch" in caplog.text
+
+
+def test_few_texts_in_both_columns_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    check_contrast(Dataset.from_dict({"query": ["a", "b", "c"], "positive": ["d", "e", "e"]}), rows=4)
+    assert [record.getMessage().split(",")[:2] for record in caplog.records] == [
+        ["The dataset has few different texts (3 in 'query'", " 2 in 'positive')"]
+    ]

@@ -92,6 +92,13 @@ def test_a_run_without_an_evaluation_reports_its_loss(decoder: str, tmp_path: Pa
     assert "| step | loss |" in page and "| simcse | 2 |  |  |  | 0:" in page
 
 
+def test_a_run_shorter_than_its_logging_reports_the_mean_loss(decoder: str, tmp_path: Path, texts_file: str) -> None:
+    training = {**TRAINING, "max_steps": 2, "eval_on_start": False, "eval_steps": None, "logging_steps": 10}
+    SimCSE(model=decoder, output=str(tmp_path / "out"), data=texts_file, max_length=16, training=training).run()
+    page = (tmp_path / "out/training_report.md").read_text(encoding="utf-8")
+    assert "Mean loss of 2 steps: " in page and "Nothing was logged" not in page
+
+
 def test_the_sts_benchmark_has_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 

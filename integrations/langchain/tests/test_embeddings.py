@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,15 @@ def test_a_dimension_is_never_more_than_there_is(portable: str) -> None:
         embeddings = STLLM2VecEmbeddings.from_model(encoder, truncate_dim=asked)
         assert embeddings.dimension == len(embeddings.embed_query("a")) == given
         assert encoder.truncate_dim == 32
+
+
+def test_an_instruction_that_the_encoder_refuses_shows_at_once(tmp_path: Path) -> None:
+    encoder = st_llm2vec.convert(st_llm2vec.decoder_path(), "prompteol")
+    with pytest.raises(ValueError, match="takes no instruction"):
+        STLLM2VecEmbeddings.from_model(encoder, query_instruction="Find:")
+    encoder.save(str(tmp_path / "prompteol"))
+    with pytest.raises(ValueError, match="takes no instruction"):
+        STLLM2VecEmbeddings(model=str(tmp_path / "prompteol"), document_instruction="Read:")
 
 
 def test_an_instruction_for_each_document(folder: str) -> None:

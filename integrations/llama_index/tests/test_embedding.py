@@ -122,6 +122,12 @@ def test_the_librarys_own_arguments_of_loading_are_let_through(portable: str, tm
         STLLM2VecEmbedding(str(damaged), model_kwargs=given)
 
 
+def test_an_instruction_that_the_encoder_refuses_shows_at_once(tmp_path: Path) -> None:
+    st_llm2vec.convert(st_llm2vec.decoder_path(), "prompteol").save(str(tmp_path / "prompteol"))
+    with pytest.raises(ValueError, match="takes no instruction"):
+        STLLM2VecEmbedding(str(tmp_path / "prompteol"), query_instruction="Find:")
+
+
 def test_a_dimension_is_never_more_than_there_is(portable: str) -> None:
     wide = STLLM2VecEmbedding(portable, truncate_dim=5000)
     assert wide.dimension == len(wide.get_query_embedding("a")) == 192

@@ -11,7 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from sentence_transformers import SentenceTransformer
 from typing_extensions import Self
 
-from langchain_st_llm2vec._loading import OneAtATime, load_encoder, require_dimension, width, with_separator
+from langchain_st_llm2vec._loading import (
+    OneAtATime,
+    load_encoder,
+    require_dimension,
+    require_instructions_read,
+    width,
+    with_separator,
+)
 
 IN_MEMORY = "(a model in memory)"
 
@@ -85,7 +92,7 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
             raise TypeError(f"from_model takes a SentenceTransformer; {type(model).__name__} was given.")
         made = cls(model=IN_MEMORY, **fields)
         made._encoder = model
-        require_dimension(made.dimension, made.expected_dimension)
+        made._require_fit()
         return made
 
     @model_validator(mode="after")
@@ -105,8 +112,12 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
                 raise ValueError(f"An instruction is given, and a prompt in {name} as well. Give one of them.")
         if self._encoder is None and self.model_name != IN_MEMORY:
             self._encoder = self._load()
-            require_dimension(self.dimension, self.expected_dimension)
+            self._require_fit()
         return self
+
+    def _require_fit(self) -> None:
+        require_dimension(self.dimension, self.expected_dimension)
+        require_instructions_read(self.encoder, self.query_instruction, self.document_instruction)
 
     @property
     def encoder(self) -> SentenceTransformer:

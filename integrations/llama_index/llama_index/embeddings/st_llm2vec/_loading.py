@@ -112,6 +112,16 @@ def with_separator(encoder: SentenceTransformer, instruction: str) -> str:
     return f"{instruction.strip()} " if layout in ("prefix", "text") and instruction.strip() else instruction
 
 
+def require_instructions_read(encoder: SentenceTransformer, *instructions: str | None) -> None:
+    """Have the encoder read a text with each instruction, so that one which it refuses shows before the first query.
+
+    Raises:
+        ValueError: If the encoder takes no instruction, or this one leaves no room for a text.
+    """
+    for instruction in filter(None, instructions):
+        encoder.preprocess(["A text."], prompt=with_separator(encoder, instruction))
+
+
 def width(encoder: SentenceTransformer, truncate_dim: int | None) -> int:
     """How many dimensions the vectors of a call with this ``truncate_dim`` have: it cuts, and never lengthens."""
     with encoder.truncate_embeddings(truncate_dim or encoder.truncate_dim):

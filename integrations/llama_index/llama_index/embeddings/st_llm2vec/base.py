@@ -13,6 +13,7 @@ from llama_index.embeddings.st_llm2vec._loading import (
     OneAtATime,
     load_encoder,
     require_dimension,
+    require_instructions_read,
     width,
     with_separator,
 )
@@ -82,6 +83,7 @@ class STLLM2VecEmbedding(BaseEmbedding):
             model_kwargs=self.model_kwargs,
         )
         require_dimension(self.dimension, self.expected_dimension)
+        require_instructions_read(self._encoder, self.query_instruction, self.text_instruction)
 
     @classmethod
     def class_name(cls) -> str:
