@@ -166,8 +166,9 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
     """What must give the specification's tokens.
 
     This package tells every instruction bare and puts the blank before the text. By plain Sentence Transformers they are
-    told with a blank at the end. The encoder's own may stand before texts that begin with blanks, and be told bare where
-    they are recognised, unless the text begins with a tab or a line break, which may be a token by itself.
+    told with a blank at the end: the same string, so that a few texts show whether the prompt ends where it should. The
+    encoder's own may stand before texts that begin with blanks, and be told bare where they are recognised, unless the text
+    begins with a tab or a line break, which may be a token by itself.
 
     Args:
         specification: The encoder.
@@ -184,7 +185,8 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
             continue
         follows = text.lstrip(" ")
         yield Case(f" {follows}", instruction, instruction)
-        yield Case(text if instruction in own else follows, instruction, f"{instruction} ")
+        if instruction in own or text in FEW_TEXTS:
+            yield Case(text, instruction, f"{instruction} ")
         if instruction in own and is_recognised(instruction) and not follows[0].isspace():
             yield Case(text, instruction, instruction)
 
