@@ -39,7 +39,7 @@ def run(code: str) -> str:
 
 def test_the_first_lines_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, printed = first_lines(decoder_path())
-    assert 'convert("HuggingFaceTB/SmolLM2-135M", "prompteol-icl")' in README, "what works untrained"
+    assert 'convert("HuggingFaceTB/SmolLM2-135M-Instruct", "prompteol-icl")' in README, "what works untrained"
     monkeypatch.chdir(tmp_path)
     assert run(code) == printed
     assert (tmp_path / "my-encoder" / "modules.json").is_file()

@@ -26,7 +26,7 @@ from st_llm2vec.training.adapters import Adapter, attach_adapter
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
 
-from ..conftest import TEXTS
+from ..conftest import TEXTS, crossed
 from ..promises import Promise
 
 COLUMNS = (TEXTS, TEXTS[::-1], ["one " * n for n in (1, 9, 3, 14, 2)])
@@ -82,10 +82,11 @@ def assert_equal(one: tuple[float, dict[str, Tensor]], other: tuple[float, dict[
 
 
 @pytest.mark.promise(Promise.HOST_TRAINS)
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize(("family", "recipe"), [("llama", "llm2vec"), ("gpt2", "sgpt"), ("qwen3", "echo")])
-def test_a_loss_without_padding_is_the_loss_with_it(family: str, recipe: str, name: str) -> None:
-    encoder = make(family, recipe)
+@pytest.mark.parametrize(
+    ("model", "name"), crossed([("llama", "llm2vec"), ("gpt2", "sgpt"), ("qwen3", "echo")], LOSSES, ("MNTP", "ranking"))
+)
+def test_a_loss_without_padding_is_the_loss_with_it(model: tuple[str, str], name: str) -> None:
+    encoder = make(*model)
     build, columns = LOSSES[name]
     loss = build(encoder)
     encoder.train()
