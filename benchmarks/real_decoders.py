@@ -40,6 +40,10 @@ INTRODUCTION = """# Two real decoders, recipe by recipe
 
 Written by `python -m benchmarks.real_decoders` on {machine}; nothing here is typed by hand.
 
+`smollm2` is SmolLM2-135M-Instruct and `gemma3` Gemma 3 270M. Both come from 4-bit GGUF files in the package index, whose weights
+`scripts/real_decoders.py` brings back to bfloat16: real weights, with the rounding of four bits in them. Scores of the original
+ones will differ somewhat.
+
 Each row converts the decoder, saves it, loads it and compares {texts} texts of 1 to 25 words with the specification:
 a direct pass of each text alone, over the tokens that the decoder's own tokenizer gives. **Exact** means a cosine
 distance under 1e-6, over texts without an instruction and with a saved one. In bfloat16, two passes of one model differ

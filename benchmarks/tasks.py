@@ -51,6 +51,7 @@ each number means, and how to get it for another model; `benchmarks/tasks.yaml` 
 in float32 and untrained, but `minilm`, all-MiniLM-L6-v2. Recipes with a place for an instruction are told the task's. `box` is
 the decoder in the box. A *sample* has the rows that the file names, drawn once, the same for all models; *texts* are all that
 were encoded, to learn from and to test on. TF-IDF on STS-B and retrieval is the cosine of its vectors. Scores are times 100.
+`smollm2` is SmolLM2-135M-Instruct, from a 4-bit file ([two real decoders](real_decoders.md)).
 
 {tables}
 """

@@ -127,11 +127,7 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
         )
     few: dict[str, int] = {}
     for name in names:
-        found: set[str] = set()
-        for _, batch in _batches(dataset.select_columns([name]), where):
-            found.update(_plain(value) for value in batch[name])
-            if len(found) >= rows:
-                break
+        found = _different_texts(dataset, name, rows, where)
         if len(found) < 2 and not hard:
             raise ValueError(
                 f"All {len(dataset)} rows of {where} have the same text in {name!r}, {next(iter(found))[:40]!r}, and a text "
@@ -150,6 +146,16 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
             ", ".join(f"{count:,} in {name!r}" for name, count in few.items()),
             rows,
         )
+
+
+def _different_texts(dataset: Dataset, column: str, enough: int, where: str) -> set[str]:
+    """The different texts of a column, read until there are enough."""
+    found: set[str] = set()
+    for _, batch in _batches(dataset.select_columns([column]), where):
+        found.update(_plain(value) for value in batch[column])
+        if len(found) >= enough:
+            break
+    return found
 
 
 def _columns_of_texts(dataset: Dataset) -> list[str]:
