@@ -116,10 +116,14 @@ def main() -> None:
     seeds = [str(seed) for seed in given.seeds or ([1] if given.quick else setup.plan["seeds"])]
     results, target = (work / "rows.jsonl", work / "page.md") if given.quick else (RESULTS, TARGET)
     options = ["--work", str(setup.work), "--plan", str(setup.plan_file), *(["--quick"] if given.quick else [])]
-    rows = wanted(setup, given.rows, decoders, seeds)
+    rows, order = (wanted(setup, names, decoders, seeds) for names in (given.rows, None))
+
+    def place(row: dict[str, Any]) -> int:
+        about = (row["row"], row["decoder"], row["seed"])
+        return order.index(about) if about in order else len(order)
 
     def write(found: list[dict[str, Any]]) -> None:
-        target.write_text(page(setup, found), encoding="utf-8")
+        target.write_text(page(setup, sorted(found, key=place)), encoding="utf-8")
 
     measure_rows(MODULE, results, FIELDS, rows, write, given.again, options)
 

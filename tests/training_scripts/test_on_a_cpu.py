@@ -51,10 +51,14 @@ def test_the_plan_trains(path: Path, decoder: str, tmp_path: Path) -> None:
         "stages.0.training.max_steps": 2,
         "stages.1.training.max_steps": 2,
     }
-    if path.stem == "distilled":
-        changes |= {"stages.1.data": tmp_path / "pairs.jsonl", "stages.1.teacher": tmp_path / "teacher"}
-    else:
+    if path.stem == "unsupervised":
         changes |= {"stages.1.data": tmp_path / "texts.txt"}
+    else:
+        changes |= {"stages.1.data": tmp_path / "pairs.jsonl", "stages.1.teacher": tmp_path / "teacher"}
+    if path.stem == "scored":
+        scored = [f"{group['text']}\t{group['near']}\t{place % 5}" for place, group in enumerate(groups)]
+        (tmp_path / "scored.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *scored]))
+        changes |= {"stages.2.data": tmp_path / "scored.tsv", "stages.2.training.max_steps": 2}
     settings = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     succeed("train", "--plan", path, *settings, "--output", tmp_path / "run")
     stages = [stage["name"] for stage in load(tmp_path / "run").manifest.stages]
