@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,3 +62,28 @@ def test_many_at_once_get_what_each_gets_alone(make: Make, kind: str, same_vecto
     for found in (by_threads, asyncio.run(gather())):
         for (name, rows), vectors in zip(calls, found, strict=True):
             same_vectors(vectors, alone[name][rows])
+
+
+@pytest.mark.parametrize("kind", ["llm2vec", "e5-mistral", "accelerated"])
+def test_what_one_call_sets_on_the_tokenizer_is_not_read_by_another(
+    make: Make, kind: str, monkeypatch: pytest.MonkeyPatch, same_vectors: SameVectors
+) -> None:
+    """Texts that are cut, texts that are not, and prompts that are new cut and pad otherwise: here each waits in between."""
+    encoder, texts = make(kind), ["Hello", "a cat", "a long text " * 40]
+    told = [f"Find number {number}:" for number in range(6)]
+    alone = {name: encoder.encode(texts, prompt=name) for name in [None, *told]}
+    if kind != "accelerated":
+        encoder._fitting_prompts.clear()
+        encoder._rendering = type(encoder._rendering)()
+    tokenizer, sets = encoder.tokenizer, encoder.tokenizer.set_truncation_and_padding
+
+    def set_and_wait(*args: Any, **kwargs: Any) -> None:
+        sets(*args, **kwargs)
+        time.sleep(0.003)
+
+    monkeypatch.setattr(tokenizer, "set_truncation_and_padding", set_and_wait)
+    names = [name for one in told for name in (None, one)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        asked = pool.map(lambda name: encoder.encode(texts[:2] if name is None else texts, prompt=name), names)
+        for name, vectors in zip(names, asked, strict=True):
+            same_vectors(vectors, alone[name][: len(vectors)])

@@ -27,7 +27,15 @@ from .test_readme import tables
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TITLES = ("quick_start", "concepts", "losses", "publishing", "coming_from/llm2vec", "coming_from/nv_embed")
+TITLES = (
+    "quick_start",
+    "concepts",
+    "losses",
+    "publishing",
+    "own_pooling",
+    "coming_from/llm2vec",
+    "coming_from/nv_embed",
+)
 TRAINS = "coming_from/sentence_transformers"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("integrations/*/README.md"), ROOT / "README.md"])
 TITLE_OF_COMMANDS = ("--name", "st-llm2vec", "--title", "Commands")

@@ -96,8 +96,8 @@ def _show(published: Publication) -> None:
     rows = {
         "in all": f"{len(published.files)} files, {decimal(sum(published.files.values()))}",
         "model card": published.card,
-        "vectors": f"agree to {published.check.distance:.1e} over {published.check.texts} texts (plain SentenceTransformer, "
-        "st_llm2vec not importable)",
+        "vectors": f"agree to {published.check.distance:.1e}, {published.check.tolerance:.0e} is allowed, over {published.check.texts} "
+        "texts (plain SentenceTransformer, st_llm2vec not importable)",
         "attention": published.check.probe.describe(),
         "published": published.url or f"nothing: this was a dry run for {published.repo_id}",
     }

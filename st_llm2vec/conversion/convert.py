@@ -38,6 +38,7 @@ NAMES_ELSEWHERE = {
     "enable_bidirectional": 'convert says it by attention="bidirectional" or attention="causal"',
     "doc_max_length": "documents are cut at max_length too",
     "peft_model_name_or_path": "from_llm2vec(adapter) reads LLM2Vec's adapters, and load(folder) a folder of adapters",
+    "skip_instruction": "the recipe says it: llm2vec leaves the instruction out of the mean, and mean counts it in",
     "merge_peft": "from_llm2vec(adapter) merges the adapters that it reads",
     "trust_remote_code": "code of a repository is never run here",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from st_llm2vec.corpus.corpus import Row, judge
 from st_llm2vec.corpus.job_folder import JobFolder
 from st_llm2vec.corpus.settings import CALIBRATED, PACKED, EmbeddingSettings
 from st_llm2vec.corpus.shard_files import ShardReport
+from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
 from st_llm2vec.folder.load import load
-from st_llm2vec.folder.weights import fingerprint
 from st_llm2vec.modules.formatter import UNLIMITED
 
 BATCHES_PER_CALL = 16
@@ -67,11 +67,11 @@ class ShardEncoder:
         self.ranges: np.ndarray | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What has to be the same when a job is resumed: the weights, the prompt and the width."""
+        """What has to be the same when a job is resumed: the encoder, the prompt and the width."""
         chosen = {"dtype": str(self.encoder.dtype)} if self.settings.dtype == "auto" else {}
         return {
             **chosen,
-            "weights": fingerprint(cast("Any", self.encoder)),
+            "encoder": encoder_fingerprint(self.encoder),
             "prompt": self.prompt,
             "max_seq_length": self.encoder.max_seq_length,
             "dimension": self.dimension,
@@ -178,7 +178,10 @@ class ShardEncoder:
             features = self.encoder.preprocess(
                 chosen, prompt=self.prompt, task=self.settings.task, max_length=UNLIMITED
             )
-            for position, count in zip(positions, _lengths(features), strict=True):
+            lengths = np.reshape(_lengths(features), (len(positions), -1)).max(
+                axis=1
+            )  # a text may be read more than once
+            for position, count in zip(positions, lengths.tolist(), strict=True):
                 counts[position] = count
         return counts
 

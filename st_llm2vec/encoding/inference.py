@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from st_llm2vec.encoding.batches import TokenRow, batches_of, split_rows, streams_on, token_budget
 from st_llm2vec.encoding.cpu_streams import in_streams
+from st_llm2vec.encoding.inputs import TOKENIZING
 from st_llm2vec.modules.instructed import carries_instruction
 
 TOKENIZED_AT_ONCE = 256
@@ -160,7 +161,9 @@ def _tokenized(
             for start in range(0, len(members), TOKENIZED_AT_ONCE):
                 part = members[start : start + TOKENIZED_AT_ONCE]
                 texts = [text_of(inputs[one]) for one in part]
-                part_rows, shared = split_rows(model.preprocess(texts, prompt=instruction, **kwargs))
+                with TOKENIZING:
+                    features = model.preprocess(texts, prompt=instruction, **kwargs)
+                part_rows, shared = split_rows(features)
                 each = len(part_rows) // len(texts)
                 places, rows, _ = groups.setdefault(_key(shared), ([], [], shared))
                 places += part

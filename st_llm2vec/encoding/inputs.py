@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.modules.instructed import carries_instruction, own_characters, split_instructed
 from st_llm2vec.modules.padding import pad_rows
+
+TOKENIZING = threading.RLock()
+"""Held while texts are tokenised: between two steps of a call a fast tokenizer keeps how it cuts and pads, for all threads."""
 
 
 def is_block(one: Any) -> bool:

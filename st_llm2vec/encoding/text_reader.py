@@ -14,7 +14,7 @@ from sentence_transformers.util.decorators import deprecated_kwargs
 from transformers import PreTrainedTokenizerBase
 
 from st_llm2vec.encoding.inference import infer
-from st_llm2vec.encoding.inputs import block_features, is_block, read_call, with_one_instruction
+from st_llm2vec.encoding.inputs import TOKENIZING, block_features, is_block, read_call, with_one_instruction
 from st_llm2vec.encoding.rendering import Rendering
 from st_llm2vec.modules.formatter import UNLIMITED, InstructionFormatter
 from st_llm2vec.modules.transformer import add_position_ids, longest_input
@@ -122,9 +122,13 @@ class TextReader(SentenceTransformer):
             ValueError: If template and instruction leave no room for a text, a block is too long, the instructions
                 of a batch differ where they cannot, or the recipe takes none.
         """
-        layout = self.layout
         if inputs and is_block(inputs[0]):
             return self._block_features(inputs, prompt, kwargs.get("max_length"))
+        with TOKENIZING:
+            return self._text_features(inputs, prompt, kwargs)
+
+    def _text_features(self, inputs: Sequence[Any], prompt: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        layout = self.layout
         inputs, prompt = with_one_instruction(inputs, prompt, one_only=layout != "custom")
         self._require_no_instruction(prompt)
         self.check_room(prompt, longest_input(self.transformer, **_limits(kwargs)))
@@ -231,15 +235,12 @@ def as_prefix(instruction: str | None) -> str | None:
 
 
 def behind_a_blank(text: Any) -> Any:
-    """A text as it follows a bare instruction: behind one blank; nothing where there is no text.
+    """A text as it follows a bare instruction: behind one blank, which is all that there is of an empty text.
 
     Args:
         text: The text; what is none is left as it is.
     """
-    if not isinstance(text, str):
-        return text
-    text = text.lstrip(" ")
-    return f" {text}" if text else ""
+    return f" {text.lstrip(' ')}" if isinstance(text, str) else text
 
 
 def _limits(options: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def _all_layers_given(config: Any) -> Iterator[None]:
 def _pooled(encoder: SentenceTransformer, texts: list[str]) -> Tensor:
     """The vectors of each layer, the last one first, of shape ``(texts, layers + 1, dimension)``."""
     read, *rest = encoder
-    given = read(batch_to_device(encoder.preprocess(texts), encoder.device))
+    prompt = encoder._resolve_prompt(None, None)  # the default one, which `encode` takes too
+    given = read(batch_to_device(encoder.preprocess(texts, prompt=prompt), encoder.device))
     vectors = []
     for states in reversed(given["all_layer_embeddings"]):
         output = {**given, "token_embeddings": states}

@@ -5,6 +5,7 @@ MTEB is in the extra ``evaluation``: it is imported in the calls here, so that t
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -188,7 +189,7 @@ def _wrapper() -> Any:
             self.mteb_model_meta = described.model_copy(
                 update={
                     "name": name or f"local/{Path(str(folder)).name}",
-                    "revision": encoder_fingerprint(encoder)[:REVISION],
+                    "revision": _revision(encoder, self.prompts_dict),
                     "n_parameters": sum(one.numel() for one in encoder.parameters()),
                     "use_instructions": takes_instructions(encoder),
                     "open_weights": True,
@@ -216,3 +217,11 @@ def _wrapper() -> Any:
             return told or None
 
     return InstructedEncoder
+
+
+def _revision(encoder: SentenceTransformer, instructions: Mapping[str, str]) -> str:
+    """By which MTEB keeps scores: a digest of the encoder and, where there are any, of the instructions of the tasks."""
+    digest = encoder_fingerprint(encoder)
+    if instructions:
+        digest = hashlib.sha256(json.dumps([digest, dict(instructions)], sort_keys=True).encode()).hexdigest()
+    return digest[:REVISION]

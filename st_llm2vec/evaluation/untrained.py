@@ -33,8 +33,9 @@ def untrained_warning(encoder: TextEncoder, name: str) -> str:
     if manifest is None or manifest.stages or manifest.config.attention != "bidirectional":
         return ""
     recipe = manifest.config.name
+    others = '"echo", which takes instructions too' if any(encoder.prompts.values()) else '"prompteol-icl"'
     advice = (
-        f'Train it (`st-llm2vec train`), or take a recipe that needs no training, such as "prompteol-icl"; '
+        f"Train it (`st-llm2vec train`), or take a recipe that needs no training, such as {others}; "
         f"`st-llm2vec inspect {name}` scores them all."
     )
     if manifest.config.pooling == "latent_attention":

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from st_llm2vec.folder.plain_files import require_plain_files
+from st_llm2vec.folder.refuse_code import refuse_code
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 CARRIED_BY_LFS = ("*.safetensors", "*.bin", "*.gguf", "tokenizer.json", "tokenizer.model")
@@ -92,7 +93,9 @@ def require_readable(folder: Path, source: str | Path) -> None:
     _refuse_pointers(folder, "", source)
     for name, fields in SHAPES.items():
         if (folder / name).is_file():
-            require_fields(read_json(folder / name, source), fields, name, source)
+            data = read_json(folder / name, source)
+            require_fields(data, fields, name, source)
+            refuse_code(data, name, source)
     if (folder / INDEX).is_file():
         shard_files(folder, source)
     if (folder / "sentence_bert_config.json").is_file():

@@ -268,5 +268,5 @@ def _module_class(type_name: str, source: str | Path) -> type[Module]:
     raise ValueError(
         f"{source} names the module {type_name!r}, which is neither a Sentence Transformers module nor one of this "
         "package's own, and code from a repository is never run here. If you trust it, load it with "
-        "SentenceTransformer(..., trust_remote_code=True)."
+        "TextEncoder(..., trust_remote_code=True), or with SentenceTransformer."
     )

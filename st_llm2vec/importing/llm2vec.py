@@ -167,7 +167,8 @@ def _adapters(
     """The adapters in the order in which they are merged; none for a checkpoint that is merged already."""
     if not last.has(CONFIG) and not last.has(SETTINGS):
         raise ValueError(
-            f"{last.name} is no LLM2Vec checkpoint: it has neither {CONFIG} nor {SETTINGS}. A plain decoder becomes an "
+            f"{last.name} is no LLM2Vec checkpoint: it has neither {CONFIG} nor {SETTINGS}. An adapter is named "
+            f'first, and the decoder below it as its base: from_llm2vec(adapter, base="{last.name}"). A plain decoder becomes an '
             f'encoder with st_llm2vec.convert("{last.name}", "llm2vec").'
         )
     if not last.has(CONFIG):
@@ -209,8 +210,8 @@ def _mntp_name(last: Checkpoint, final: PublishedAdapter) -> str:
     if final.base and final.base.rstrip("/").endswith("mntp"):
         return final.base
     raise ValueError(
-        f"{path} does not say which MNTP adapter it stands on: base (--base) is the decoder below both. Name the adapter "
-        "too (mntp=..., --mntp), or say that there is none (mntp=False, --no-mntp)."
+        f"The checkpoint {path!r} does not say which MNTP adapter it stands on. Name that one's folder (mntp=..., on the command "
+        "line --mntp), or say that there is none (mntp=False, --no-mntp); base is the decoder below all adapters."
     )
 
 

@@ -36,6 +36,8 @@ from st_llm2vec.proof.same_tokens import (
 from st_llm2vec.proof.texts import FEW_TEXTS, TEXTS
 
 logger = logging.getLogger(__name__)
+ALL_TEXTS = (*TEXTS, "", " ")  # behind an instruction there may be no text
+SHORTEST = "a"  # one token: its instruction's last token could be pooled in its place
 
 
 def with_prompts(transformer: Transformer, specification: Specification) -> tuple[list[nn.Module], dict[str, str]]:
@@ -61,7 +63,7 @@ def with_prompts(transformer: Transformer, specification: Specification) -> tupl
     if drop_bos and not config.normalize:
         raise CannotSay("without BOS in the mean, stock modules get the direction right but not the length")
     dropped = bos if drop_bos else ()
-    transformer = _reader(transformer, specification, TEXTS, include_prompt=not span, dropped=dropped)
+    transformer = _reader(transformer, specification, ALL_TEXTS, include_prompt=not span, dropped=dropped)
     modules: list[nn.Module] = [transformer]
     if drop_bos or config.attention == "bidirectional":
         modules.append(MultiVectorMask([]))
@@ -119,7 +121,7 @@ def mend_prompts(modules: Sequence[nn.Module], specification: Specification) -> 
         )
 
 
-def teach_prompts(modules: Sequence[nn.Module], specification: Specification, texts: Sequence[str] = TEXTS) -> None:
+def teach_prompts(modules: Sequence[nn.Module], specification: Specification, texts: Sequence[str] = ALL_TEXTS) -> None:
     """Teach the tokenizer of modules that are made the specification's prompts.
 
     Args:
@@ -179,15 +181,13 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
     """
     own = specification.own_instructions
     texts = (*texts, *specification.texts_of_special_tokens)
-    for instruction, text in itertools.product(specification.instructions, texts):
-        if not instruction:
-            yield Case(text, "", "")
-            continue
+    yield from (Case(text, "", "") for text in texts if text.strip())
+    for instruction, text in itertools.product(filter(None, specification.instructions), texts):
         follows = text.lstrip(" ")
         yield Case(f" {follows}", instruction, instruction)
-        if instruction in own or text in FEW_TEXTS:
+        if instruction in own or text in (*FEW_TEXTS, SHORTEST):
             yield Case(text, instruction, f"{instruction} ")
-        if instruction in own and is_recognised(instruction) and not follows[0].isspace():
+        if instruction in own and is_recognised(instruction) and follows and not follows[0].isspace():
             yield Case(text, instruction, instruction)
 
 
@@ -226,8 +226,8 @@ def _with_border(transformer: Transformer, instructions: list[str], blank: bool)
             unclear[0],
         )
     for instruction in instructions:
-        blanks = " *(?=[^ ])" if is_recognised(instruction) else " {2,}"
-        steps.append(normalizers.Replace(Regex(rf"(?<=\A{re.escape(instruction)}){blanks}"), " "))
+        blanks = " *(?=[^ ])| {2,}" if is_recognised(instruction) else " {2,}"
+        steps.append(normalizers.Replace(Regex(rf"(?<=\A{re.escape(instruction)})(?:{blanks})"), " "))
     if steps:
         backend.normalizer = normalizers.Sequence([*steps, *([backend.normalizer] if backend.normalizer else [])])
     return with_tokenizer(transformer, tokenizer)

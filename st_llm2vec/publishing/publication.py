@@ -6,7 +6,7 @@ import copy
 import functools
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from st_llm2vec.publishing.card import model_card
 from st_llm2vec.publishing.check import Check, check_folder
 from st_llm2vec.publishing.hub import CARD, Remote, Target, commit_folder, folder_files, open_hub
 from st_llm2vec.publishing.licence import licence_of
-from st_llm2vec.publishing.names import public_manifest
+from st_llm2vec.publishing.names import is_hub_name, public_manifest
 from st_llm2vec.publishing.results import Results, read_results, results_of, to_results
 from st_llm2vec.publishing.servers import warn_of_servers
 from st_llm2vec.recipe.manifest import Manifest
@@ -148,6 +148,8 @@ def publish(
         else:  # What is recorded, what the base's copy here says, or what its card on the Hub says.
             base = encoder.manifest.base if encoder.manifest is not None else {}
             licence = licence_of(base, token) or licence_of({"name": base_model}, token)
+        if own_card is None:
+            _warn_of_gaps(manifest, licence)
         card = own_card or model_card(
             encoder,
             repo_id,
@@ -177,6 +179,19 @@ def publish(
             url, commit = commit_folder(api, target, remote, folder, message, description, progress)
     state = "kept" if kept else "replaced" if CARD in remote.files else "new"
     return Publication(repo_id, url, commit, sizes, remote.stale(set(sizes)), state, verified, findings)
+
+
+def _warn_of_gaps(manifest: Manifest | None, licence: Mapping[str, str]) -> None:
+    """Say what a stranger could not learn from the model card."""
+    base = manifest.base.get("name") if manifest is not None else None
+    gaps = (
+        [f"the base model {base!r} is a local folder's name (base_model, --base-model)"]
+        if not is_hub_name(base)
+        else []
+    )
+    gaps += ["there is no licence (license, --license)"] if not licence.get("license") else []
+    if gaps:
+        logger.warning("The model card lacks what others look for: %s. Give it, and publish then.", " and ".join(gaps))
 
 
 def _check_all(folder: Path, progress: Callable[[str], None]) -> list[Finding]:

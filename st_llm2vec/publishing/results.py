@@ -73,8 +73,12 @@ def results_of(encoder: TextEncoder) -> list[EvalResult]:
         found += [_result(name, str(key).removeprefix(f"{name}_"), value) for key, value in chosen.items()]
     for stage in encoder.manifest.stages if encoder.manifest is not None else []:
         metrics = stage.get("evaluation")
-        if isinstance(metrics, Mapping):
-            name = str(stage.get("name", "stage"))
+        name = str(stage.get("name", "stage"))
+        if isinstance(metrics, Mapping) and {"metric", "after"} <= set(
+            metrics
+        ):  # what evaluating while training recorded
+            found.append(_result(name, str(metrics["metric"]), metrics["after"]))
+        elif isinstance(metrics, Mapping):
             found += [_result(name, *one) for one in metrics.items() if isinstance(one[1], int | float)]
     return found
 

@@ -121,9 +121,19 @@ def run_stages(stages: list[Stage], announce: Callable[[str], None] = lambda mes
     for stage in stages:
         stage.check()
     for number, stage in enumerate(stages, start=1):
-        announce(f"Stage {number} of {len(stages)}: {stage.called}, from {stage.model} to {stage.output}")
+        announce(f"Stage {number} of {len(stages)}: {stage.called}, {_where(stage)}")
         stage.run()
     return load(stages[-1].output)
+
+
+def _where(stage: Stage) -> str:
+    """From where to where a stage goes, or what there is of it."""
+    if stage.folder.finished:
+        return f"is done and left as it is, in {stage.output}"
+    checkpoint = stage.folder.last_checkpoint(PartialState().num_processes)
+    if checkpoint:
+        return f"goes on from step {checkpoint.rpartition('-')[2]}, in {stage.output}"
+    return f"from {stage.model} to {stage.output}"
 
 
 def what_is_kept(stages: list[Stage]) -> str:

@@ -9,13 +9,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, T5Config, T5Model
 
-from st_llm2vec import RECIPES, CausalAttentionError, EncoderConfig, convert
+from st_llm2vec import RECIPES, CausalAttentionError, EncoderConfig, convert, load
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_tokenizers import tiny_tokenizer
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance, crossed
 from ..promises import Promise
-from ..stand_ins import stand_in_tokenizer
+from ..stand_ins import stand_in, stand_in_tokenizer
 
 
 @pytest.mark.promise(Promise.ONE_CALL)
@@ -155,7 +155,20 @@ def test_an_empty_text_has_one_finite_vector(tiny: Callable[..., str], recipe: s
 
 def test_llm2vecs_empty_text_is_the_zero_vector_where_there_is_a_bos(decoder: str) -> None:
     assert not convert(decoder, "llm2vec").encode("").any()
-    assert not convert(decoder, "llm2vec").encode("", prompt=INSTRUCTION).any()
+
+
+@pytest.mark.parametrize("kind", ["smollm2", "gemma"])
+def test_an_empty_query_has_one_vector_through_every_door(kind: str, tmp_path: Path) -> None:
+    """What is pooled is the blank behind the instruction."""
+    folder = stand_in(kind, tmp_path / "decoder", torch.float32)
+    encoder = convert(folder, "llm2vec", prompts={"query": INSTRUCTION, "document": "A title"}, device="cpu")
+    encoder.save(str(tmp_path / "saved"))
+    plain = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    for model in (load(tmp_path / "saved", device="cpu"), plain):
+        for name in ("query", "document"):
+            for texts in (["", " ", "  "], ["", "a longer text beside it"]):
+                found, expected = model.encode(texts, prompt_name=name), encoder.encode(texts, prompt_name=name)
+                assert expected[0].any() and cosine_distance(found, expected) < 1e-6
 
 
 def test_no_texts_give_no_vectors(decoder: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from st_llm2vec import load
+from st_llm2vec import convert, load
 from st_llm2vec.corpus import read_embeddings
 from st_llm2vec.corpus import shard_files as shard_files_module
 from st_llm2vec.corpus.job_folder import JobFolder
@@ -50,8 +50,12 @@ def test_another_corpus_or_encoder_is_refused(
     with torch.no_grad():
         next(changed.transformer.model.parameters()).flatten()[0] += 1
     changed.save(str(tmp_path / "changed"))
-    with pytest.raises(ValueError, match=r"its encoder\.weights"):
+    with pytest.raises(ValueError, match=r"its encoder\.encoder"):
         run(str(tmp_path / "changed"), source, finished)
+    told = {"query": "Find the passage that answers:", "document": "A passage:"}
+    convert(decoder, "sgpt", prompts=told, max_length=64).save(str(tmp_path / "other recipe"))
+    with pytest.raises(ValueError, match=r"its encoder\.encoder"):
+        run(str(tmp_path / "other recipe"), source, finished)
 
 
 def test_a_folder_of_something_else_or_in_use_is_refused(encoder: str, source: Path, tmp_path: Path) -> None:

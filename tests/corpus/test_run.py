@@ -133,3 +133,12 @@ def test_progress_reaches_the_end(encoder: str, source: Path, tmp_path: Path) ->
     assert [one.rows for one in seen] == sorted(one.rows for one in seen)
     assert (seen[-1].rows, seen[-1].total, seen[-1].tokens) == (ROWS, ROWS, summary["tokens"])
     assert seen[-1].seconds_left == 0 and seen[-1].tokens_per_second > seen[-1].texts_per_second > 0
+
+
+def test_an_encoder_that_reads_texts_twice(decoder: str, source: Path, tmp_path: Path) -> None:
+    encoder = convert(decoder, "reverse-eol", max_length=64)
+    encoder.save(str(tmp_path / "encoder"))
+    run(str(tmp_path / "encoder"), source, tmp_path / "out", id_column="name")
+    ids, vectors = gathered(tmp_path / "out")
+    place = ids.index("row 3")
+    assert cosine_distance(vectors[place][None], encoder.encode(["Ship 3 left the harbour at 3."])) < 1e-6

@@ -16,6 +16,7 @@ from st_llm2vec.evaluation.layer_choice import layer_scores
 from st_llm2vec.evaluation.sentence_score import sentence_groups
 
 from ..cli.test_cli import loud_again, succeed  # noqa: F401
+from ..conftest import INSTRUCTION
 
 GROUPS = sentence_groups()[:12]
 FIRST = [group["text"] for group in GROUPS] * 2
@@ -33,6 +34,14 @@ def test_each_layer_scores_as_an_encoder_that_pools_it(recipe: str, decoder: str
         cosines = pairwise_cos_sim(*(other.encode(texts, convert_to_tensor=True) for texts in (FIRST, SECOND)))
         if len(cosines.unique()) > 1:
             assert found[-1 - layer] == pytest.approx(100 * spearmanr(cosines.cpu(), SCORES).statistic, abs=0.5)
+
+
+def test_the_default_prompt_is_read_as_encode_reads_it(decoder: str) -> None:
+    told = {"prompts": {"query": INSTRUCTION}, "default_prompt_name": "query"}
+    encoder = convert(decoder, "e5-mistral", dtype=torch.float32, measure=False, **told)
+    cosines = pairwise_cos_sim(*(encoder.encode(texts, convert_to_tensor=True) for texts in (FIRST, SECOND)))
+    expected = 100 * spearmanr(cosines.cpu(), SCORES).statistic
+    assert layer_scores(encoder, FIRST, SECOND, SCORES)[0] == pytest.approx(expected, abs=0.5)
 
 
 def test_the_encoder_is_left_as_it_was(decoder: str) -> None:

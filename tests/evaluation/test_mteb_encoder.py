@@ -122,6 +122,12 @@ def test_a_report_shows_what_mteb_has_kept(
     assert f"| encoder | {100 * kept.metric_value:.1f} |" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_scores_with_other_instructions_are_kept_apart(encoder: TextEncoder, offline: None) -> None:
+    told = [as_mteb(encoder, instructions=one) for one in (None, {"STS": "Find:"}, {"STS": "Find:"}, {"STS": "Tell:"})]
+    revisions = [one.mteb_model_meta.revision for one in told]
+    assert revisions[1] == revisions[2] and len(set(revisions)) == 3
+
+
 def test_results_are_kept_for_the_weights_that_have_them(encoder: TextEncoder, offline: None, tmp_path: Path) -> None:
     run_mteb(encoder, [pairs_task()], cache=tmp_path)
     written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("LocalPairs.json")}

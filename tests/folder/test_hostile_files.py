@@ -185,6 +185,33 @@ def test_no_code_of_a_folder_runs(saved: dict[str, Path], tmp_path: Path, kind: 
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "said"),
+    [
+        ("config.json", {"attn_implementation": "evil/kernel"}, "a kernel on the Hub"),
+        ("config.json", {"text_config": {"_attn_implementation": "evil/kernel:run"}}, "a kernel on the Hub"),
+        ("sentence_bert_config.json", {"model_kwargs": {"attn_implementation": "evil/kernel"}}, "a kernel on the Hub"),
+        (
+            "sentence_bert_config.json",
+            {"model_kwargs": {"allow_all_kernels": True}},
+            "'allow_all_kernels' among its model",
+        ),
+        (
+            "sentence_bert_config.json",
+            {"processing_kwargs": {"chat_template": {"chat_template": "{{ 1 }}"}}},
+            "template",
+        ),
+    ],
+)
+def test_settings_that_fetch_code_are_refused(
+    saved: dict[str, Path], tmp_path: Path, file: str, changes: dict[str, Any], said: str
+) -> None:
+    shutil.copytree(saved["llm2vec"], tmp_path / "folder")
+    edit(tmp_path / "folder" / file, **changes)
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path / "folder")
+
+
 @pytest.mark.parametrize("kind", ["decoder", "llm2vec"])
 def test_pickled_weights_are_refused(saved: dict[str, Path], tmp_path: Path, kind: str) -> None:
     from transformers import AutoModel

@@ -140,3 +140,11 @@ def test_documents_have_the_prompt_that_encode_document_takes(encoder) -> None:
     found = card(encoder, encoder.manifest).text
     assert 'encode_kwargs={"prompt_name": "passage"}' in found and 'query_encode_kwargs={"prompt_name": None}' in found
     assert 'text_instruction="A passage: "' in found
+
+
+def test_what_evaluating_while_training_found_is_one_result(encoder) -> None:
+    found = {"metric": "sts_spearman_cosine", "before": 0.5, "after": 0.7, "step": 200, "curve": [[0, 0.5], [200, 0.7]]}
+    encoder.manifest = replace(encoder.manifest, stages=[{"name": "simcse", "evaluation": found}])
+    assert [(one.dataset_name, one.metric_type, one.metric_value) for one in results_of(encoder)] == [
+        ("simcse", "sts_spearman_cosine", 0.7)
+    ]
