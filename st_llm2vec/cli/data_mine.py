@@ -96,7 +96,7 @@ def mine(
     kept = MinedFolder(target)
     found = read_mixture(mixture, folder=folder)
     chosen = {one.label for one in read_mixture(mixture, folder=folder, only=source).sources}
-    to_mine = [one for one in found.sources if one.label in chosen and (source or not has_negatives(one))]
+    to_mine = [one for one in found.sources if one.label in chosen and (not has_negatives(one) or source)]
     if not to_mine:
         raise ValueError(f"Every source of {mixture} has hard negatives; name those to mine anew: --source NAME.")
     if not as_json:

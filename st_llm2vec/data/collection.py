@@ -94,7 +94,9 @@ def _entries(where: CollectionFiles, role: str) -> dict[str, str]:
     text = where.columns.get("text", "text")
     title = where.columns.get("title", "title")
     csv = Path(path).suffix.lower() in (".csv", ".tsv")
-    table = read_dataset(path, columns=where.header, only_texts=(text, title, *IDENTIFIERS) if csv else ())
+    table = read_dataset(
+        path, columns=where.header, only_texts=(text, title, where.columns.get("id", "id"), *IDENTIFIERS) if csv else ()
+    )
     identifier = where.columns.get("id") or next((name for name in IDENTIFIERS if name in table.column_names), "id")
     require_columns(table, [identifier, text], path)
     numbers, texts = table[identifier], table[text]

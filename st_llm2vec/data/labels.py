@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from datasets import Dataset
 
 from st_llm2vec.data.rows import as_text, refuse_equal_negative
+
+logger = logging.getLogger(__name__)
 
 
 def pairs_from_labels(
@@ -29,7 +32,7 @@ def pairs_from_labels(
 
     Args:
         texts: The texts. One that occurs twice in a class is never its own positive, and one that occurs in two classes
-            is no negative of either.
+            is no negative of either, and has none of either.
         labels: The class of each text.
         negatives: Negatives of each text. Where there are fewer, they are repeated by turns.
         seed: Seed of the draws.
@@ -38,11 +41,12 @@ def pairs_from_labels(
             negative's class is drawn before its text.
 
     Returns:
-        A row for each text, in order, with the columns ``query``, ``positive``, ``negative_1``, ... Balanced, about as many
-        rows, class by class.
+        A row for each text that has a negative, in order, with the columns ``query``, ``positive``, ``negative_1``, ...
+        Balanced, about as many rows, class by class.
 
     Raises:
-        ValueError: If there is one class only, a class has one text only, or a text or a class's name is missing.
+        ValueError: If there is one class only, a class has one text only, a text or a class's name is missing, or no text has
+            a negative.
 
     Example:
         >>> texts, labels = ["a cat", "a dog", "red", "blue"], ["animal", "animal", "colour", "colour"]
@@ -66,23 +70,45 @@ def pairs_from_labels(
             f"There is nothing to tell apart: the labels are of {len(classes)} class ({', '.join(map(str, classes))}); "
             "two are needed."
         )
-    rows = _Named(classes, label_texts) if label_texts is not None else _Examples(classes, balanced)
+    own: dict[str, list[Hashable]] = {}
+    for label, members in classes.items():
+        for text in _distinct(members):
+            own.setdefault(text.strip(), []).append(label)
+    rows = _Named(classes, own, label_texts) if label_texts is not None else _Examples(classes, own, balanced)
     draws = random.Random(seed)
-    made = []
+    made: list[list[str]] = []
+    alone: list[tuple[str, Hashable]] = []
     asked = list(zip(texts, labels, strict=True))
     for number, (text, label) in enumerate(_in_equal_parts(classes, len(asked), draws) if balanced else asked):
         positive, found = rows.draw(text, label, negatives, draws)
+        if not found:
+            alone.append((text, label))
+            continue
         refuse_equal_negative({"query": text}, found, "the texts", number)
         made.append([text, positive, *itertools.islice(itertools.cycle(found), negatives)])
+    _tell_of_those_without(alone, bool(made))
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
     return Dataset.from_dict({name: [row[at] for row in made] for at, name in enumerate(names)})
+
+
+def _tell_of_those_without(alone: Sequence[tuple[str, Hashable]], others: bool) -> None:
+    """Say which rows are left out, whose texts are of so many classes that nothing is their negative; raise if all are."""
+    if not alone:
+        return
+    text, label = alone[0]
+    told = f"Every text of another class than {label!r} is of that class too, or of another class of {text[:60]!r}"
+    if not others:
+        raise ValueError(f"{told}: no text has a negative.")
+    logger.warning("%d rows are left out, since nothing is their negative. %s.", len(alone), told)
 
 
 class _Examples:
     """Positives and negatives that are other texts."""
 
-    def __init__(self, classes: Mapping[Hashable, list[str]], balanced: bool) -> None:
-        self.balanced = balanced
+    def __init__(
+        self, classes: Mapping[Hashable, list[str]], own: Mapping[str, list[Hashable]], balanced: bool
+    ) -> None:
+        self.balanced, self.own = balanced, own
         self.classes = {label: _distinct(texts) for label, texts in classes.items()}
         self.keys = {label: {text.strip() for text in texts} for label, texts in self.classes.items()}
         self.everything: list[str] = []
@@ -103,14 +129,10 @@ class _Examples:
             positive = draws.choice(self.classes[label])
         found: list[str] = []
         for other in self._class_by_class(label, draws) if self.balanced else self._others(label, draws):
-            if other.strip() not in self.keys[label]:
+            if not any(other.strip() in self.keys[one] for one in self.own[text.strip()]):
                 found.append(other)
             if len(found) == count:
                 break
-        if not found:
-            raise ValueError(
-                f"Every text of another class than {label!r} is of that class too, so that {text[:60]!r} has no negative."
-            )
         return positive, found
 
     def _others(self, label: Hashable, draws: random.Random) -> Iterator[str]:
@@ -134,7 +156,13 @@ class _Examples:
 class _Named:
     """Positives and negatives that are the names of classes."""
 
-    def __init__(self, classes: Mapping[Hashable, list[str]], names: Mapping[Hashable, str]) -> None:
+    def __init__(
+        self,
+        classes: Mapping[Hashable, list[str]],
+        own: Mapping[str, list[Hashable]],
+        names: Mapping[Hashable, str],
+    ) -> None:
+        self.own = own
         missing = next((label for label in classes if label not in names), None)
         if missing is not None:
             raise ValueError(
@@ -146,7 +174,7 @@ class _Named:
 
     def draw(self, text: str, label: Hashable, count: int, draws: random.Random) -> tuple[str, list[str]]:
         """The class's name, and up to ``count`` of the others'."""
-        others = [name for other, name in self.names.items() if other != label]
+        others = [name for other, name in self.names.items() if other not in self.own[text.strip()]]
         return self.names[label], draws.sample(others, min(count, len(others)))
 
 

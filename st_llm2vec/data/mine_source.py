@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,12 @@ def mine_source(
     Raises:
         ValueError: If the source cannot be read, or has nothing to mine in; with file and line.
     """
-    if instructed:
-        query_prompt, document_prompt = source.instructions
     with placed(source.place):
         bare = dataclasses.replace(source, negatives=0, weight=1.0, in_batch_negatives=True)
         pairs: Any = build_training_data([bare], seed=settings.seed).dataset
+        source.query_instruction = bare.query_instruction  # which the rows may have, as FlagEmbedding's do
+        if instructed:
+            query_prompt, document_prompt = source.instructions
         corpus, classes, several = _corpus(source)
         found = [pair for pair in zip(pairs["query"], pairs["positive"], strict=True) if not several & set(pair)]
         with about("corpus" if source.corpus is not None else "path"):
@@ -156,23 +158,24 @@ def _corpus(source: TrainingSource) -> tuple[Iterable[str], dict[str, Any] | Non
     """The texts to mine in, the class of each text, and the texts that are of several classes."""
     if source.collection_files is not None:
         return list(source_collection(source).corpus.values()), None, set()
+    further: Iterable[str] = ()
     if source.corpus is not None:
         with about("corpus"):
-            table = read_dataset(source.corpus)
-            require_columns(table, ["text"], f"the corpus of {source.label}")
-        return _texts(table), None, set()
+            corpus = read_dataset(source.corpus)
+            require_columns(corpus, ["text"], f"the corpus of {source.label}")
+        further = _texts(corpus)
     table = source_table(source)
     if source_shape(source, table) != CLASSES:
-        return (), None, set()
+        return further, None, set()
     texts, labels = classified(source, table)
     if source.class_options.by == "names":
-        return list(class_names(source, labels).values()), None, set()
+        return further or list(class_names(source, labels).values()), None, set()
     classes: dict[str, set[str]] = {}
     for text, label in zip(texts, labels, strict=True):
         classes.setdefault(text, set()).add(label)
     several = {text for text, found in classes.items() if len(found) > 1}
     one = {text: next(iter(found)) for text, found in classes.items() if text not in several}
-    return list(one), one, several
+    return itertools.chain(one, further), one, several
 
 
 def _texts(table: Dataset) -> Iterator[str]:

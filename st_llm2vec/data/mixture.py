@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from st_llm2vec.data.read import HUB_FILE, is_hub_id
 from st_llm2vec.data.source import TrainingSource
 from st_llm2vec.data.source_errors import FieldError, Place, PlacedError, placed
 from st_llm2vec.recipe.config import closest
@@ -158,6 +159,8 @@ def _located(written: Any, folder: Path, field: str) -> Any:
     if unset:
         raise FieldError(f"The file {written} cannot be found: the environment has no {unset[1]}. Set it.", field)
     beside = str(folder / Path(path).expanduser())
+    if path.startswith(HUB_FILE) or (is_hub_id(path) and not _is_here(beside)):
+        return path
     return beside if Path(path).suffix or _is_here(beside) else path
 
 

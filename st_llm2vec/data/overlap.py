@@ -64,6 +64,8 @@ def near_pairs(first: Sequence[str], second: Sequence[str] | None = None, thresh
         >>> [tuple(pair[:2]) for pair in near_pairs(["the old mill stood by the river", "rain"], ["The mill stood by the river."], 0.6)]
         [(0, 0)]
     """
+    if not first or (second is not None and not second):
+        return
     vectors = _grams(first)
     others = vectors if second is None else _grams(second)
     sizes, other_sizes = _sizes(vectors), _sizes(others)

@@ -160,9 +160,14 @@ def local_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
     if matches:
         return [Path(match) for match in matches]
-    if isinstance(source, str) and HUB_ID.fullmatch(source) and _suffix(path) not in FORMATS:
+    if isinstance(source, str) and is_hub_id(source):
         return []
     return [_missing(source)]
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether it may be a dataset's name on the Hub: ``org/name`` or ``org/name:configuration``, and no file that is read here."""
+    return bool(HUB_ID.fullmatch(source)) and _suffix(Path(source)) not in FORMATS
 
 
 def _files_of(folder: Path) -> list[Path]:

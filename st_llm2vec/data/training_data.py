@@ -105,6 +105,8 @@ def build_texts(sources: Sequence[TrainingSource], seed: int = 42) -> Dataset:
             table = source_table(source)
             require_columns(table, [column], source.label)
             texts = table.select_columns([column]).rename_columns({column: "text"} if column != "text" else {})
+            if texts.features["text"] == Value("large_string"):  # as Parquet files of some writers have it
+                texts = texts.cast_column("text", Value("string"))
             found.append(texts.select(_drawn(len(texts), source, seed)))
     return concatenate_datasets(found)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from st_llm2vec.synthetic.plan import ChatRequest, brainstorm_request, example_r
 from st_llm2vec.synthetic.settings import SyntheticSettings
 from st_llm2vec.synthetic.unique import Unique
 
+Generated = tuple[dict[str, Made], dict[str, Made]]
 Progress = Callable[[str, int, int], object]
 """Is told what is being made, how many of it are done, and how many are to be done."""
 
@@ -63,7 +65,7 @@ def generate_data(
     with Journal(Path(folder)).held() as journal:
         began, known = time.monotonic(), len(journal)
         asked = Asked(model.model, model.name, journal, settings, asking)
-        tasks, examples = asyncio.run(_generate(asked, on_progress))
+        tasks, examples = _run(_generate(asked, on_progress))
         report = report_of(model, settings, tasks, examples, prices)
         report["this call"] = {
             "requests": asked.made,
@@ -75,7 +77,17 @@ def generate_data(
     return report
 
 
-async def _generate(asked: Asked, progress: Progress) -> tuple[dict[str, Made], dict[str, Made]]:
+def _run(work: Coroutine[Any, Any, Generated]) -> Generated:
+    """Run it to its end, in a thread of its own where the caller's has an event loop already, as a notebook's has."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+async def _generate(asked: Asked, progress: Progress) -> Generated:
     settings = asked.settings
     tasks = {
         name: _begin(GROUPS[name], wanted, math.ceil(wanted / settings.tasks_per_request), settings)

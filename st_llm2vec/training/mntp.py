@@ -56,6 +56,14 @@ class MNTP(Stage):
     head: str | None = None
     train_head: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_head and self.adapter is not None and self.adapter.quantize:
+            raise ValueError(
+                "train_head learns a head in the decoder's type, and adapter.quantize puts the decoder in fewer bits. Leave one "
+                "of them out."
+            )
+
     @property
     def learns_in_place(self) -> str:
         """As for every stage; a head that learns does so in the decoder's type."""
@@ -70,7 +78,9 @@ class MNTP(Stage):
             if PartialState().is_main_process:
                 encoder.save(str(folder))
             PartialState().wait_for_everyone()
+            whole = self._full_length
             encoder = self.limited(load(folder, **self.loading_options()))
+            self._full_length = whole
         return encoder
 
     def check_data(self) -> None:

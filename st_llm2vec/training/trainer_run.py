@@ -34,6 +34,8 @@ def train_from(trainer: SentenceTransformerTrainer, checkpoint: str | None) -> N
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         trainer._load_from_checkpoint((trainer.state.best_model_checkpoint if best else None) or checkpoint)
     else:
+        if checkpoint is not None:
+            trainer.args.eval_on_start = False  # it was, and once more would count as an evaluation without progress
         trainer.train(resume_from_checkpoint=checkpoint)
     if best and PartialState().is_main_process:
         prove_best_model(trainer)

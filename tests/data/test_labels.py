@@ -54,9 +54,10 @@ def test_texts_that_occur_twice() -> None:
     texts = ["a cat", " a cat", "a dog", "red", "a dog", "blue"]
     for seed in range(10):
         rows = pairs_from_labels(texts, [0, 0, 0, 1, 1, 1], negatives=2, seed=seed)
+        assert rows["query"][:] == ["a cat", " a cat", "red", "blue"], "what is of both classes is told from nothing"
         assert [row["positive"] for row in rows][:2] == ["a dog", "a dog"]
-        assert all(set(negatives_of(row)) == {"red", "blue"} for row in rows.select(range(3)))
-        assert all(set(negatives_of(row)) <= {"a cat", " a cat"} for row in rows.select(range(3, 6)))
+        assert all(set(negatives_of(row)) == {"red", "blue"} for row in rows.select(range(2)))
+        assert all(set(negatives_of(row)) <= {"a cat", " a cat"} for row in rows.select(range(2, 4)))
 
 
 def test_names_of_classes() -> None:
@@ -106,3 +107,18 @@ def test_balanced_classes_count_alike_however_rare() -> None:
     assert rows[:] == pairs_from_labels(texts, labels, negatives=2, balanced=True)[:]
     few = pairs_from_labels(["a", "b", "c", "d"], [0, 0, 1, 1], negatives=3, balanced=True)
     assert set(negatives_of(few[0])) == {"c", "d"}
+
+
+@pytest.mark.parametrize("names", [None, {"a": "letters", "b": "numbers", "c": "colours"}])
+def test_a_text_of_two_classes_has_negatives_of_neither(names: dict[str, str] | None) -> None:
+    texts = ["both", "one", "both", "two", "red", "blue"]
+    labels = ["a", "a", "b", "b", "c", "c"]
+    for seed in range(10):
+        rows = pairs_from_labels(texts, labels, negatives=1, seed=seed, label_texts=names)
+        found = {row["negative_1"] for row in rows if row["query"] == "both"}
+        assert found <= ({"red", "blue"} if names is None else {"colours"})
+
+
+def test_a_text_of_every_class_has_no_name_as_a_negative() -> None:
+    with pytest.raises(ValueError, match="no text has a negative"):
+        pairs_from_labels(["both", "both"], ["a", "b"], label_texts={"a": "letters", "b": "numbers"})

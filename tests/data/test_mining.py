@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from st_llm2vec import TextEncoder, convert
 from st_llm2vec.data import build_training_data, read_mixture
-from st_llm2vec.data.mine_source import has_negatives, mine_source
+from st_llm2vec.data.mine_source import has_negatives, mine_source, mined_source
 from st_llm2vec.data.mining import mine
 from st_llm2vec.data.mining_settings import PRESETS, MiningSettings
 
@@ -189,6 +189,34 @@ def test_a_source_mines_in_its_corpus_with_its_instructions(teacher: TextEncoder
     positive = teacher.encode([ANIMALS[0]], normalize_embeddings=True)[0]
     assert told["scores"][0] == pytest.approx(float(query @ positive), abs=1e-5)
     assert told["scores"][0] != pytest.approx(found["scores"][0], abs=1e-4)
+
+
+def test_classes_with_a_corpus_have_no_negatives_of_their_own_class(teacher: TextEncoder, tmp_path: Path) -> None:
+    rows = ["a cat,animal", "a dog,animal", "a hen,animal", "red,colour", "blue,colour"]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    (tmp_path / "more.jsonl").write_text('{"text": "a ship at sea"}\n{"text": "salt"}\n')
+    (source,) = write(
+        tmp_path,
+        "  - {name: kinds, task: classification, path: texts.csv, columns: {text: text, label: label}, corpus: more.jsonl,\n"
+        "     query_instruction: 'Name it:'}\n",
+    )
+    mined = mine_source(source, teacher, MiningSettings(negatives=2, range_max=10))
+    animals = {row.split(",")[0] for row in rows[:3]}
+    for row in mined.rows:
+        assert row["negative"] and not set(row["negative"]) & (animals if row["query"] in animals else {"red", "blue"})
+
+
+def test_a_source_whose_rows_have_their_instruction_keeps_it(teacher: TextEncoder, tmp_path: Path) -> None:
+    lines = [
+        f'{{"query": "{one}", "pos": ["about {one}"], "neg": ["of no {one}"], "prompt": "Find it:"}}' for one in "abcd"
+    ]
+    (tmp_path / "fe.jsonl").write_text("\n".join(lines) + "\n")
+    (source,) = write(tmp_path, "  - {name: fe, task: retrieval, path: fe.jsonl}\n")
+    found, told = (
+        mine_source(source, teacher, MiningSettings.of("top-k", negatives=1), instructed=one) for one in (False, True)
+    )
+    assert found.rows[0]["scores"][0] != pytest.approx(told.rows[0]["scores"][0], abs=1e-4)
+    assert mined_source(source, tmp_path / "fe.jsonl", 1, "")["query_instruction"] == "Find it:"
 
 
 def test_a_corpus_with_one_text_is_refused_with_file_and_line(teacher: TextEncoder, tmp_path: Path) -> None:

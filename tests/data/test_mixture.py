@@ -129,6 +129,28 @@ def test_texts_are_read_one_source_after_the_other(tmp_path: Path) -> None:
         build_training_data(sources)
 
 
+def test_texts_of_files_of_other_string_types_are_one_column(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    (tmp_path / "one.txt").write_text("One.\n")
+    table = pyarrow.table({"text": pyarrow.array(["Two."], pyarrow.large_string())})
+    parquet.write_table(table, tmp_path / "two.parquet")
+    (tmp_path / "mix.yaml").write_text(
+        "sources:\n  - {path: one.txt, task: texts}\n  - {path: two.parquet, task: texts}\n"
+    )
+    assert build_texts(read_mixture(tmp_path / "mix.yaml").sources)[:] == {"text": ["One.", "Two."]}
+
+
+def test_names_on_the_hub_with_a_dot_are_no_files_beside_the_mixture(tmp_path: Path) -> None:
+    names = ["wikimedia/wikipedia:20231101.en", "org/data-v1.0", "hf://datasets/org/data/train.csv"]
+    for name in names:
+        (tmp_path / "mix.yaml").write_text(f"sources:\n  - {{path: '{name}', task: texts}}\n")
+        assert read_mixture(tmp_path / "mix.yaml").sources[0].path == name
+    (tmp_path / "mix.yaml").write_text("sources:\n  - {path: data/train.jsonl, task: texts}\n")
+    assert read_mixture(tmp_path / "mix.yaml").sources[0].path == str(tmp_path / "data/train.jsonl")
+
+
 @pytest.mark.parametrize("name", named_mixtures())
 def test_the_packages_mixtures_are_complete(name: str) -> None:
     found = read_mixture(name)

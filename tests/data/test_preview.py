@@ -83,6 +83,12 @@ def test_leaks_are_counted_to_the_letter_and_nearly() -> None:
     assert found["samples"][1][:2] == ("A long walk in the rains", "A long walk in the rain")
 
 
+def test_nothing_is_near_nothing() -> None:
+    assert (
+        list(near_pairs([], ["the old mill"])) == list(near_pairs(["the old mill"], [])) == list(near_pairs([])) == []
+    )
+
+
 def test_near_pairs_are_those_of_the_jaccard_index() -> None:
     texts = [
         "the mill stood by the river",

@@ -58,6 +58,13 @@ def test_all_six_groups_become_a_mixture_that_trains(tmp_path: Path) -> None:
     assert set(row["drawn"]) == set(GROUPS["short-long"].placeholders) and row["language"] in ("English", "Yiddish")
 
 
+def test_it_runs_in_a_notebook_whose_thread_has_an_event_loop(tmp_path: Path) -> None:
+    async def cell() -> dict[str, Any]:
+        return generate_data(named(ScriptedChat()), tmp_path / "out", SETTINGS)
+
+    assert asyncio.run(cell())["complete"]
+
+
 def test_the_order_of_answers_does_not_matter(tmp_path: Path) -> None:
     async def late(prompt: str) -> str:
         draws = drawn_from(prompt)

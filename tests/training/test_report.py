@@ -61,6 +61,9 @@ def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept
     made.callbacks = callbacks
     before = json.loads((tmp_path / "out/checkpoints/checkpoint-3/trainer_state.json").read_text())["log_history"]
     made.run()
+    history = json.loads((tmp_path / "out/checkpoints/checkpoint-6/trainer_state.json").read_text())["log_history"]
+    evaluated = [entry["step"] for entry in history if "eval_sts_spearman_cosine" in entry]
+    assert evaluated == sorted(set(evaluated)), "going on is no evaluation, which patience would count"
     encoder = load(tmp_path / "out")
     record = encoder.manifest.stages[-1]
     found = record["evaluation"]

@@ -69,8 +69,11 @@ def test_mntp(decoder: str, tmp_path: Path, texts_file: str, more: dict[str, Any
 
 @pytest.mark.slow
 def test_mntp_with_an_added_mask_token(decoder: str, tmp_path: Path, texts_file: str) -> None:
-    stage(MNTP, decoder, tmp_path / "out", texts_file, block_size=32, mask_token="<mask>", add_mask_token=True).run()
-    assert load(tmp_path / "out").tokenizer.mask_token == "<mask>"
+    token = {"mask_token": "<mask>", "add_mask_token": True}
+    stage(MNTP, decoder, tmp_path / "out", texts_file, block_size=None, **token).run()
+    encoder = load(tmp_path / "out")
+    assert encoder.tokenizer.mask_token == "<mask>"
+    assert encoder.max_seq_length == convert(decoder, "llm2vec").max_seq_length, "that of training was for training"
     assert not (tmp_path / "out/start").exists()
 
 
