@@ -43,7 +43,11 @@ class _ReportGroup(TyperGroup):
 
 
 evaluate = typer.Typer(cls=_ReportGroup, no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(evaluate, name="evaluate", help="Measure what an encoder or a decoder has learned.")
+app.add_typer(
+    evaluate,
+    name="evaluate",
+    help="Measure what an encoder or a decoder has learned. `evaluate MODEL --report OUT` is `evaluate report MODEL --report OUT`.",
+)
 
 
 def _known_probe(probe: str) -> str:
