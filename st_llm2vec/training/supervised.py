@@ -69,7 +69,8 @@ class Supervised(Stage):
     def check_data(self) -> None:
         """Refuse sources that are not there, or whose rows are not what they should be."""
         self.pairs()
-        check_contrast(self._data.dataset, self.batch_rows(), "the pairs")  # the data is kept for the run
+        if any(self._data.in_batch_negatives.values()):  # the data is kept for the run
+            check_contrast(self._data.dataset, self.batch_rows(), "the pairs")
 
     @cached_property
     def _sources(self) -> list[TrainingSource]:

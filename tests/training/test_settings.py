@@ -169,6 +169,27 @@ class TestScoredPairs:
             open_scored_pairs(pairs_file)
 
 
+def test_rows_that_are_not_told_from_each_other_may_share_texts(
+    decoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every row of two classes holds both names: no two of them would fit one batch without duplicates."""
+    (tmp_path / "moods.csv").write_text("text,label\n" + "\n".join(f"text {n},{n % 2}" for n in range(20)) + "\n")
+    source = {
+        "path": str(tmp_path / "moods.csv"),
+        "task": "classification",
+        "columns": {"text": "text", "label": "label"},
+    }
+    made = Supervised(
+        model=decoder, output=str(tmp_path / "out"), data=[{**source, "classes": {"by": "names"}, "negatives": 1}]
+    )
+    made.check_data()
+    assert made.arguments(made._data).batch_sampler == "batch_sampler" and not caplog.text
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("\n".join(json.dumps({"query": f"q {n}", "positive": f"p {n}"}) for n in range(80)))
+    told = Supervised(model=decoder, output=str(tmp_path / "out"), data=str(pairs))
+    assert told.arguments(told._data).batch_sampler == "no_duplicates"
+
+
 class TestDataThatTeachesNothing:
     def write(self, folder: Path, rows: list[dict[str, Any]]) -> str:
         file = folder / "pairs.jsonl"
