@@ -17,8 +17,10 @@ Row = dict[str, Any]
 
 
 def write_lines(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    """Write rows as JSON lines; a file that holds them is left as it is, with its time, by which interrupted runs know it."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def in_process(module: str, *arguments: str) -> str:
