@@ -63,6 +63,7 @@ def measure_rows(
     write_page: Callable[[list[Row]], None],
     again: bool = False,
     options: Sequence[str] = (),
+    order: Sequence[tuple[str, ...]] | None = None,
 ) -> None:
     """Measure the rows that are not kept yet, and write the page of all there are, also when interrupted.
 
@@ -74,13 +75,15 @@ def measure_rows(
         write_page: Takes all rows, in order.
         again: Whether to measure all rows anew.
         options: Further options of the process that measures a row.
+        order: All rows that there may be, in the page's order, if some are wanted only.
     """
 
     def about(row: Row) -> tuple[str, ...]:
         return tuple(row[name] for name in names)
 
     def place(row: Row) -> int:
-        return wanted.index(about(row)) if about(row) in wanted else -1
+        known = wanted if order is None else order
+        return known.index(about(row)) if about(row) in known else -1
 
     results.parent.mkdir(parents=True, exist_ok=True)
     if again:

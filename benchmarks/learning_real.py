@@ -118,14 +118,10 @@ def main() -> None:
     options = ["--work", str(setup.work), "--plan", str(setup.plan_file), *(["--quick"] if given.quick else [])]
     rows, order = (wanted(setup, names, decoders, seeds) for names in (given.rows, None))
 
-    def place(row: dict[str, Any]) -> int:
-        about = (row["row"], row["decoder"], row["seed"])
-        return order.index(about) if about in order else len(order)
-
     def write(found: list[dict[str, Any]]) -> None:
-        target.write_text(page(setup, sorted(found, key=place)), encoding="utf-8")
+        target.write_text(page(setup, found), encoding="utf-8")
 
-    measure_rows(MODULE, results, FIELDS, rows, write, given.again, options)
+    measure_rows(MODULE, results, FIELDS, rows, write, given.again, options, order)
 
 
 if __name__ == "__main__":

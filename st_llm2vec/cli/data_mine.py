@@ -96,7 +96,9 @@ def mine(
     kept = MinedFolder(target)
     found = read_mixture(mixture, folder=folder)
     chosen = {one.label for one in read_mixture(mixture, folder=folder, only=source).sources}
-    to_mine = [one for one in found.sources if one.label in chosen and (not has_negatives(one) or source)]
+    # All are read, since the rows of one may have its instruction.
+    mined_before = {one.label: has_negatives(one) for one in found.sources if one.label in chosen}
+    to_mine = [one for one in found.sources if one.label in chosen and (source or not mined_before[one.label])]
     if not to_mine:
         raise ValueError(f"Every source of {mixture} has hard negatives; name those to mine anew: --source NAME.")
     if not as_json:

@@ -178,10 +178,8 @@ class ShardEncoder:
             features = self.encoder.preprocess(
                 chosen, prompt=self.prompt, task=self.settings.task, max_length=UNLIMITED
             )
-            lengths = np.reshape(_lengths(features), (len(positions), -1)).max(
-                axis=1
-            )  # a text may be read more than once
-            for position, count in zip(positions, lengths.tolist(), strict=True):
+            readings = np.reshape(_lengths(features), (len(positions), -1))  # a text may be read more than once
+            for position, count in zip(positions, readings.max(axis=1).tolist(), strict=True):
                 counts[position] = count
         return counts
 

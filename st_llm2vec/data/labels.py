@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from datasets import Dataset
 
@@ -70,10 +71,7 @@ def pairs_from_labels(
             f"There is nothing to tell apart: the labels are of {len(classes)} class ({', '.join(map(str, classes))}); "
             "two are needed."
         )
-    own: dict[str, list[Hashable]] = {}
-    for label, members in classes.items():
-        for text in _distinct(members):
-            own.setdefault(text.strip(), []).append(label)
+    own = labels_of(map(str.strip, texts), labels)
     rows = _Named(classes, own, label_texts) if label_texts is not None else _Examples(classes, own, balanced)
     draws = random.Random(seed)
     made: list[list[str]] = []
@@ -91,6 +89,14 @@ def pairs_from_labels(
     return Dataset.from_dict({name: [row[at] for row in made] for at, name in enumerate(names)})
 
 
+def labels_of(texts: Iterable[str], labels: Iterable[Hashable]) -> dict[str, set[Any]]:
+    """The labels of each text, which may occur several times."""
+    found: dict[str, set[Any]] = {}
+    for text, label in zip(texts, labels, strict=True):
+        found.setdefault(text, set()).add(label)
+    return found
+
+
 def _tell_of_those_without(alone: Sequence[tuple[str, Hashable]], others: bool) -> None:
     """Say which rows are left out, whose texts are of so many classes that nothing is their negative; raise if all are."""
     if not alone:
@@ -105,12 +111,9 @@ def _tell_of_those_without(alone: Sequence[tuple[str, Hashable]], others: bool) 
 class _Examples:
     """Positives and negatives that are other texts."""
 
-    def __init__(
-        self, classes: Mapping[Hashable, list[str]], own: Mapping[str, list[Hashable]], balanced: bool
-    ) -> None:
+    def __init__(self, classes: Mapping[Hashable, list[str]], own: Mapping[str, set[Any]], balanced: bool) -> None:
         self.balanced, self.own = balanced, own
         self.classes = {label: _distinct(texts) for label, texts in classes.items()}
-        self.keys = {label: {text.strip() for text in texts} for label, texts in self.classes.items()}
         self.everything: list[str] = []
         self.starts: dict[Hashable, int] = {}
         for label, texts in self.classes.items():
@@ -129,7 +132,7 @@ class _Examples:
             positive = draws.choice(self.classes[label])
         found: list[str] = []
         for other in self._class_by_class(label, draws) if self.balanced else self._others(label, draws):
-            if not any(other.strip() in self.keys[one] for one in self.own[text.strip()]):
+            if self.own[text.strip()].isdisjoint(self.own[other.strip()]):
                 found.append(other)
             if len(found) == count:
                 break
@@ -159,7 +162,7 @@ class _Named:
     def __init__(
         self,
         classes: Mapping[Hashable, list[str]],
-        own: Mapping[str, list[Hashable]],
+        own: Mapping[str, set[Any]],
         names: Mapping[Hashable, str],
     ) -> None:
         self.own = own

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
+from st_llm2vec.data.labels import labels_of
 from st_llm2vec.data.mining import Mined, mine
 from st_llm2vec.data.mining_settings import MiningSettings
 from st_llm2vec.data.read import read_dataset
@@ -170,9 +171,7 @@ def _corpus(source: TrainingSource) -> tuple[Iterable[str], dict[str, Any] | Non
     texts, labels = classified(source, table)
     if source.class_options.by == "names":
         return further or list(class_names(source, labels).values()), None, set()
-    classes: dict[str, set[str]] = {}
-    for text, label in zip(texts, labels, strict=True):
-        classes.setdefault(text, set()).add(label)
+    classes = labels_of(texts, labels)
     several = {text for text, found in classes.items() if len(found) > 1}
     one = {text: next(iter(found)) for text, found in classes.items() if text not in several}
     return itertools.chain(one, further), one, several

@@ -159,9 +159,10 @@ def _located(written: Any, folder: Path, field: str) -> Any:
     if unset:
         raise FieldError(f"The file {written} cannot be found: the environment has no {unset[1]}. Set it.", field)
     beside = str(folder / Path(path).expanduser())
-    if path.startswith(HUB_FILE) or (is_hub_id(path) and not _is_here(beside)):
-        return path
-    return beside if Path(path).suffix or _is_here(beside) else path
+    if _is_here(beside):
+        return beside
+    on_the_hub = path.startswith(HUB_FILE) or is_hub_id(path) or not Path(path).suffix
+    return path if on_the_hub else beside
 
 
 def _is_here(path: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from st_llm2vec.folder.plain_files import require_plain_files
-from st_llm2vec.folder.refuse_code import refuse_code
+from st_llm2vec.folder.refuse_code import BERT_CONFIG, refuse_code
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 CARRIED_BY_LFS = ("*.safetensors", "*.bin", "*.gguf", "tokenizer.json", "tokenizer.model")
@@ -42,7 +42,7 @@ SHAPES: dict[str, dict[str, Kinds]] = {
         "truncate_dim": WHOLE,
         "requirements": MAP,
     },
-    "sentence_bert_config.json": {
+    BERT_CONFIG: {
         "max_seq_length": WHOLE,
         "do_lower_case": FLAG,
         "transformer_task": TEXT,
@@ -77,6 +77,8 @@ SHAPES: dict[str, dict[str, Kinds]] = {
     "generation_config.json": {},
 }
 """What the fields of a folder's JSON files may hold, where they are there and not null."""
+MODULE_SHAPES: dict[str, Mapping[str, Kinds]] = {"config.json": {}, BERT_CONFIG: SHAPES[BERT_CONFIG]}
+"""The same of the files in a module's own folder, the ``Transformer``'s among them if it has one."""
 
 
 def require_readable(folder: Path, source: str | Path) -> None:
@@ -98,8 +100,8 @@ def require_readable(folder: Path, source: str | Path) -> None:
             refuse_code(data, name, source)
     if (folder / INDEX).is_file():
         shard_files(folder, source)
-    if (folder / "sentence_bert_config.json").is_file():
-        _require_modalities(read_json(folder / "sentence_bert_config.json", source).get("modality_config"), source)
+    if (folder / BERT_CONFIG).is_file():
+        _require_modalities(read_json(folder / BERT_CONFIG, source).get("modality_config"), source)
 
 
 def read_modules(folder: Path, source: str | Path) -> list[dict[str, Any]]:
@@ -125,9 +127,11 @@ def read_modules(folder: Path, source: str | Path) -> list[dict[str, Any]]:
                 f"modules.json of {source} names the path {entry['path']!r}, which leads out of the folder."
             )
         _refuse_pointers(folder, entry["path"], source)
-        settings = folder / path / "config.json"
-        if entry["path"] and settings.is_file():
-            require_fields(read_json(settings, source, f"{path}/config.json"), {}, f"{path}/config.json", source)
+        for name, fields in MODULE_SHAPES.items() if entry["path"] else ():
+            if (folder / path / name).is_file():
+                data = read_json(folder / path / name, source, f"{path}/{name}")
+                require_fields(data, fields, f"{path}/{name}", source)
+                refuse_code(data, f"{path}/{name}", source)
     return entries
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+BERT_CONFIG = "sentence_bert_config.json"
 ALLOWED_FOR_LOADING = ("dtype", "torch_dtype", "attn_implementation")
 ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 ARGUMENTS = ("model_kwargs", "model_args")
@@ -31,7 +32,7 @@ def refuse_code(data: dict[str, Any], name: str, source: str | Path) -> None:
                 f"{name} of {source} asks for the attention {value!r}, a kernel on the Hub, whose code would be run. Remove "
                 f"{field} there, and give attn_implementation yourself if you trust it."
             )
-    if name != "sentence_bert_config.json":
+    if not name.endswith(BERT_CONFIG):
         return
     for field in ARGUMENTS:
         unknown = [one for one in data.get(field) or {} if one not in ALLOWED_FOR_LOADING]

@@ -37,7 +37,7 @@ from st_llm2vec.proof.texts import FEW_TEXTS, TEXTS
 
 logger = logging.getLogger(__name__)
 ALL_TEXTS = (*TEXTS, "", " ")  # behind an instruction there may be no text
-SHORTEST = "a"  # one token: its instruction's last token could be pooled in its place
+TOLD_TWICE = (*FEW_TEXTS, "a")  # the last is one token, in whose place one of the instruction's could be pooled
 
 
 def with_prompts(transformer: Transformer, specification: Specification) -> tuple[list[nn.Module], dict[str, str]]:
@@ -185,7 +185,7 @@ def told_by_prompts(specification: Specification, texts: Sequence[str]) -> Itera
     for instruction, text in itertools.product(filter(None, specification.instructions), texts):
         follows = text.lstrip(" ")
         yield Case(f" {follows}", instruction, instruction)
-        if instruction in own or text in (*FEW_TEXTS, SHORTEST):
+        if instruction in own or text in TOLD_TWICE:
             yield Case(text, instruction, f"{instruction} ")
         if instruction in own and is_recognised(instruction) and follows and not follows[0].isspace():
             yield Case(text, instruction, instruction)

@@ -184,12 +184,11 @@ def publish(
 def _warn_of_gaps(manifest: Manifest | None, licence: Mapping[str, str]) -> None:
     """Say what a stranger could not learn from the model card."""
     base = manifest.base.get("name") if manifest is not None else None
-    gaps = (
-        [f"the base model {base!r} is a local folder's name (base_model, --base-model)"]
-        if not is_hub_name(base)
-        else []
-    )
-    gaps += ["there is no licence (license, --license)"] if not licence.get("license") else []
+    gaps = []
+    if base is not None and not is_hub_name(base):
+        gaps.append(f"the base model {base!r} is a local folder's name (base_model, --base-model)")
+    if not licence.get("license"):
+        gaps.append("there is no licence (license, --license)")
     if gaps:
         logger.warning("The model card lacks what others look for: %s. Give it, and publish then.", " and ".join(gaps))
 

@@ -73,12 +73,10 @@ def results_of(encoder: TextEncoder) -> list[EvalResult]:
         found += [_result(name, str(key).removeprefix(f"{name}_"), value) for key, value in chosen.items()]
     for stage in encoder.manifest.stages if encoder.manifest is not None else []:
         metrics = stage.get("evaluation")
-        name = str(stage.get("name", "stage"))
-        if isinstance(metrics, Mapping) and {"metric", "after"} <= set(
-            metrics
-        ):  # what evaluating while training recorded
-            found.append(_result(name, str(metrics["metric"]), metrics["after"]))
-        elif isinstance(metrics, Mapping):
+        if isinstance(metrics, Mapping):
+            if {"metric", "after"} <= set(metrics):  # what evaluating while training recorded
+                metrics = {str(metrics["metric"]): metrics["after"]}
+            name = str(stage.get("name", "stage"))
             found += [_result(name, *one) for one in metrics.items() if isinstance(one[1], int | float)]
     return found
 

@@ -96,9 +96,9 @@ def _curve(record: Mapping[str, Any], log: Log, drawn: bool) -> list[str]:
     if drawn:
         lines += [f"![Loss and score by step]({PICTURE})", ""]
     if score is None:
-        spread = list(losses.items())[:: max(1, len(losses) // ROWS)]
         if not losses:
             return [*lines, *_mean_loss(log)]
+        spread = list(losses.items())[:: max(1, len(losses) // ROWS)]
         lines += [f"Loss: `{sparkline(list(losses.values()))}`", ""]
         return lines + _table(("step", "loss"), [(step, _number(value)) for step, value in spread])
     kept = f"{score['metric']}: `{sparkline([value for _, value in score['curve']])}`, {score['after']:.4g} after step {score['step']}."

@@ -212,6 +212,20 @@ def test_settings_that_fetch_code_are_refused(
         read(tmp_path / "folder")
 
 
+def test_they_are_refused_in_a_module_s_own_folder_too(saved: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(saved["llm2vec"], folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "0_Transformer").mkdir()
+    for file in [one for one in folder.iterdir() if one.is_file() and one.name != "modules.json"]:
+        shutil.copy(file, folder / "0_Transformer" / file.name)
+    edit(folder / "0_Transformer" / "sentence_bert_config.json", model_kwargs={"allow_all_kernels": True})
+    with pytest.raises(ValueError, match="0_Transformer/sentence_bert_config.json of .* 'allow_all_kernels' among"):
+        read(folder)
+
+
 @pytest.mark.parametrize("kind", ["decoder", "llm2vec"])
 def test_pickled_weights_are_refused(saved: dict[str, Path], tmp_path: Path, kind: str) -> None:
     from transformers import AutoModel
