@@ -75,7 +75,7 @@ class MNTP(Stage):
         if self.add_mask_token and self.mask_token not in encoder.tokenizer.get_vocab():
             add_mask_token(encoder, self.mask_token)
             folder = self.folder.path / "start"
-            encoder.max_seq_length = self._full_length
+            encoder.max_seq_length = self.full_length
             if PartialState().is_main_process:
                 encoder.save(str(folder))
             PartialState().wait_for_everyone()

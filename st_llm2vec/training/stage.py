@@ -161,7 +161,7 @@ class Stage(StageSettings):
 
     def limited(self, encoder: TextEncoder) -> TextEncoder:
         """Set the longest input of the training run."""
-        self._full_length = encoder.max_seq_length
+        self.full_length = encoder.max_seq_length
         if self.max_length is not None:
             encoder.max_seq_length = self.max_length
         return encoder
@@ -249,7 +249,7 @@ class Stage(StageSettings):
             interpolate(encoder, self._start_weights, self.interpolation)
         assert encoder.manifest is not None
         encoder.manifest.stages.append(record)
-        encoder.max_seq_length = self._full_length
+        encoder.max_seq_length = self.full_length
         encoder.save(self.output)
         write_report(self.output, encoder.manifest.stages, trainer.state.log_history, self.metric, self.folder.files)
         return encoder
