@@ -116,6 +116,9 @@ def train(
 
 def _show(records: list[dict[str, Any]], target: Path) -> None:
     for record in records:
+        if "steps" not in record:
+            output.print(f"{record['name']}: as it was imported", soft_wrap=True, markup=False)
+            continue
         loss = "" if record["last_loss"] is None else f", last loss {record['last_loss']:.3f}"
         score = f", {_score(found)}" if (found := record.get("evaluation")) else ""
         output.print(f"{record['name']}: {record['steps']} steps{loss}{score}", soft_wrap=True, markup=False)

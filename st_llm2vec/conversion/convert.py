@@ -32,10 +32,11 @@ from st_llm2vec.recipe.manifest import Manifest
 logger = logging.getLogger(__name__)
 
 NAMES_ELSEWHERE = {
-    "torch_dtype": "convert calls it dtype",
-    "device_map": "convert puts the encoder on one device, device=",
-    "pooling_mode": "convert calls it pooling",
-    "enable_bidirectional": 'convert says it by attention="bidirectional" or attention="causal"',
+    "torch_dtype": "here it is dtype",
+    "device_map": "the encoder is put on one device, device=",
+    "pooling_mode": "here it is pooling",
+    "instruction": 'prompts={"query": ...} keeps it for queries, and encode takes it as prompt=',
+    "enable_bidirectional": 'here it is attention="bidirectional" or attention="causal"',
     "doc_max_length": "documents are cut at max_length too",
     "peft_model_name_or_path": "from_llm2vec(adapter) reads LLM2Vec's adapters, and load(folder) a folder of adapters",
     "skip_instruction": "the recipe says it: llm2vec leaves the instruction out of the mean, and mean counts it in",
@@ -150,7 +151,7 @@ def convert(
 def _refuse_names_of_elsewhere(overrides: Mapping[str, Any]) -> None:
     for name in overrides:
         if name in NAMES_ELSEWHERE:
-            raise ValueError(f"convert has no argument {name!r}: {NAMES_ELSEWHERE[name]}.")
+            raise ValueError(f"There is no argument {name!r}: {NAMES_ELSEWHERE[name]}.")
 
 
 def prove_decoder(model: PreTrainedModel, name: str) -> AttentionProbe:

@@ -78,7 +78,9 @@ def hub_errors(name: str | Path) -> Iterator[None]:
             f"There is neither a folder {name} nor, for this token, a repository of that name on the Hub."
         ) from error
     except LocalEntryNotFoundError as error:
-        raise ValueError(f"{name} is not in the cache and could not be downloaded: {error}") from error
+        raise ValueError(
+            f"There is no folder {name}, and as a repository it is not in the cache and could not be downloaded: {error}"
+        ) from error
     except (EntryNotFoundError, ValueError):
         raise
     except Exception as error:  # The HTTP library's own errors differ between versions of huggingface_hub.

@@ -246,9 +246,14 @@ def _unreadable(folder: Path) -> str:
 
 
 def _no_encoder(path_or_id: str | Path) -> ValueError:
+    if (Path(path_or_id) / "adapter_config.json").is_file():
+        return ValueError(
+            f"{path_or_id} has no modules.json; it holds an adapter alone. `st-llm2vec import {path_or_id} --output FOLDER` "
+            "makes an encoder of an adapter of LLM2Vec; any other is merged into its decoder first."
+        )
     return ValueError(
         f"{path_or_id} has no modules.json, so it is not an encoder yet. To make one from a decoder: "
-        f'st_llm2vec.convert("{path_or_id}", "llm2vec").'
+        f'st_llm2vec.convert("{path_or_id}", "prompteol-icl"), or another recipe where it will be trained.'
     )
 
 

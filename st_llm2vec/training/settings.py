@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,28 @@ WORDS: dict[Any, str] = {
 """The types that are checked, in words."""
 
 
+NAMES_ELSEWHERE = {
+    "max_seq_length": "for MNTP it is block_size, for what comes after it max_length",
+    "simcse_dropout": "the setting is attention_dropout",
+    "stop_after_n_steps": "the setting is stop_after",
+    "loss_scale": "the setting is scale",
+    "data_collator_type": "the setting is masking, bert or all_mask",
+    "mask_token_type": "the setting is mask_token; for blank it is _",
+    "lora_r": "the setting is adapter: {r: ...}",
+    "lora_dropout": "the setting is adapter: {dropout: ...}",
+    "torch_dtype": "the setting is dtype",
+    "pooling_mode": "it belongs to the recipe: changes: {pooling: ...}",
+    "bidirectional": "it belongs to the recipe: changes: {attention: ...}",
+    "prompts": "they belong to the recipe: changes: {prompts: {query: ...}}",
+    "peft_model_name_or_path": "`st-llm2vec import` makes an encoder of an adapter, and the plan's model is its folder",
+    "model_name_or_path": "the plan's model says it",
+    "train_file": "the setting is data",
+    "dataset_name": "the setting is data",
+}
+"""What settings of ``llm2vec``'s experiments are in a plan."""
+TRAINER_ARGUMENTS = {one.name for one in dataclasses.fields(SentenceTransformerTrainingArguments)}
+
+
 def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> None:
     """Refuse names that are not known.
 
@@ -35,14 +58,22 @@ def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> N
         complaint: What the message begins with.
 
     Raises:
-        ValueError: If there is no such setting; the message names the nearest one, if one is near.
+        ValueError: If there is no such setting; the message says for each what was probably meant.
     """
     names = list(known)
-    unknown = next((name for name in given if name not in names), None)
-    if unknown is not None:
-        nearest = closest(str(unknown), names)
+    unknown = [str(name) for name in given if name not in names]
+    if unknown:
         known_ones = f" There are {', '.join(names)}." if len(names) < 30 else ""
-        raise ValueError(f"{complaint}: there is no {unknown!r}{nearest}{known_ones}")
+        raise ValueError(f"{complaint}: {' '.join(_unknown(name, names) for name in unknown)}{known_ones}")
+
+
+def _unknown(name: str, names: list[str]) -> str:
+    of_a_stage = "training" in names
+    if of_a_stage and name in NAMES_ELSEWHERE:
+        return f"there is no {name!r}: {NAMES_ELSEWHERE[name]}."
+    if of_a_stage and name in TRAINER_ARGUMENTS:
+        return f"there is no {name!r}: it is an argument of the trainer, training: {{{name}: ...}}."
+    return f"there is no {name!r}{closest(name, names)}"
 
 
 def check_fields(kind: type, given: Mapping[str, Any], complaint: str) -> None:

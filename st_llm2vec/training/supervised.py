@@ -59,8 +59,8 @@ class Supervised(Stage):
         if told and not encoder.saved_instruction(task="query"):
             logger.warning(
                 "Queries are trained with the instruction %r%s, and the encoder keeps none for them: encode_query will read "
-                "them without. Begin with a folder that keeps one, which `st-llm2vec convert --prompt query=...` or "
-                'convert(..., prompts={"query": ...}) makes, or give prompt= in every call.',
+                "them without. Keep it: `changes: {prompts: {query: ...}}` in a plan that begins with a decoder, `st-llm2vec convert "
+                "--prompt query=...` for a folder to begin with; or give prompt= in every call.",
                 told[0],
                 f" and {len(told) - 1} others" if len(told) > 1 else "",
             )

@@ -12,7 +12,7 @@ import yaml
 from sentence_transformers import SentenceTransformerTrainer
 from typer.testing import CliRunner
 
-from st_llm2vec import load
+from st_llm2vec import convert, load
 from st_llm2vec.cli import app
 from st_llm2vec.folder import merge as merging
 from st_llm2vec.training.pipeline import WIKI1M, WIKITEXT, change, default_plan
@@ -49,6 +49,20 @@ def test_convert_mntp_simcse(decoder: str, tmp_path: Path, texts: str) -> None:
     report = json.loads(found.stdout[found.stdout.index("{") :])
     assert [record["name"] for record in report["stages"]] == ["mntp", "simcse"]
     assert load(tmp_path / "out").manifest.stages == report["stages"]
+
+
+def test_an_imported_encoder_is_trained_on(decoder: str, tmp_path: Path, texts: str) -> None:
+    encoder = convert(decoder, "llm2vec")
+    encoder.manifest.stages = [
+        {"name": "imported", "method": "LLM2Vec adapter", "source": "org/adapter", "merged": True}
+    ]
+    encoder.save(str(tmp_path / "from"))
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(json.dumps({"model": str(tmp_path / "from"), "stages": [{"stage": "simcse", "data": texts}]}))
+    for _ in range(2):  # again, when it is over
+        found = CliRunner().invoke(app, ["train", "--plan", str(plan), "--output", str(tmp_path / "out"), *SMALL])
+        assert found.exit_code == 0, found.output
+        assert "imported: as it was imported" in found.stdout and "simcse: 2 steps" in found.stdout
 
 
 def test_options_and_lines(decoder: str, tmp_path: Path, texts: str) -> None:

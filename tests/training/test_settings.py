@@ -57,6 +57,20 @@ def test_wrong_settings(
         simcse(decoder, more.pop("data", texts_file), **more).check()
 
 
+def test_settings_of_elsewhere_are_told_what_they_are_here() -> None:
+    given = {
+        "max_seq_length": 128,
+        "simcse_dropout": 0.3,
+        "learning_rate": 1e-4,
+        "colour": 3,
+        "prompts": {"query": "Find:"},
+    }
+    with pytest.raises(ValueError) as error:
+        build_stage("simcse", model="m", output="o", data="t.txt", **given)
+    for told in ("block_size", "attention_dropout", "training: {learning_rate: ...}", "'colour'", "changes: {prompts:"):
+        assert told in str(error.value)
+
+
 def test_bfloat16_without_a_gpu_chooses_the_cpu(decoder: str, texts_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     assert simcse(decoder, texts_file, training={"bf16": True}).arguments().use_cpu

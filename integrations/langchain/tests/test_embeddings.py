@@ -231,6 +231,15 @@ def test_arguments_that_cannot_be(portable: str, fields: dict[str, Any], message
         STLLM2VecEmbeddings(model=portable, **fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("text_instruction", "document_instruction"), ("instruction", "query_instruction"), ("prompts", "model_kwargs")],
+)
+def test_an_unknown_argument_is_told_what_it_is_here(portable: str, name: str, told: str) -> None:
+    with pytest.raises(ValidationError, match=f"no argument {name!r}; here it is {told}"):
+        STLLM2VecEmbeddings(model=portable, **{name: "Find:"})
+
+
 def test_without_st_llm2vec(portable: str, custom: str) -> None:
     """Portable encoders, instructions of one's own included, need nothing but Sentence Transformers."""
     script = """

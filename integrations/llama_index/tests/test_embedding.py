@@ -221,6 +221,21 @@ def test_fields_that_cannot_be(portable: str, fields: dict[str, Any]) -> None:
         STLLM2VecEmbedding(portable, **fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("document_instruction", "text_instruction"),
+        ("batch_size", "embed_batch_size"),
+        ("prompts", "model_kwargs"),
+        ("truncate_dims", "truncate_dim"),
+        ("colour", "There are"),
+    ],
+)
+def test_an_unknown_argument_is_not_dropped(portable: str, name: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"no argument {name!r}.*{told}"):
+        STLLM2VecEmbedding(portable, **{name: "Represent the passage:"})
+
+
 def test_both_adapters_load_in_the_same_way() -> None:
     here = Path(__file__).parents[1] / "llama_index" / "embeddings" / "st_llm2vec" / "_loading.py"
     there = Path(__file__).parents[2] / "langchain" / "src" / "langchain_st_llm2vec" / "_loading.py"

@@ -14,6 +14,7 @@ from typing_extensions import Self
 from langchain_st_llm2vec._loading import (
     OneAtATime,
     load_encoder,
+    refuse_unknown,
     require_dimension,
     require_instructions_read,
     width,
@@ -94,6 +95,14 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
         made._encoder = model
         made._require_fit()
         return made
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        """Say what an unknown argument is called here."""
+        if isinstance(given, dict):
+            refuse_unknown(given, {"model", *cls.model_fields})
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -5,8 +5,10 @@ The LangChain and the LlamaIndex adapter know nothing of each other; this file i
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,37 @@ FOR_THE_LIBRARY = (
     "config_kwargs",
 )
 SET_AFTERWARDS = ("prompts", "default_prompt_name", "similarity_fn_name")
+CALLED_ELSEWHERE = {
+    "instruction": "query_instruction",
+    "query_prompt": "query_instruction",
+    "document_instruction": "text_instruction",
+    "text_instruction": "document_instruction",
+    "document_prompt": "document_instruction",
+    "batch_size": "embed_batch_size",
+    "embed_batch_size": "batch_size",
+    "model": "model_name",
+    "prompts": 'model_kwargs={"prompts": {"query": ...}}',
+    "dtype": 'model_kwargs={"dtype": ...}',
+    "max_length": "the folder's own setting, which convert and save write",
+}
+"""What arguments of the other adapter and of the library are called in an adapter that has them under another name."""
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise if an argument is unknown, which would otherwise be dropped without a word.
+
+    Args:
+        given: Names of arguments.
+        known: Those that there are.
+
+    Raises:
+        ValueError: If one is unknown; the message says what was probably meant.
+    """
+    names = sorted(known)
+    for name in sorted(set(given) - set(names)):
+        near = [CALLED_ELSEWHERE[name]] if name in CALLED_ELSEWHERE else difflib.get_close_matches(name, names, n=1)
+        hint = f"; here it is {near[0]}." if near else f". There are {', '.join(names)}."
+        raise ValueError(f"There is no argument {name!r}{hint}")
 
 
 def load_encoder(

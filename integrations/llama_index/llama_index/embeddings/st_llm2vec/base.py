@@ -12,6 +12,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.embeddings.st_llm2vec._loading import (
     OneAtATime,
     load_encoder,
+    refuse_unknown,
     require_dimension,
     require_instructions_read,
     width,
@@ -68,6 +69,7 @@ class STLLM2VecEmbedding(BaseEmbedding):
     _lock: OneAtATime = PrivateAttr(default_factory=OneAtATime)
 
     def __init__(self, model_name: str, **fields: Any) -> None:
+        refuse_unknown(fields, type(self).model_fields)
         super().__init__(model_name=model_name, **fields)
         if "token" in self.model_kwargs:
             raise ValueError(
