@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from st_llm2vec.losses import MNTPLoss, add_mask_token
 from st_llm2vec.losses.masking import Masking
 from st_llm2vec.training.named_data import open_data
 from st_llm2vec.training.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -89,7 +92,16 @@ class MNTP(Stage):
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the texts and pack them."""
-        return TrainingData(self._rows(encoder, self.data), {})
+        rows, batch = self._rows(encoder, self.data), self.arguments().per_device_train_batch_size
+        if self.block_size is not None and len(rows) < batch:
+            logger.warning(
+                "The texts make %d block(s) of block_size=%d tokens, fewer than the %d rows of a batch, and what is left over is "
+                "not read. block_size: null trains on each text by itself.",
+                len(rows),
+                self.block_size,
+                batch,
+            )
+        return TrainingData(rows, {})
 
     def _rows(self, encoder: TextEncoder, source: Any) -> Any:
         texts = open_data(source)

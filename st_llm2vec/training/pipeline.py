@@ -150,11 +150,11 @@ def what_is_kept(stages: list[Stage]) -> str:
         return "All stages are done."
     checkpoint = stage.folder.last_checkpoint(PartialState().num_processes)
     kept = (
-        f"up to step {checkpoint.rpartition('-')[2]}"
+        f"is kept up to step {checkpoint.rpartition('-')[2]}"
         if checkpoint
-        else "from its beginning on: it has no checkpoint yet"
+        else "has no checkpoint yet and begins again"
     )
-    return f"Stage {number} of {len(stages)}, {stage.called}, is kept {kept} (save_steps says how often)."
+    return f"Stage {number} of {len(stages)}, {stage.called}, {kept} (training.save_steps says how often one is saved)."
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:

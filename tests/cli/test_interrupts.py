@@ -71,10 +71,10 @@ def test_train(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def train(name: str) -> Result:
         return run("train", "--plan", tmp_path / "plan.yaml", "--output", tmp_path / name)
 
-    for calls, kept in ((1, "from its beginning on: it has no checkpoint yet"), (4, "up to step 2")):
+    for calls, kept in ((1, "has no checkpoint yet and begins again"), (4, "is kept up to step 2")):
         with monkeypatch.context() as patch:
             interrupt(patch, SimCSELoss, "forward", calls)
-            assert f"Stopped. Stage 1 of 1, simcse, is kept {kept}" in stopped(train("out"))
+            assert f"Stopped. Stage 1 of 1, simcse, {kept}" in stopped(train("out"))
     assert train("out").exit_code == 0
     assert (
         load(tmp_path / "out").manifest.stages[0]["steps"] == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,17 @@ def test_supervised_with_an_instruction(
     source = {"path": pairs_file, "query_instruction": "Find the passage:"}
     stage(Supervised, decoder, tmp_path / "out", source, mini_batch_size=mini_batch_size).run()
     assert_trained(convert(decoder, "llm2vec"), tmp_path / "out", "supervised")
+
+
+def test_a_run_that_can_teach_little_is_said_before_it(
+    decoder: str, tmp_path: Path, texts_file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = stage(MNTP, decoder, tmp_path / "out", texts_file, block_size=16)
+    short.training |= {"per_device_train_batch_size": 1000, "max_steps": 3, "warmup_steps": 3}
+    short.begin()
+    assert "rises for 3 steps and the run has 3" in caplog.text
+    short.read(short.start())
+    assert re.search(r"make \d+ block\(s\) of block_size=16 tokens, fewer than the 1000 rows", caplog.text)
 
 
 @pytest.mark.parametrize("kept", [False, True])
