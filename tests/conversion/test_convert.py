@@ -347,8 +347,8 @@ def test_a_layer_deeper_than_the_model_is_refused(decoder: str) -> None:
 @pytest.mark.parametrize(
     ("name", "here"),
     [
-        ("torch_dtype", "calls it dtype"),
-        ("pooling_mode", "calls it pooling"),
+        ("torch_dtype", "here it is dtype"),
+        ("pooling_mode", "here it is pooling"),
         ("peft_model_name_or_path", "from_llm2vec"),
     ],
 )
