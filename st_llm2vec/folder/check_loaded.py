@@ -57,6 +57,8 @@ def require_sound(encoder: TextReader, folder: Path, source: str | Path, cache_f
 
 def _require_own_template(encoder: TextReader, source: str | Path) -> None:
     """Raise if texts would be read through a chat template that this package does not write: it might print without end."""
+    if getattr(encoder.transformer, "formatter", None) is not None:
+        return  # it reads texts by its own formatter, and renders no template
     template = encoder.tokenizer.chat_template
     if "message" in encoder.transformer.modality_config and not (
         isinstance(template, str) and puts_text_verbatim(template)

@@ -14,12 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoTokenizer
 
 from st_llm2vec import convert, load, publish
 from st_llm2vec.folder.checksums import sha256
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.files import POINTER
+from st_llm2vec.modules import BidirectionalTransformer
+from st_llm2vec.recipe.config import get_recipe
 
 from ..conftest import INSTRUCTION, TEXTS, cosine_distance
 from ..promises import Promise
@@ -555,3 +558,15 @@ def test_a_folder_is_whole_after_saving_what_was_loaded(saved: dict[str, Path], 
         encoder.save_pretrained(str(tmp_path / recipe))
         again = load(tmp_path / recipe, verify=True)
         assert again.manifest.checksums.keys() == encoder.manifest.checksums.keys()
+
+
+def test_a_formatters_reader_loads_with_a_decoders_chat_template(tmp_path: Path) -> None:
+    decoder = stand_in("smollm2", tmp_path, torch.float32, max_position_embeddings=256)
+    recipe = get_recipe("llm2vec")
+    reader = BidirectionalTransformer(decoder, attention=recipe.attention, formatter=recipe.formatter_config())
+    assert reader.tokenizer.chat_template
+    pooling = Pooling(reader.get_embedding_dimension(), pooling_mode="max")
+    encoder = TextEncoder(modules=[reader, pooling], device="cpu")
+    encoder.save_pretrained(str(tmp_path / "own"))
+    again = TextEncoder(str(tmp_path / "own"), device="cpu", trust_remote_code=True)
+    assert cosine_distance(again.encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
