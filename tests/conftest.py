@@ -89,12 +89,15 @@ OTHER_WORDS = ("prompteol-cot", "prompteol-knowledge", "bge-en-icl", "echo-last"
 """Recipes that differ from others, which are tried, in words or in the pooled token alone."""
 
 
-def crossed(first: Iterable[Any], second: Iterable[str], whole: tuple[str, ...]) -> list[Any]:
-    """Every pair, as parameters: those with the first of ``first`` or with one of ``whole`` now, the rest as slow tests."""
-    first = list(first)
+def crossed(
+    first: Iterable[Any], second: Iterable[str], whole: tuple[str, ...], later: Iterable[str] = OTHER_WORDS
+) -> list[Any]:
+    """Every pair, as parameters: those with the first of ``first`` or with one of ``whole`` now, the rest as slow tests,
+    and so are all pairs with one of ``later``."""
+    first, later = list(first), set(later)
     return [
         pair
-        if pair[1] not in OTHER_WORDS and (pair[0] == first[0] or pair[1] in whole)
+        if pair[1] not in later and (pair[0] == first[0] or pair[1] in whole)
         else pytest.param(*pair, marks=pytest.mark.slow)
         for pair in itertools.product(first, second)
     ]
