@@ -132,16 +132,19 @@ class Stage(StageSettings):
             ValueError: If data, settings or folder are not what they should be.
         """
         self.check()
-        arguments = self.arguments()
-        if not self.folder.finished and 0 < arguments.max_steps <= arguments.get_warmup_steps(arguments.max_steps):
-            logger.warning(
-                "The learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
-                arguments.get_warmup_steps(arguments.max_steps),
-                arguments.max_steps,
-            )
         with PartialState().main_process_first():
             self.folder.claim()
-        return not self.folder.finished
+        if self.folder.finished:
+            return False
+        arguments = self.arguments()
+        steps, rising = arguments.max_steps, arguments.get_warmup_steps(arguments.max_steps)
+        if 0 < steps <= rising:
+            logger.warning(
+                "The learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
+                rising,
+                steps,
+            )
+        return True
 
     def start(self) -> TextEncoder:
         """Load the encoder, or convert the decoder, with every random draw seeded."""
