@@ -248,8 +248,9 @@ def _unreadable(folder: Path) -> str:
 def _no_encoder(path_or_id: str | Path) -> ValueError:
     if (Path(path_or_id) / "adapter_config.json").is_file():
         return ValueError(
-            f"{path_or_id} has no modules.json; it holds an adapter alone. `st-llm2vec import {path_or_id} --output FOLDER` "
-            "makes an encoder of an adapter of LLM2Vec; any other is merged into its decoder first."
+            f"{path_or_id} has no modules.json and holds an adapter alone, which would run on its base causally and without its "
+            f"template. Make an encoder of it first: `st-llm2vec import {path_or_id}` for published checkpoints; or attach it to "
+            "the encoder that it was trained on, and save that."
         )
     return ValueError(
         f"{path_or_id} has no modules.json, so it is not an encoder yet. To make one from a decoder: "

@@ -231,13 +231,6 @@ def _whole_encoder(
         encoder = model_or_folder
     elif isinstance(model_or_folder, str | Path):
         progress(f"Loading {model_or_folder} …")
-        folder = Path(model_or_folder)
-        if (folder / "adapter_config.json").is_file() and not (folder / "modules.json").is_file():
-            raise ValueError(
-                f"{folder} holds an adapter alone, which would run on its base causally and without its template. Make "
-                f"an encoder of it first: `st-llm2vec import {folder}` for published checkpoints; or attach it to the "
-                "encoder that it was trained on, and publish that."
-            )
         encoder = load(model_or_folder, verify=None)
     else:
         raise ValueError(
