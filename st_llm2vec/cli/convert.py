@@ -14,6 +14,7 @@ from st_llm2vec.cli.options import (
     EncoderFolder,
     MaxLength,
     ModelName,
+    Overwrite,
     Prompts,
     Revision,
     check_target,
@@ -41,11 +42,12 @@ def convert(
         typer.Option("--measure/--no-measure", help="Warn where the recipe makes near-useless vectors untrained."),
     ] = True,
     revision: Revision = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn a decoder into a text encoder and save it."""
     overrides = _overrides(recipe, prompt or [], changes or [], max_length)
-    check_target(decoder, target)
+    check_target(decoder, target, overwrite)
     quiet()
     from st_llm2vec.conversion.convert import convert as convert_decoder
 

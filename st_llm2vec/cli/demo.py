@@ -11,7 +11,7 @@ import typer
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import messages, output, quiet, say
-from st_llm2vec.cli.options import Dtype, check_target, say_dtype
+from st_llm2vec.cli.options import Dtype, Overwrite, check_target, say_dtype
 
 HOST, PORT = "127.0.0.1", 7860
 
@@ -27,6 +27,7 @@ def demo(
             help="Another decoder; with --web several, and saved encoders.", show_default="the one in the box"
         ),
     ] = None,
+    overwrite: Overwrite = False,
     web: Annotated[bool, typer.Option("--web", help="Serve a page to compare recipes on texts of your own.")] = False,
     host: Annotated[
         str | None, typer.Option(help="Where the page listens; 0.0.0.0 is every network.", show_default=HOST)
@@ -53,7 +54,7 @@ def demo(
     if len(decoders) > 1:
         raise ValueError("The demo shows one decoder; --web compares several.")
     if keep is not None:
-        check_target(decoders[0], keep)
+        check_target(decoders[0], keep, overwrite)
     quiet()
     from st_llm2vec.cli.walkthrough import run_demo
 

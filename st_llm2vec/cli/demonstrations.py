@@ -11,7 +11,7 @@ from rich.text import Text
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import output, plain_table, progress_bar, quiet, say
-from st_llm2vec.cli.options import AsJson, Dtype, EncoderFolder, ModelName, check_target, print_json, say_dtype
+from st_llm2vec.cli.options import AsJson, Dtype, EncoderFolder, ModelName, Overwrite, check_target, print_json, say_dtype
 
 if TYPE_CHECKING:
     from st_llm2vec.demonstrations.dev_sets import DevSet
@@ -67,11 +67,12 @@ def words(
     seed: Seed = 0,
     cache: Cache = None,
     dtype: Dtype = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose the sentence and its word that PromptEOL shows first, by pairs of sentences with scores."""
     quiet()
-    check_target(decoder, target)
+    check_target(decoder, target, overwrite)
     from st_llm2vec.demonstrations import candidates as sources
     from st_llm2vec.demonstrations.generated import generated_candidates
 
@@ -107,11 +108,12 @@ def examples(
     seed: Seed = 0,
     cache: Cache = None,
     dtype: Dtype = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose a task's few-shot examples, as bge-en-icl shows them, by queries whose positives are searched."""
     quiet()
-    check_target(decoder, target)
+    check_target(decoder, target, overwrite)
     from st_llm2vec.demonstrations.candidates import example_sets, held_out, read_task_pairs
 
     pairs = held_out(read_task_pairs(dev, limit), instruction)

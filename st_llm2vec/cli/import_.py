@@ -13,6 +13,7 @@ from st_llm2vec.cli.options import (
     Dtype,
     EncoderFolder,
     MaxLength,
+    Overwrite,
     Prompts,
     Revision,
     check_target,
@@ -51,12 +52,13 @@ def import_(
     allow_pickles: Annotated[
         bool, typer.Option("--allow-pickles", help="Read weights from a pickle where there are no safetensors.")
     ] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Import a checkpoint of LLM2Vec, NV-Embed, GritLM, E5-Mistral, Echo, bge-en-icl or SGPT; none of its code is run."""
     if mntp is not None and no_mntp:
         raise ValueError("Give --mntp or --no-mntp, not both.")
-    check_target(source, target)
+    check_target(source, target, overwrite)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "allow_pickles": allow_pickles}
     if prompt:
         options["prompts"] = dict(pair("--prompt", one) for one in prompt)

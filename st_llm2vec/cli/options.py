@@ -29,6 +29,7 @@ def _known_dtype(dtype: str | None) -> str | None:
 EncoderName = Annotated[str, typer.Argument(help="An encoder's folder or its name on the Hugging Face Hub.")]
 ModelName = Annotated[str, typer.Argument(help="A folder, a GGUF file, or a name on the Hugging Face Hub.")]
 EncoderFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the encoder that the folder holds.")]
 Prompts = Annotated[
     list[str] | None, typer.Option(metavar="NAME=TEXT", help='A bare instruction: query="Find the answer:".')
 ]
@@ -38,12 +39,14 @@ Dtype = Annotated[str | None, typer.Option(help=DTYPE_HELP, show_default="as sto
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 
 
-def check_target(decoder: str, target: Path) -> None:
-    """Refuse a file, and the decoder's own folder, as the place for an encoder."""
+def check_target(decoder: str, target: Path, overwrite: bool) -> None:
+    """Refuse a file, the decoder's own folder, and unasked a folder with a model, as the place for an encoder."""
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file; give a folder for the encoder.")
     if target.is_dir() and Path(decoder).is_dir() and target.samefile(decoder):
         raise ValueError(f"{target} is the decoder's own folder, which the encoder would overwrite; give another one.")
+    if not overwrite and any((target / name).exists() for name in ("modules.json", "config.json")):
+        raise ValueError(f"{target} holds a model already; give another folder, or add --overwrite to replace it.")
 
 
 def say_dtype(dtype: str | None, device: str | None = None) -> None:

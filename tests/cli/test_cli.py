@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner, Result
 
+from st_llm2vec import load
 from st_llm2vec.cli import app
 from st_llm2vec.recipe.config import RECIPES
 
@@ -127,6 +128,17 @@ def test_convert_does_not_overwrite_its_decoder(decoder: str, tmp_path: Path) ->
     assert result.exit_code == 1
     assert "is the decoder's own folder" in result.stderr
     assert not (copy / "modules.json").exists()
+
+
+def test_convert_replaces_an_encoder_only_when_asked(decoder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "e"
+    succeed("convert", decoder, "-o", folder, "-r", "sgpt")
+    result = run("convert", decoder, "-o", folder, "-r", "mean")
+    assert result.exit_code == 1
+    assert "holds a model already" in result.stderr
+    assert load(str(folder)).manifest.config.name == "sgpt"
+    succeed("convert", decoder, "-o", folder, "-r", "mean", "--overwrite")
+    assert load(str(folder)).manifest.config.name == "mean"
 
 
 def test_debug_shows_the_error_itself(decoder: str, tmp_path: Path) -> None:
