@@ -12,6 +12,7 @@ from sentence_transformers.base.modules import Transformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from st_llm2vec.conversion.decoder import load_transformer, wrap_model
+from st_llm2vec.encoding.text_reader import PROMPT_NAMES
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.gguf_file import SOURCE as GGUF_SOURCE
 from st_llm2vec.layouts.choose import compile_encoder
@@ -139,6 +140,14 @@ def convert(
     )
     for prompt in (None, *filter(None, compilation.prompts.values())):
         encoder.check_room(prompt)
+    used = {one for names in PROMPT_NAMES.values() for one in names} | {config.default_prompt_name}
+    if any(config.prompts.values()) and used.isdisjoint(config.prompts):
+        logger.warning(
+            "encode_query looks for a prompt named 'query', and encode_document for 'document', which %s are not: they "
+            "are used where a call names them, encode(texts, prompt_name=%r). Rename them, if they are for queries.",
+            sorted(config.prompts),
+            min(config.prompts),
+        )
     if measure and untrained:
         from st_llm2vec.evaluation.untrained import untrained_warning
 

@@ -12,6 +12,7 @@ client sends one, is "query" or "document" too.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import litserve
@@ -121,7 +122,14 @@ def build_server(encoder: str, accelerator: str = "auto") -> litserve.LitServer:
     """
     server = litserve.LitServer(Encoder(encoder), accelerator=accelerator, workers_per_device=1)
     server.app.add_exception_handler(RequestValidationError, refuse)
+    server.app.get("/v1/models")(partial(list_models, encoder))
     return server
+
+
+def list_models(name: str) -> dict[str, Any]:
+    """OpenAI's list of the models that a request can name, for an encoder of this name."""
+    model = {"object": "model", "created": 0, "owned_by": "st-llm2vec"}
+    return {"object": "list", "data": [{"id": one, **model} for one in (*TASKS, name)]}
 
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:

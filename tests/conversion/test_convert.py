@@ -379,3 +379,11 @@ def test_the_name_convert_is_the_function_whatever_was_imported_first() -> None:
     code = "import st_llm2vec.inspection, st_llm2vec.cli.walkthrough; from st_llm2vec import convert, load; convert.__call__"
     code += "; assert callable(convert) and callable(load)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("name", "warned"), [("question", True), ("query", False), ("passage", False)])
+def test_prompts_that_no_task_looks_for_are_said(
+    name: str, warned: bool, decoder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert(decoder, "llm2vec", prompts={name: "Find it:"}, measure=False)
+    assert ("encode_query looks for a prompt named 'query'" in caplog.text) == warned

@@ -54,6 +54,13 @@ def test_vectors_are_the_encoders(task: str, client: openai.OpenAI, encoder: str
     assert answer.usage.prompt_tokens > len(TEXTS)
 
 
+def test_models_that_can_be_named_are_listed(client: openai.OpenAI, encoder: str) -> None:
+    names = [model.id for model in client.models.list()]
+    assert names == ["query", "document", encoder]
+    vectors = [client.embeddings.create(model=name, input=TEXTS[0]).data[0].embedding for name in names]
+    assert vectors[1] == vectors[2] != vectors[0]
+
+
 def test_dimensions_and_single_texts(client: openai.OpenAI, encoder: str) -> None:
     answer = client.embeddings.create(model="query", input=TEXTS[0], dimensions=16, encoding_format="float")
     expected = SentenceTransformer(encoder).encode_query(TEXTS[0], truncate_dim=16)
