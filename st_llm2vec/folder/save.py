@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,8 @@ from st_llm2vec.losses.output_head import HEAD_FILE, write_head
 from st_llm2vec.modules import BidirectionalTransformer, LatentAttentionPooling, MeanOfReadings, SpanPooling
 from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
+
+logger = logging.getLogger(__name__)
 
 CUSTOM_MODULES: dict[str, type[Module]] = {
     f"{MODULE_NAME}.{module.__name__}": module
@@ -63,6 +66,13 @@ def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None])
     refuse_disagreement(encoder)
     require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, "the encoder")
     require_finite(encoder, "The encoder")
+    for module in encoder:
+        if type(module).__module__ == "__main__":
+            logger.warning(
+                "%s is a class of the running program, and no other will find it: a folder has the names of classes, not "
+                "their source. Move it to a module that can be imported where the encoder is loaded.",
+                type(module).__name__,
+            )
     old_modules = module_folders(path / "modules.json")
     with (
         disk_errors(path),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize
 from transformers import AutoModel
 
 from st_llm2vec import RECIPES, CausalAttentionError, convert, load
@@ -327,3 +328,14 @@ def test_set_attention_goes_both_ways(decoder: str) -> None:
     encoder = make(decoder, "llm2vec")
     set_attention(encoder[0].model, "causal")
     assert encoder[0].model.config.is_causal is True
+
+
+@pytest.mark.parametrize(("where", "warned"), [("__main__", True), ("a_package", False)])
+def test_a_class_that_only_this_program_knows_is_said(
+    where: str, warned: bool, decoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = type("Kept", (Normalize,), {"__module__": where})
+    encoder = convert(decoder, "sgpt", measure=False)
+    encoder.append(kept())
+    encoder.save_pretrained(str(tmp_path / "mine"))
+    assert ("Kept is a class of the running program" in caplog.text) == warned
