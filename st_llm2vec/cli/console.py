@@ -236,7 +236,7 @@ def recipes_view() -> RenderableType:
     from st_llm2vec.recipe.config import RECIPES
 
     def line(name: str, attention: str, pooling: str, paper: str, style: str) -> Text:
-        row = Text.assemble((f"{name:<21}", style), f"{attention:<15}{pooling:<18}", paper)
+        row = Text.assemble((f"{name:<20}", style), f"{attention:<14}{pooling:<17}", paper)
         row.no_wrap, row.overflow = True, "ellipsis"
         return row
 
