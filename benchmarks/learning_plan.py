@@ -141,21 +141,22 @@ class Setup:
 
         if minutes is None or self.quick:
             return build(output)
-        return build(output, max_steps=_Budget(output, minutes, build).steps())
+        kept = self.work / "steps" / decoder / shared["recipe"] / f"{output.name}.json"
+        return build(output, max_steps=_Budget(kept, output, minutes, build).steps())
 
 
 @dataclass(frozen=True)
 class _Budget:
-    """How many steps fit into some minutes: a few are timed once, and the answer is kept beside the run's folder."""
+    """How many steps fit into some minutes: a few are timed once, and the answer is kept, for all seeds."""
 
+    kept: Path
     output: Path
     minutes: float
     build: Any
 
     def steps(self) -> int:
-        kept = self.output.with_name(f"{self.output.name}.steps.json")
-        if kept.is_file():
-            return int(json.loads(kept.read_text(encoding="utf-8"))["steps"])
+        if self.kept.is_file():
+            return int(json.loads(self.kept.read_text(encoding="utf-8"))["steps"])
         trial = self.output.with_name(f"{self.output.name}.timed")
         shutil.rmtree(trial, ignore_errors=True)
         timed = {"max_steps": TIMED_STEPS, "save_steps": TIMED_STEPS, "eval_steps": TIMED_STEPS, "logging_steps": 1}
@@ -163,7 +164,8 @@ class _Budget:
         state = trial / "checkpoints" / f"checkpoint-{TIMED_STEPS}" / "trainer_state.json"
         seconds = pace(json.loads(state.read_text(encoding="utf-8"))["log_history"])
         steps = max(TIMED_STEPS, round(60 * self.minutes / seconds))
-        with replacing_file(kept) as fresh:
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(self.kept) as fresh:
             fresh.write_text(json.dumps({"steps": steps, "seconds_per_step": seconds}), encoding="utf-8")
         shutil.rmtree(trial)
         return steps

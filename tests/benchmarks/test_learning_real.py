@@ -92,8 +92,8 @@ def test_minutes_become_steps_once(tmp_path: Path) -> None:
             (checkpoint / "trainer_state.json").write_text(json.dumps({"log_history": log}))
 
     for _ in range(2):
-        assert learning_plan._Budget(tmp_path / "mntp", 5, Timed).steps() == 150
-    assert built == [8] and [file.name for file in tmp_path.iterdir()] == ["mntp.steps.json"]
+        assert learning_plan._Budget(tmp_path / "steps" / "mntp.json", tmp_path / "mntp", 5, Timed).steps() == 150
+    assert built == [8] and [file.name for file in tmp_path.iterdir()] == ["steps"]
 
 
 @pytest.mark.slow
