@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MultipleNegativesRankingLoss
 from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
 import st_llm2vec
 from benchmarks.side_by_side.encoders import dtype_name, require, torch_dtype
-from st_llm2vec.losses import HardNegativesRankingLoss, MNTPLoss, SimCSELoss
+from st_llm2vec.losses import HardNegativesRankingLoss, MNTPLoss, OnePassCoSENTLoss, SimCSELoss
 
 SCALE = 20.0
 # LLM2Vec's adapter: rank 16, alpha 32, dropout 0.05, on all linear layers
@@ -35,7 +35,7 @@ class Trainer:
         folder: The encoder.
         ours: Whether this library loads it, and its losses are used; otherwise plain Sentence Transformers and the stock
             losses. Masked next token prediction has no stock loss: both use this library's, padded on a plain encoder.
-        task: ``"simcse"``, ``"supervised"`` or ``"mntp"``, whatever follows it.
+        task: ``"simcse"``, ``"supervised"``, ``"scored"`` or ``"mntp"``, whatever follows it.
         dtype: Type of the frozen weights; the adapter's are float32.
         device: Where.
     """
@@ -65,6 +65,8 @@ class Trainer:
             return MNTPLoss(self.model)
         if self.ours and self.task == "simcse":
             return SimCSELoss(self.model, scale=SCALE, attention_dropout=None)
+        if self.task == "scored":
+            return (OnePassCoSENTLoss if self.ours else CoSENTLoss)(self.model, scale=SCALE)
         if self.ours:
             return HardNegativesRankingLoss(self.model, scale=SCALE)
         return MultipleNegativesRankingLoss(self.model, scale=SCALE)
@@ -92,7 +94,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.optimizer.zero_grad()
         features = [self._features(column) for column in columns]
-        loss = self.loss(features, None)
+        loss = self.loss(features, self._labels(columns))
         loss.backward()
         self.optimizer.step()
         return {"loss": float(loss.detach()), "tokens": self._tokens(features)}
@@ -103,7 +105,7 @@ class Trainer:
         with _without_dropout(self.model):
             features = [self._features(column) for column in columns]
             tokens = self._tokens(features)
-            loss = self.loss(features, None)
+            loss = self.loss(features, self._labels(columns))
             loss.backward()
         gradients = torch.cat([weight.grad.flatten() for _, weight in self.learned])
         sample = gradients[:: max(1, len(gradients) // 1000)].tolist()
@@ -113,6 +115,10 @@ class Trainer:
             "gradient": sample,
             "tokens": tokens,
         }
+
+    def _labels(self, columns: list[list[str]]) -> Tensor | None:
+        """Scores of the pairs, all different, where the task has any."""
+        return torch.linspace(0, 1, len(columns[0]), device=self.model.device) if self.task == "scored" else None
 
     def _features(self, texts: list[str]) -> dict[str, Any]:
         return batch_to_device(self.model.preprocess(texts), self.model.device)

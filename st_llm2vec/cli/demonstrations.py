@@ -11,7 +11,16 @@ from rich.text import Text
 
 from st_llm2vec.cli.app import app
 from st_llm2vec.cli.console import output, plain_table, progress_bar, quiet, say
-from st_llm2vec.cli.options import AsJson, Dtype, EncoderFolder, ModelName, Overwrite, check_target, print_json, say_dtype
+from st_llm2vec.cli.options import (
+    AsJson,
+    Dtype,
+    EncoderFolder,
+    ModelName,
+    Overwrite,
+    check_target,
+    print_json,
+    say_dtype,
+)
 
 if TYPE_CHECKING:
     from st_llm2vec.demonstrations.dev_sets import DevSet

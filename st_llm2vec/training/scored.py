@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sentence_transformers.sentence_transformer.losses import CoSENTLoss
-
 from st_llm2vec.data import TrainingData, check_texts
 from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.losses import OnePassCoSENTLoss
 from st_llm2vec.training.named_data import open_scored_pairs
 from st_llm2vec.training.stage import Stage
 
@@ -65,6 +64,6 @@ class Scored(Stage):
         prompts = {} if self.instruction is None else dict.fromkeys(PAIR, self.instruction)
         return TrainingData(pairs, prompts)
 
-    def loss(self, encoder: TextEncoder, data: TrainingData) -> CoSENTLoss:
+    def loss(self, encoder: TextEncoder, data: TrainingData) -> OnePassCoSENTLoss:
         """Make the loss."""
-        return CoSENTLoss(encoder, scale=self.scale)
+        return OnePassCoSENTLoss(encoder, scale=self.scale)

@@ -80,7 +80,7 @@ def test_training_steps_agree(work: Path, tmp_path: Path) -> None:
     options = ["--shape", "tiny", "--batch", "6", "--rounds", "2", "--threads", "1", "--dtypes", "float32"]
     training_steps.main([*options, *map(str, folders)])
     found = json.loads((tmp_path / "training_steps.json").read_text())
-    assert [row["task"] for row in found["results"]] == ["simcse", "supervised", "mntp"]
+    assert [row["task"] for row in found["results"]] == ["simcse", "supervised", "scored", "mntp"]
     for row in found["results"]:
         plain, ours = row["contenders"]["plain"], row["contenders"]["ours"]
         assert plain["tokens"] == pytest.approx(ours["tokens"], rel=0.5)  # both count the texts' own, SimCSE's twice
@@ -91,6 +91,8 @@ def test_training_steps_agree(work: Path, tmp_path: Path) -> None:
 
 
 def test_other_losses_get_a_sentence() -> None:
-    row = {"task": "mntp", "dtype": "float32", "speed_ratio": 2.0, "loss_difference": 1e-7, "gradient_distance": 1e-9}
+    row: dict[str, Any] = {"task": "mntp", "dtype": "float32", "speed_ratio": 2.0, "gradient_distance": 1e-9}
+    row |= {"loss_difference": 2e-5, "contenders": {"plain": {"loss": 9.0}}}
     assert training_steps.problems([row, {"task": "simcse", "dtype": "float32", "failed": {"ours": "no"}}]) == []
     assert "mntp in float32" in training_steps.problems([{**row, "gradient_distance": 1e-2}])[0]
+    assert "mntp in float32" in training_steps.problems([{**row, "contenders": {"plain": {"loss": 0.5}}}])[0]

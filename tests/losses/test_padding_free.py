@@ -18,6 +18,7 @@ from st_llm2vec.losses import (
     CachedHardNegativesRankingLoss,
     HardNegativesRankingLoss,
     MNTPLoss,
+    OnePassCoSENTLoss,
     SimCSELoss,
     SimilarityDistillationLoss,
 )
@@ -43,6 +44,7 @@ LOSSES: dict[str, tuple[Callable[[TextEncoder], Any], int]] = {
     "SimCSE": (without_dropout, 1),
     "distillation": (lambda encoder: SimilarityDistillationLoss(encoder), 2),
     "distillation, softmax": (lambda encoder: SimilarityDistillationLoss(encoder, temperature=0.1), 2),
+    "scores": (lambda encoder: OnePassCoSENTLoss(encoder), 2),
     "ranking": (lambda encoder: HardNegativesRankingLoss(encoder), 3),
     "two-stage": (lambda encoder: HardNegativesRankingLoss(encoder, in_batch_negatives=False), 3),
     "cached": (lambda encoder: CachedHardNegativesRankingLoss(encoder, mini_batch_size=2), 3),
@@ -66,8 +68,11 @@ def make(family: str, recipe: str) -> TextEncoder:
 def backward(encoder: TextEncoder, loss: Any, columns: int) -> tuple[float, dict[str, Tensor]]:
     encoder.zero_grad()
     torch.manual_seed(1)
-    taught = torch.randn(len(TEXTS), columns, 7) if isinstance(loss, SimilarityDistillationLoss) else None
-    value = loss([dict(encoder.preprocess(texts)) for texts in COLUMNS[:columns]], taught)
+    labels = {
+        SimilarityDistillationLoss: torch.randn(len(TEXTS), columns, 7),
+        OnePassCoSENTLoss: torch.rand(len(TEXTS)),
+    }
+    value = loss([dict(encoder.preprocess(texts)) for texts in COLUMNS[:columns]], labels.get(type(loss)))
     value.backward()
     return float(value.detach()), {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
 
@@ -83,7 +88,8 @@ def assert_equal(one: tuple[float, dict[str, Tensor]], other: tuple[float, dict[
 
 @pytest.mark.promise(Promise.HOST_TRAINS)
 @pytest.mark.parametrize(
-    ("model", "name"), crossed([("llama", "llm2vec"), ("gpt2", "sgpt"), ("qwen3", "echo")], LOSSES, ("MNTP", "ranking"))
+    ("model", "name"),
+    crossed([("llama", "llm2vec"), ("gpt2", "sgpt"), ("qwen3", "echo")], LOSSES, ("MNTP", "scores", "ranking")),
 )
 def test_a_loss_without_padding_is_the_loss_with_it(model: tuple[str, str], name: str) -> None:
     encoder = make(*model)
@@ -118,14 +124,16 @@ def test_with_an_adapter_and_checkpointed_layers(name: str) -> None:
 
 
 @pytest.mark.promise(Promise.HOST_TRAINS)
-def test_all_columns_pass_together_without_padding_only() -> None:
+@pytest.mark.parametrize("name", ["ranking", "scores"])
+def test_all_columns_pass_together_without_padding_only(name: str) -> None:
     encoder = make("llama", "llm2vec")
-    loss = HardNegativesRankingLoss(encoder)
+    build, columns = LOSSES[name]
+    loss = build(encoder)
     passes: list[int] = []
     encoder.transformer.register_forward_pre_hook(lambda *_: passes.append(1))
-    backward(encoder, loss, 3)
+    backward(encoder, loss, columns)
     assert len(passes) == 1
     disable_padding_free(encoder.transformer)
     passes.clear()
-    backward(encoder, loss, 3)
+    backward(encoder, loss, columns)
     assert len(passes) == 2, "the host passes queries apart from documents, which padding would make as long"
