@@ -16,6 +16,8 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 from pyarrow import ArrowException, parquet
 
+from st_llm2vec.data.lines import ragged_line, unlike_line
+
 SEPARATED: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
@@ -223,7 +225,8 @@ def _from_files(
     try:
         dataset = load_dataset(builder, data_files=files, split=split, **{**defaults, **options})
     except FAILURES as error:
-        raise ValueError(f"{where} could not be read as {builder}: {_reason(error)}") from error
+        told = unlike_line(files) or ragged_line(_reason(error), where)
+        raise ValueError(told or f"{where} could not be read as {builder}: {_reason(error)}") from error
     if builder == "csv" and any(name.startswith(LEFT_OVER) for name in dataset.column_names):
         names = [name for name in dataset.column_names if not name.startswith(LEFT_OVER)]
         raise ValueError(
@@ -295,4 +298,4 @@ def _named(dataset: Dataset, columns: list[str], where: str) -> Dataset:
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
     text = " ".join(str(cause).split()) or type(cause).__name__
-    return "it has no rows" if "corresponds to no data" in text else text
+    return "it has no rows" if "corresponds to no data" in text or "No columns to parse" in text else text
