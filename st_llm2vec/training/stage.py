@@ -27,9 +27,10 @@ from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import attach_adapter, body_weights, interpolate
-from st_llm2vec.training.callbacks import ProgressLines, StopAtNonFinite, Throughput
+from st_llm2vec.training.callbacks import LogAtCheckpoints, ProgressLines, StopAtNonFinite, Throughput
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs
-from st_llm2vec.training.report import evaluated, took, write_report
+from st_llm2vec.training.record import stage_record
+from st_llm2vec.training.report import write_report
 from st_llm2vec.training.run_folder import RunFolder
 from st_llm2vec.training.settings import check_loggers
 from st_llm2vec.training.stage_settings import HALF_PRECISION, StageSettings
@@ -219,6 +220,7 @@ class Stage(StageSettings):
             callbacks=self.callbacks(),
         )
         trainer.add_callback(StopAtNonFinite(trainer.loss))
+        trainer.add_callback(LogAtCheckpoints())
         if trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback):
             trainer.add_callback(ProgressLines(self.stop_after, self.metric))
         return trainer
@@ -250,7 +252,7 @@ class Stage(StageSettings):
     def finish(self, encoder: TextEncoder, trainer: SentenceTransformerTrainer, data: TrainingData) -> TextEncoder:
         """Merge, interpolate, record what was trained on what, and save; returns what was saved."""
         trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)  # no autocast from here on
-        record = self.record(trainer, data)
+        record = stage_record(self, trainer, data)
         if self.adapter is not None:
             if self.adapter.quantize is not None:
                 encoder = self._unquantized(encoder)
@@ -283,25 +285,3 @@ class Stage(StageSettings):
         if lost:
             raise TrainingError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")
         return full
-
-    def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:
-        """What was trained on what, for the manifest and the model card."""
-        log, best_step = trainer.state.log_history, trainer.state.best_global_step
-        losses = [entry["loss"] for entry in log if "loss" in entry]
-        rows = {"train": data.dataset} if isinstance(data.dataset, Dataset) else dict(data.dataset)
-        kept = self.to_dict()
-        return {
-            "name": self.called,
-            "method": type(self).__name__,
-            "from": self.model,
-            "data": kept.pop("data"),
-            "rows": {name: len(dataset) for name, dataset in rows.items()},
-            "settings": {name: value for name, value in kept.items() if name not in ("model", "output", "stage")},
-            "steps": trainer.state.global_step,
-            "last_loss": losses[-1] if losses else None,
-            "best": trainer.state.best_metric,
-            "evaluation": evaluated(log, self.metric, best_step if self.keeps_best else None),
-            "took": took(log),
-            "processes": PartialState().num_processes,
-            "merged": False,
-        }
