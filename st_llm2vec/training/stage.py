@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, set_seed
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.data import TrainingData
-from st_llm2vec.encoding.dtype import AUTO
+from st_llm2vec.encoding.dtype import AUTO, slower_in
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.merge import Merge, merge, type_name
@@ -161,6 +161,9 @@ class Stage(StageSettings):
                 f"{self.model} holds an adapter beside its base. Merge it first: encoder = st_llm2vec.load(folder); "
                 "st_llm2vec.training.merge_adapter(encoder); encoder.save(another folder)."
             )
+        slower = slower_in(encoder.transformer.model.dtype, self.arguments().device)
+        if slower:
+            logger.warning("%s is in %s: --dtype float32 (in a plan dtype: float32) trains faster.", self.model, slower)
         return self.limited(encoder)
 
     def _loaded(self, **options: Any) -> TextEncoder:
