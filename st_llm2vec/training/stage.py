@@ -28,6 +28,7 @@ from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import attach_adapter, body_weights, interpolate
 from st_llm2vec.training.callbacks import LogAtCheckpoints, ProgressLines, StopAtNonFinite, Throughput
+from st_llm2vec.training.kept_instruction import kept_instruction
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs
 from st_llm2vec.training.record import stage_record
 from st_llm2vec.training.report import write_report
@@ -44,6 +45,8 @@ class Stage(StageSettings):
 
     Its settings are those of :class:`StageSettings`.
     """
+
+    _forewarned = False
 
     # What a stage of its own says ------------------------------------------------------------------------
 
@@ -137,15 +140,31 @@ class Stage(StageSettings):
             self.folder.claim()
         if self.folder.finished:
             return False
+        if not self._forewarned:
+            self.forewarn(self)
+        return True
+
+    def forewarn(self, first: Stage) -> None:
+        """Say once, before anything is trained, what of the settings is hardly meant.
+
+        Args:
+            first: The stage that the run begins with, of those that are not over.
+        """
+        self._forewarned = True
         arguments = self.arguments()
         steps, rising = arguments.max_steps, arguments.get_warmup_steps(arguments.max_steps)
         if 0 < steps <= rising:
             logger.warning(
-                "The learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
+                "%s: the learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
+                self.called,
                 rising,
                 steps,
             )
-        return True
+
+    def kept_instruction(self) -> str | None:
+        """The instruction that the encoder keeps for queries, as the folder says that the stage begins with, or the recipe."""
+        model = self.output if self.folder.finished else self.model
+        return kept_instruction(model, get_recipe(self.recipe).replace(**self.changes))
 
     def start(self) -> TextEncoder:
         """Load the encoder, or convert the decoder, with every random draw seeded."""
