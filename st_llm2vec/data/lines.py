@@ -1,4 +1,4 @@
-"""Lines of files, for messages: on which one a row stands, and the first that is unlike the others."""
+"""What is said of files that cannot be read: on which line a row stands, which is unlike the others, and the reader's reason."""
 
 from __future__ import annotations
 
@@ -54,6 +54,19 @@ def unlike_line(files: Sequence[str]) -> str | None:
             if problem:
                 return f"{place}: {problem}"
     return None
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read, on one line: what the reader says, or in words that there are no rows.
+
+    Args:
+        error: The reader's error.
+    """
+    cause = error.__cause__ or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    if "corresponds to no data" in text or "No columns to parse" in text:
+        return "it has no rows, only blank lines or names of columns. Give at least one row."
+    return text
 
 
 def ragged_line(reason: str, where: str) -> str | None:

@@ -143,7 +143,7 @@ def _rows_of(record: dict[str, Any], columns: Columns, count: int, where: str, n
     positives = _texts(record, [columns.positive], where, number)
     negatives = _texts(record, columns.negatives, where, number)
     if not positives:
-        raise ValueError(f"{row_in(where, number)} has no text in {columns.positive!r}.")
+        raise ValueError(f"{row_in(where, number)} has no text in {columns.positive!r}. Give it one, or remove it.")
     if not count:
         return [[query, positive] for positive in positives]
     if not negatives:
@@ -180,7 +180,8 @@ def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the 
     missing = [name for name in columns if name not in dataset.column_names]
     if missing:
         raise ValueError(
-            f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}."
+            f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}. Name the right one, or "
+            "rename it."
         )
 
 
@@ -205,7 +206,9 @@ def as_text(value: Any, column: str, where: str, number: int, blank: bool = Fals
     what = "a blank text" if isinstance(value, str) else f"{type(value).__name__} {str(value)[:40]!r}"
     if value is None:
         what = "nothing"
-    raise ValueError(f"{row_in(where, number)} has {what} in {column!r}; a text is expected.")
+    raise ValueError(
+        f"{row_in(where, number)} has {what} in {column!r}; a text is expected. Correct it, or leave it out."
+    )
 
 
 def refuse_equal_negative(others: Mapping[str, str], negatives: Sequence[str], where: str, number: int) -> None:

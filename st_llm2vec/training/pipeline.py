@@ -247,10 +247,9 @@ def _entries(plan: Mapping[str, Any]) -> list[Any]:
     elsewhere = [str(name) for name in plan if name in NAMES_ELSEWHERE]
     if entries is None and elsewhere:
         raise ValueError(
-            f"The plan has no stages, but {', '.join(elsewhere[:3])}, as the configurations of llm2vec's experiments have. Each "
-            "of these is a stage here, such as {model: org/decoder, stages: [{stage: mntp, data: texts.txt}]}: the page Coming "
-            "from llm2vec (docs/coming_from/llm2vec.md) has a table of its keys, and training_scripts has the published "
-            "models' plans."
+            f"The plan has no stages, but {', '.join(elsewhere[:3])}, as the configuration of an experiment of llm2vec. Such "
+            "a one is a stage here: {model: org/decoder, stages: [{stage: mntp, data: texts.txt}]}. The page Coming from llm2vec "
+            "(docs/coming_from/llm2vec.md) says what each of its keys is, and training_scripts has the plans of published models."
         )
     if not isinstance(entries, list) or not entries:
         raise ValueError(
