@@ -41,6 +41,7 @@ def quiet() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)  # it logs the errors that it raises
     if not messages.is_terminal:
         datasets.disable_progress_bars()
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)

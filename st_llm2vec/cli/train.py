@@ -23,7 +23,10 @@ def train(
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="What to train; see `st-llm2vec recipes`.")] = "llm2vec",
     texts: Annotated[
         str | None,
-        typer.Option(help="Texts for MNTP and SimCSE: a file or a Hub dataset.", show_default="as in the paper"),
+        typer.Option(
+            help="Texts for MNTP and SimCSE: a file or a Hub dataset.",
+            show_default="those of --pairs, or else as in the paper",
+        ),
     ] = None,
     pairs: Annotated[
         str | None,
@@ -72,11 +75,11 @@ def train(
         override,
         read_plan,
         read_value,
-        run_stages,
-        what_is_kept,
     )
+    from st_llm2vec.training.run_stages import run_stages, what_is_kept, what_is_left
     from st_llm2vec.training.settings import check_names
 
+    quiet()
     if plan is not None and (texts is not None or pairs is not None):
         raise ValueError("A plan names its own data; leave --texts and --pairs out, or change it with --set.")
     settings = read_plan(plan) if plan is not None else default_plan(recipe, texts, pairs)
@@ -97,7 +100,6 @@ def train(
         check_names([until], names, f"--until {until} cannot be done")
         stages = stages[: names.index(until) + 1]
         target = Path(stages[-1].output)
-    quiet()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the trainer's own log lines
             encoder = run_stages(stages, (lambda message: None) if as_json else say)
@@ -112,6 +114,8 @@ def train(
         print_json({"output": str(target), "dimension": encoder.get_embedding_dimension(), "stages": records})
         return
     _show(records, target)
+    if left := what_is_left(stages):
+        say(left)
 
 
 def _show(records: list[dict[str, Any]], target: Path) -> None:

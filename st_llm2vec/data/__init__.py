@@ -1,7 +1,7 @@
 """From files and datasets to what the losses read: blocks, pairs with instructions, classes turned to examples."""
 
 from st_llm2vec.data.blocks import pack_blocks
-from st_llm2vec.data.checks import check_contrast, check_pairs, check_texts
+from st_llm2vec.data.checks import check_contrast, check_pairs, check_texts, require_texts
 from st_llm2vec.data.labels import pairs_from_labels
 from st_llm2vec.data.mixture import Mixture, named_mixtures, read_mixture
 from st_llm2vec.data.read import read_dataset
@@ -23,4 +23,5 @@ __all__ = [
     "read_dataset",
     "read_mixture",
     "require_columns",
+    "require_texts",
 ]

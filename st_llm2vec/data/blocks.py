@@ -65,7 +65,8 @@ def pack_blocks(
     if not len(blocks):
         raise ValueError(
             f"The {len(texts)} texts have fewer than block_size={block_size} tokens together, so there is not one block. "
-            "Give more text, or a smaller block_size."
+            "Give more text, or a smaller block_size; a stage reads each text by itself with block_size: null (--set "
+            "stages.0.block_size=null)."
         )
     return blocks
 

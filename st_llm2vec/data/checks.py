@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from datasets import Dataset, DatasetDict
@@ -11,6 +11,7 @@ from datasets.utils import tqdm
 from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
 from transformers import PreTrainedTokenizerBase
 
+from st_llm2vec.data.lines import row_in
 from st_llm2vec.data.rows import as_text, refuse_equal_negative, require_columns
 
 logger = logging.getLogger(__name__)
@@ -56,14 +57,41 @@ def check_texts(
         ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
         short = [at for at, row in enumerate(ids) if len(row) < min_tokens]
         if short and not count:
-            first = f"row {start + short[0]} (the first is 0) with {texts[short[0]][:40]!r}"
+            place = row_in(where, start + short[0])
+            first = f"{place[:1].lower()}{place[1:]} with {texts[short[0]][:40]!r}"
         count += len(short)
     if count == len(dataset) or (count and every):
         share = f"All {count}" if count == len(dataset) else f"{count} of the {len(dataset)}"
         raise ValueError(
-            f"{share} texts in {column!r} of {where} have fewer than {min_tokens} tokens, beginning with {first}. Remove "
-            "them, for example with dataset.filter."
+            f"{share} texts in {column!r} of {where} have fewer than {min_tokens} tokens, beginning with {first}. Leave them "
+            "out, or give longer ones."
         )
+
+
+def require_texts(dataset: Dataset, columns: Sequence[str], where: str) -> None:
+    """Raise unless the columns are there and a row has a text in all of them. Reads rows until there is one.
+
+    Args:
+        dataset: The dataset.
+        columns: The columns with the texts.
+        where: What the dataset is called in messages.
+
+    Raises:
+        ValueError: If there is no such column, or its texts are all blank.
+
+    Example:
+        >>> require_texts(Dataset.from_dict({"text": ["", "Rain fell."]}), ["text"], "texts.txt")
+    """
+    require_columns(dataset, columns, where)
+    for _, batch in _batches(dataset.select_columns(list(columns)), where):
+        if any(
+            all(text is not None and str(text).strip() for text in row) for row in zip(*batch.values(), strict=True)
+        ):
+            return
+    raise ValueError(
+        f"{where} has {len(dataset)} rows, and all are blank in {' or '.join(map(repr, columns))}: there is nothing to learn "
+        "from. Give a text in each row, which in a text file is a line."
+    )
 
 
 def check_pairs(dataset: Dataset | DatasetDict, where: str = "the dataset") -> None:

@@ -16,6 +16,8 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 from pyarrow import ArrowException, parquet
 
+from st_llm2vec.data.lines import ragged_line, reason_of, unlike_line
+
 SEPARATED: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
@@ -198,7 +200,7 @@ def _from_hub(name: str, split: str, options: dict[str, Any]) -> Any:
         return load_dataset(repository, config or None, split=split, **options)
     except FAILURES as error:
         raise ValueError(
-            f"{name} is neither a file here nor a dataset that could be read from the Hub: {_reason(error)}"
+            f"{name} is neither a file here nor a dataset that could be read from the Hub: {reason_of(error)}"
         ) from error
 
 
@@ -206,7 +208,7 @@ def _from_folder(folder: Path, split: str) -> Dataset:
     try:
         saved = load_from_disk(str(folder))
     except FAILURES as error:
-        raise ValueError(f"The saved dataset {folder} could not be read: {_reason(error)}") from error
+        raise ValueError(f"The saved dataset {folder} could not be read: {reason_of(error)}") from error
     if not isinstance(saved, DatasetDict):
         return saved
     if split not in saved:
@@ -223,7 +225,8 @@ def _from_files(
     try:
         dataset = load_dataset(builder, data_files=files, split=split, **{**defaults, **options})
     except FAILURES as error:
-        raise ValueError(f"{where} could not be read as {builder}: {_reason(error)}") from error
+        told = unlike_line(files) or ragged_line(reason_of(error), where)
+        raise ValueError(told or f"{where} could not be read as {builder}: {reason_of(error)}") from error
     if builder == "csv" and any(name.startswith(LEFT_OVER) for name in dataset.column_names):
         names = [name for name in dataset.column_names if not name.startswith(LEFT_OVER)]
         raise ValueError(
@@ -290,9 +293,3 @@ def _named(dataset: Dataset, columns: list[str], where: str) -> Dataset:
     if set(map(str, dataset[0].values())) & set(columns):
         raise ValueError(f"The first line of {where} holds the names of its columns; leave columns out.")
     return dataset.rename_columns(dict(zip(found, columns, strict=True)))
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    text = " ".join(str(cause).split()) or type(cause).__name__
-    return "it has no rows" if "corresponds to no data" in text else text

@@ -9,6 +9,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from st_llm2vec.data.lines import row_in
+
 ROLES = ("query", "positive", "negative")
 FLAG_EMBEDDING = {"query": "query", "positive": "pos", "negative": "neg"}
 SIMCSE = {"query": "sent0", "positive": "sent1", "negative": "hard_neg"}
@@ -71,15 +73,28 @@ def _usual(names: Sequence[str], where: str) -> dict[str, Any]:
     if FLAG_EMBEDDING["positive"] in names and "positive" not in names and query is not None:
         return {role: name for role, name in FLAG_EMBEDDING.items() if name in names}
     if query is None or "positive" not in names:
-        raise ValueError(
-            f"The columns of {where} are {', '.join(map(repr, names))}, not query and positive. Say which is which: "
-            'columns={"query": ..., "positive": ..., "negative": ...}.'
-        )
+        raise ValueError(_no_pairs(names, where))
     return {
         "query": query,
         "positive": "positive",
         "negative": [name for name in names if name.startswith("negative")],
     }
+
+
+def _no_pairs(names: Sequence[str], where: str) -> str:
+    """What to do with a table whose columns do not say which are the pairs'."""
+    if len(names) < 2:
+        return (
+            f"{where} has one column, {', '.join(map(repr, names))}, and pairs have two, query and positive. Texts without pairs are "
+            "for the stages mntp and simcse (--texts)."
+        )
+    usual = next((name for name in ("query", "anchor") if name in names), None)
+    query = usual or next(name for name in names if name != "positive")
+    positive = "positive" if "positive" in names else next(name for name in names if name != query)
+    return (
+        f"{where} has the columns {', '.join(map(repr, names))}; query and positive are expected. Rename them, or say which is which "
+        f"in a plan or a mixture, such as columns: {{query: {query}, positive: {positive}}}."
+    )
 
 
 def read_rows(
@@ -128,12 +143,12 @@ def _rows_of(record: dict[str, Any], columns: Columns, count: int, where: str, n
     positives = _texts(record, [columns.positive], where, number)
     negatives = _texts(record, columns.negatives, where, number)
     if not positives:
-        raise ValueError(f"Row {number} of {where} (the first is 0) has no text in {columns.positive!r}.")
+        raise ValueError(f"{row_in(where, number)} has no text in {columns.positive!r}. Give it one, or remove it.")
     if not count:
         return [[query, positive] for positive in positives]
     if not negatives:
         raise ValueError(
-            f"Row {number} of {where} (the first is 0) has no text in {', '.join(columns.negatives)}. Give each row a "
+            f"{row_in(where, number)} has no text in {', '.join(columns.negatives)}. Give each row a "
             "negative, or leave the columns of negatives out."
         )
     hard = list(itertools.islice(itertools.cycle(negatives), count))
@@ -165,7 +180,8 @@ def require_columns(dataset: Dataset, columns: Sequence[str], where: str = "the 
     missing = [name for name in columns if name not in dataset.column_names]
     if missing:
         raise ValueError(
-            f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}."
+            f"There is no column {missing[0]!r} in {where}; it has {', '.join(map(repr, dataset.column_names))}. Name the right one, or "
+            "rename it."
         )
 
 
@@ -190,7 +206,9 @@ def as_text(value: Any, column: str, where: str, number: int, blank: bool = Fals
     what = "a blank text" if isinstance(value, str) else f"{type(value).__name__} {str(value)[:40]!r}"
     if value is None:
         what = "nothing"
-    raise ValueError(f"Row {number} of {where} (the first is 0) has {what} in {column!r}; a text is expected.")
+    raise ValueError(
+        f"{row_in(where, number)} has {what} in {column!r}; a text is expected. Correct it, or leave it out."
+    )
 
 
 def refuse_equal_negative(others: Mapping[str, str], negatives: Sequence[str], where: str, number: int) -> None:
@@ -209,6 +227,6 @@ def refuse_equal_negative(others: Mapping[str, str], negatives: Sequence[str], w
     for negative in negatives:
         if negative.strip() in known:
             raise ValueError(
-                f"Row {number} of {where} (the first is 0) has a negative that equals its {known[negative.strip()]}: "
+                f"{row_in(where, number)} has a negative that equals its {known[negative.strip()]}: "
                 f"{negative[:80]!r}. Remove the row, or choose another negative."
             )

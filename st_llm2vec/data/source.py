@@ -228,6 +228,12 @@ class TrainingSource:
         return re.sub(r"[^\w-]+", "_", stem).strip("_") or "dataset"
 
     @property
+    def where(self) -> str:
+        """What the source is called in messages of its rows: its file, where they are the file's own, or its name."""
+        files = self.files
+        return files[0] if self.shapes == (PAIRS,) and self.collection is None and len(files) == 1 else self.label
+
+    @property
     def instructions(self) -> tuple[str | None, str | None]:
         """The query's and the documents' instruction."""
         return self.query_instruction, self.query_instruction if self.symmetric else self.document_instruction

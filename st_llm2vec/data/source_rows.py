@@ -45,7 +45,7 @@ def read_source(source: TrainingSource, seed: int = 42) -> tuple[Dataset, Column
         if shape != PAIRS:
             made = _made(source, dataset, shape, seed)
             return made, find_columns(made, None, source.label)
-        columns = find_columns(dataset, source.columns, source.label)
+        columns = find_columns(dataset, source.columns, source.where)
     flag_embedding = columns.positive == FLAG_EMBEDDING["positive"] and PROMPT in dataset.column_names
     if flag_embedding and source.query_instruction is None:
         source.query_instruction = _prompt(dataset, source.label)

@@ -14,6 +14,8 @@ from st_llm2vec.data.source import TrainingSource
 from st_llm2vec.data.source_errors import placed
 from st_llm2vec.data.source_rows import read_source, source_table, texts_column
 
+BATCH = 1000
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -111,6 +113,38 @@ def build_texts(sources: Sequence[TrainingSource], seed: int = 42) -> Dataset:
     return concatenate_datasets(found)
 
 
+def texts_of_pairs(sources: Sequence[TrainingSource], seed: int = 42) -> Dataset:
+    """The texts of sources of pairs, each once: queries, positives and the hard negatives that are read.
+
+    Args:
+        sources: As for :func:`build_training_data`.
+        seed: Seed of the rows that ``limit`` and ``weight`` draw.
+
+    Returns:
+        A dataset with the column ``text``.
+
+    Raises:
+        ValueError: If a source cannot be read, or a row is no pair.
+
+    Example:
+        >>> pairs = Dataset.from_dict({"query": ["a cat", "a cat"], "positive": ["cats purr", "a pet"]})
+        >>> texts_of_pairs([TrainingSource(pairs)])["text"][:]
+        ['a cat', 'cats purr', 'a pet']
+    """
+    columns: list[Dataset] = []
+    for source in sources:
+        with placed(source.place):
+            rows = _rows(source, blended=False, seed=seed)
+        columns += [rows.select_columns([name]).rename_column(name, "text") for name in rows.column_names]
+    texts, seen, kept = concatenate_datasets(columns), set[str](), list[int]()
+    for start in range(0, len(texts), BATCH):
+        for at, text in enumerate(texts[start : start + BATCH]["text"], start):
+            if text not in seen:
+                seen.add(text)
+                kept.append(at)
+    return texts.select(kept)
+
+
 def _rows(source: TrainingSource, blended: bool, seed: int) -> Dataset:
     dataset, columns = read_source(source, seed)
     numbers = _drawn(len(dataset), source, seed)
@@ -130,7 +164,7 @@ def _rows(source: TrainingSource, blended: bool, seed: int) -> Dataset:
         batched=True,
         with_indices=True,
         fn_kwargs={
-            "where": source.label,
+            "where": source.where,
             "columns": columns,
             "names": names,
             "numbers": numbers,

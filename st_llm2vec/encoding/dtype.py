@@ -104,6 +104,23 @@ def _choose(device: str) -> Choice:
     return choice
 
 
+def slower_in(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Say that a CPU is slower in a type of half precision than in float32.
+
+    Args:
+        dtype: The type of weights.
+        device: Where they compute.
+
+    Returns:
+        Half a sentence that begins with the type, with the factor that was measured; ``None`` if it is no CPU, or not slower.
+    """
+    if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    speed = cpu_speed() if dtype == torch.bfloat16 else measure_speed(dtype)
+    name = str(dtype).removeprefix("torch.")
+    return f"{name}, in which {processor_name()} is {1 / speed:.1f} times slower than in float32" if speed < 1 else None
+
+
 def cpu_speed() -> float:
     """How many times faster than float32 this processor is in bfloat16, as remembered or else measured now."""
     key = f"{processor_name()} [{' '.join(_flags())}], torch {torch.__version__}"
@@ -116,12 +133,12 @@ def cpu_speed() -> float:
 
 
 @torch.inference_mode()
-def measure_speed() -> float:
-    """The ratio of float32's to bfloat16's median time for a matrix product, taken in turns on the CPU."""
+def measure_speed(coarse: torch.dtype = torch.bfloat16) -> float:
+    """The ratio of float32's to bfloat16's, or float16's, median time for a matrix product, taken in turns on the CPU."""
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(ROWS, WIDTH, generator=generator)
     weights = torch.randn(WIDTH, WIDTH, generator=generator)
-    pairs = [(states.to(dtype), weights.to(dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    pairs = [(states.to(dtype), weights.to(dtype)) for dtype in (torch.float32, coarse)]
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(1 + ROUNDS):
         for (rows, columns), times in zip(pairs, seconds, strict=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +26,11 @@ class EncoderCardData(SentenceTransformerModelCardData):
             dataset = DatasetDict(dataset=dataset)
         if isinstance(dataset, dict):
             dataset = DatasetDict({name: part for name, part in dataset.items() if _has_texts(part)})
+        # Where nobody watches, its bar, which a file would keep, is left out.
+        silent = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
         if not isinstance(dataset, dict) or dataset:
-            super().set_widget_examples(dataset)
+            with silent:
+                super().set_widget_examples(dataset)
 
 
 def _has_texts(dataset: Any) -> bool:

@@ -78,8 +78,14 @@ def from_llm2vec(
 
     Raises:
         ValueError: If a file is missing or damaged, or an adapter is for another base.
+        TypeError: If ``mntp`` is ``True``.
         CausalAttentionError: If the base cannot attend in both directions.
     """
+    if mntp is True:
+        raise TypeError(
+            "mntp=True names no adapter. Give the folder or the name of the MNTP adapter; leave mntp out, and it is looked for; or "
+            "say mntp=False, if the adapter was trained without one."
+        )
     hub = {"token": token, "local_files_only": local_files_only}
     last = fetch(source, {**hub, "revision": revision}, allow_pickles)
     adapters = _adapters(last, mntp, hub)

@@ -17,6 +17,14 @@ from st_llm2vec.recipe.template import SLOT, as_words, parse_readings, parse_tem
 Attention = Literal["bidirectional", "causal"]
 LATENT_SETTINGS = ("num_latents", "num_heads", "head_dimension", "feed_forward_multiple")
 LATENT_ATTENTION = "latent_attention"
+POOLINGS_ELSEWHERE = {
+    "eos_token": "llm2vec's eos_token is last_token here, of a recipe whose template ends in {eos}",
+    "bos_token": "llm2vec's bos_token is last_token here, of a template that marks {pool}{bos}{/pool}",
+    "lasttoken": "Sentence Transformers' lasttoken is last_token here",
+    "weightedmean": "Sentence Transformers' weightedmean is weighted_mean here",
+    "cls": "the first token of a decoder has seen no other; last_token is its counterpart",
+}
+"""What poolings of ``llm2vec`` and Sentence Transformers are here."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +157,11 @@ class EncoderConfig:
             "padding_side": ("left", "right"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
+            value = getattr(self, name)
+            if value not in allowed:
+                meant = POOLINGS_ELSEWHERE.get(str(value)) if name == "pooling" else None
+                told = f": {meant}." if meant else "."
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}{told}")
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"max_length={self.max_length} must be a positive number of tokens, or None.")
         if self.layer >= 0:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
 
 from st_llm2vec.host.memory import peak_memory
-from st_llm2vec.training.curve import points, sparkline
+from st_llm2vec.training.curve import mean_loss, points, sparkline
 
 GIB = 2**30
 UNSAID = ("total_flos", "epoch", "_per_second", "eval_runtime")
@@ -25,7 +25,8 @@ class Throughput(TrainerCallback):
     """Adds ``tokens_per_second`` to the trainer's log lines: tokens read by the decoder, padding not counted.
 
     Its log, which checkpoints hold, has besides the ``seconds`` of training until then, also those of the processes that an
-    interrupted run had before, and the most ``memory`` that this process has held, in bytes.
+    interrupted run had before, and the most ``memory`` that this process has held, in bytes. Its last line's ``train_loss`` and
+    ``train_runtime``, which the trainer takes of this process's steps, are those of the whole run.
 
     Args:
         encoder: The encoder that is trained.
@@ -55,6 +56,11 @@ class Throughput(TrainerCallback):
             if state.log_history:
                 state.log_history[-1]["tokens_per_second"] = rate
             self.tokens, self.since = 0, now
+        if logs is not None and "train_loss" in logs:
+            loss = mean_loss(state.log_history)
+            whole = {"train_runtime": state.log_history[-1]["seconds"]} | ({} if loss is None else {"train_loss": loss})
+            logs.update(whole)
+            state.log_history[-1].update(whole)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop counting."""
@@ -81,6 +87,21 @@ class StopAfter(TrainerCallback):
         if state.global_step >= self.steps:
             control.should_evaluate = args.eval_strategy != "no"
             control.should_save = control.should_training_stop = True
+
+
+class LogAtCheckpoints(TrainerCallback):
+    """Logs the loss wherever a checkpoint is saved or the run is evaluated, and so at its last step.
+
+    What was not logged yet is in no checkpoint: a run that goes on from there would have lost it. It is added after the callbacks
+    that say when to save.
+    """
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log too, unless nothing is to be logged."""
+        if args.logging_strategy != "no" and (control.should_save or control.should_evaluate):
+            control.should_log = True
+
+    on_epoch_end = on_step_end
 
 
 class StopAtNonFinite(TrainerCallback):
@@ -172,6 +193,9 @@ class ProgressLines(ProgressCallback):
     def _parts(self, state: Any, logs: Mapping[str, Any]) -> list[str]:
         done = state.global_step
         parts = [f"step {done}/{self.total}"]
+        if "train_loss" in logs:
+            spent = datetime.timedelta(seconds=round(logs["train_runtime"]))
+            return [*parts, f"done in {spent}", f"mean loss of all steps {logs['train_loss']:.4g}"]
         if "loss" not in logs:
             shown = {name: value for name, value in logs.items() if not name.endswith(UNSAID)}
             parts += [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]

@@ -23,6 +23,19 @@ def points(log: Log, name: str) -> dict[int, float]:
     return {step: value for step, value in found.items() if math.isfinite(value)}
 
 
+def mean_loss(log: Log) -> float | None:
+    """The mean of the losses of all steps, those of a run that was continued too; ``None`` if none was logged.
+
+    Example:
+        >>> mean_loss([{"step": 10, "loss": 3.0}, {"step": 12, "loss": 0.0}])
+        2.5
+    """
+    total, before = 0.0, 0
+    for step, value in sorted(points(log, "loss").items()):
+        total, before = total + value * (step - before), step  # a line has the mean since the line before
+    return total / before if before else None
+
+
 def sparkline(values: Sequence[float], encoding: str | None = "utf-8") -> str:
     """Values as a line of blocks, from the lowest to the highest of them.
 

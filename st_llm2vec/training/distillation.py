@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from datasets import Dataset
 
-from st_llm2vec.data import TrainingData, check_contrast, check_texts, require_columns
+from st_llm2vec.data import TrainingData, check_contrast, check_texts, require_texts
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import SimilarityDistillationLoss
-from st_llm2vec.training.named_data import describe_files, open_data
+from st_llm2vec.training.named_data import called, describe_files, open_data
 from st_llm2vec.training.run_folder import CHECKPOINTS
 from st_llm2vec.training.stage import Stage
 from st_llm2vec.training.teacher import require_teacher, with_teacher_vectors
@@ -56,15 +56,15 @@ class Distillation(Stage):
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the texts, and have the teacher's vectors of them; rows with a blank text are left out."""
         for column in self.columns:
-            check_texts(open_data(self.data), column, encoder.tokenizer, every=False)
+            check_texts(open_data(self.data), column, encoder.tokenizer, every=False, where=called(self.data))
         return TrainingData(with_teacher_vectors(self._texts(), self.teacher, self.teacher_prompt), {})
 
     def check_data(self) -> None:
         """Refuse texts that are not there or all the same, and a teacher that is none."""
         require_teacher(self.teacher)
-        require_columns(open_data(self.data), self.columns, str(self.data))
+        require_texts(open_data(self.data), self.columns, called(self.data))
         for column in self.columns:
-            check_contrast(self._texts().select_columns(column), self.batch_rows(), str(self.data))
+            check_contrast(self._texts().select_columns(column), self.batch_rows(), called(self.data))
         self.pairs()
 
     @cached_property

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from accelerate import PartialState
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 
-from st_llm2vec.data import TrainingData, check_texts, pack_blocks, require_columns
+from st_llm2vec.data import TrainingData, check_texts, pack_blocks, require_texts
 from st_llm2vec.evaluation import MNTPEvaluator
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
 from st_llm2vec.losses import MNTPLoss, add_mask_token
 from st_llm2vec.losses.masking import Masking
-from st_llm2vec.training.named_data import open_data
+from st_llm2vec.training.named_data import called, open_data
 from st_llm2vec.training.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class MNTP(Stage):
     def check_data(self) -> None:
         """Refuse texts that are not there."""
         for source in (self.data, *([] if self.evaluation is None else [self.evaluation])):
-            require_columns(open_data(source), [self.column], str(source))
+            require_texts(open_data(source), [self.column], called(source))
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the texts and pack them."""
@@ -105,7 +105,7 @@ class MNTP(Stage):
 
     def _rows(self, encoder: TextEncoder, source: Any) -> Any:
         texts = open_data(source)
-        check_texts(texts, self.column, encoder.tokenizer, every=False)
+        check_texts(texts, self.column, encoder.tokenizer, every=False, where=called(source))
         texts = texts.select_columns(self.column)
         if self.block_size is None:
             return texts

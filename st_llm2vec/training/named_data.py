@@ -8,10 +8,10 @@ from typing import Any
 
 from datasets import Dataset, Value
 
-from st_llm2vec.data import Mixture, read_dataset, read_mixture
+from st_llm2vec.data import Mixture, TrainingSource, read_dataset, read_mixture
 from st_llm2vec.data.mixture import is_mixture
 from st_llm2vec.data.read import local_files
-from st_llm2vec.data.training_data import build_texts
+from st_llm2vec.data.training_data import build_texts, texts_of_pairs
 from st_llm2vec.folder.checksums import sha256
 from st_llm2vec.training.settings import check_names
 
@@ -21,6 +21,8 @@ SCORED_SETS = {"stsb": {"path": "sentence-transformers/stsb", "split": "validati
 SCORES = ("score", "label", "similarity_score", "similarity")
 
 
+TEXTS_OF = "texts_of"
+"""The key of data that are the texts of a stage's pairs."""
 MIXTURE_FIELDS = ("mixture", "folder", "sources", "limit", "negatives")
 
 
@@ -50,12 +52,38 @@ def name_data(data: str) -> dict[str, str]:
     return {"mixture" if is_mixture(data) else "path": data}
 
 
+def open_sources(data: Any, defaults: Mapping[str, Any] | None = None) -> list[TrainingSource]:
+    """The sources of pairs that a plan names.
+
+    Args:
+        data: A path or name, a mapping of :class:`TrainingSource`'s fields or one for :func:`open_mixture`, or several of them.
+        defaults: Fields of sources that do not say them.
+
+    Returns:
+        The sources. No data is read yet.
+
+    Raises:
+        ValueError: If nothing was named, or a source cannot be what it is.
+    """
+    if data is None:
+        raise ValueError("The stage has no data; name a file or a dataset of pairs: data: {path: pairs.jsonl}.")
+    sources: list[TrainingSource] = []
+    for one in data if isinstance(data, list) else [data]:
+        entry = one if isinstance(one, dict) else name_data(one)
+        if "mixture" in entry:
+            sources += open_mixture(entry, defaults).sources
+        else:
+            sources.append(TrainingSource.from_dict({**(defaults or {}), **entry}))
+    return sources
+
+
 def open_data(source: Any) -> Dataset:
     """Read a dataset from what a plan names: a path or Hub name, several files, or a mapping of both and more.
 
     Args:
         source: A path or name; a list of paths; a mapping with ``path`` and any of ``split``, ``columns`` and
-            ``limit`` (the first rows only); or one for :func:`open_mixture`, whose sources are texts.
+            ``limit`` (the first rows only); one for :func:`open_mixture`, whose sources are texts; or one with
+            ``texts_of``, pairs as for :func:`open_sources`.
 
     Returns:
         The dataset.
@@ -69,6 +97,9 @@ def open_data(source: Any) -> Dataset:
         return open_data({"mixture": source}) if is_mixture(source) else read_dataset(source)
     if "mixture" in source:
         return build_texts(open_mixture(source).sources)
+    if TEXTS_OF in source:
+        check_names(source, (TEXTS_OF,), f"The data {dict(source)} cannot be read")
+        return texts_of_pairs(open_sources(source[TEXTS_OF]))
     check_names(source, ("path", "split", "columns", "limit"), f"The data {dict(source)} cannot be read")
     if "path" not in source:
         raise ValueError(f"Data is named by path, split, columns and limit; got {dict(source)}.")
@@ -151,10 +182,27 @@ def _names_of(source: Any) -> list[Any]:
         except ValueError:  # which reading the data says
             return []
         return [str(found.file), *(file for one in found.sources for file in one.files)]
+    if TEXTS_OF in source:
+        return _names_of_all(source[TEXTS_OF])
     path = source.get("path")
     collection = source.get("collection")
     parts = list(path) if isinstance(path, list | tuple) else [path]
     return parts + (list(collection.values()) if isinstance(collection, Mapping) else [])
+
+
+def _names_of_all(source: Any) -> list[Any]:
+    return [name for one in (source if isinstance(source, list | tuple) else [source]) for name in _names_of(one)]
+
+
+def called(source: Any) -> str:
+    """What a plan's data is called in messages: by its files or names.
+
+    Args:
+        source: As for :func:`open_data`, or a list of such mappings.
+    """
+    names = [str(name) for name in _names_of_all(source) if name is not None]
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"the texts of {named}" if isinstance(source, Mapping) and TEXTS_OF in source else named or str(source)
 
 
 def _local(named: Any) -> list[Path]:

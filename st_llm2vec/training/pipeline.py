@@ -1,25 +1,24 @@
-"""Stages in a row: each starts from the folder that the one before left."""
+"""Plans: stages in a row, each of which starts from the folder that the one before left."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate import PartialState
 
-from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.gguf_file import is_gguf, unpack_gguf
-from st_llm2vec.folder.load import load
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.mntp import MNTP
-from st_llm2vec.training.named_data import name_data
+from st_llm2vec.training.named_data import TEXTS_OF, name_data
 from st_llm2vec.training.presets import STAGES, build_stage, paper_arguments
-from st_llm2vec.training.settings import check_names
+from st_llm2vec.training.settings import NAMES_ELSEWHERE, check_names
 from st_llm2vec.training.stage import Stage
+from st_llm2vec.training.supervised import Supervised
 
 SHARED_FIELDS = ("recipe", "changes", "dtype", "attn_implementation", "adapter", "training")
 
@@ -36,7 +35,7 @@ def default_plan(recipe: str, texts: str | None = None, pairs: str | None = None
     Args:
         recipe: A recipe's name, or a YAML file.
         texts: What MNTP and SimCSE read, in place of the paper's Wikipedia.
-        pairs: Queries, positives and negatives: the supervised stage's data.
+        pairs: Queries, positives and negatives: the supervised stage's data, whose texts MNTP reads where there are no others.
 
     Returns:
         A plan for :func:`build_stages`.
@@ -46,11 +45,13 @@ def default_plan(recipe: str, texts: str | None = None, pairs: str | None = None
     """
     config = get_recipe(recipe)
     if config.attention == "bidirectional" and config.pooling != "latent_attention":
-        stages: list[dict[str, Any]] = [{"stage": "mntp", "data": texts or WIKITEXT}]
-        if pairs is None:
-            stages.append({"stage": "simcse", "data": texts or WIKI1M})
-        else:
-            stages.append({"stage": "supervised", "data": name_data(pairs), "max_length": 512})
+        stages: list[dict[str, Any]] = [
+            {"stage": "mntp", "data": texts or WIKITEXT},
+            {"stage": "simcse", "data": texts or WIKI1M},
+        ]
+        if pairs is not None:
+            supervised = {"stage": "supervised", "data": name_data(pairs), "max_length": 512}
+            stages = [{"stage": "mntp", "data": texts}, supervised]
         return {"recipe": recipe, "stages": [{**stage, **HORIZON} for stage in stages]}
     if pairs is None:
         raise ValueError(
@@ -73,7 +74,8 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
     Args:
         plan: As a YAML file has it: ``model``, ``stages`` (a list of mappings, each with ``stage``, the stage's name,
             and its fields) and, for all stages, ``recipe``, ``changes``, ``dtype``, ``attn_implementation``,
-            ``adapter`` and ``training``. Other keys, such as published scores, are notes.
+            ``adapter`` and ``training``. Other keys, such as published scores, are notes. MNTP without data reads the texts
+            of the pairs that the next stage of pairs has.
         output: The last stage's folder; the ones before it go under ``<output>-stages``.
         model: Where to start, in place of the plan's. A GGUF file is unpacked under ``<output>-stages``.
 
@@ -101,60 +103,18 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
         target = Path(output) if last else Path(f"{output}-stages") / f"{number}-{entry['stage']}"
         fields = {**shared, **entry, "model": str(source), "output": str(target)}
         fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
+        if issubclass(STAGES[entry["stage"]], MNTP) and entry.get("data") is None:
+            pairs = [
+                one["data"]
+                for one in entries[number:]
+                if issubclass(STAGES[one["stage"]], Supervised) and one.get("data")
+            ]
+            fields |= {"data": {TEXTS_OF: pairs[0]}} if pairs else {}
         if number > 1:
             fields.pop("changes", None)  # which are of the decoder's recipe, and this one starts from an encoder
         stages.append(build_stage(fields.pop("stage"), **fields))
         source = target
     return stages
-
-
-def run_stages(stages: list[Stage], announce: Callable[[str], None] = lambda message: None) -> TextEncoder:
-    """Check all stages, then run them in turn; finished ones are left as they are, an interrupted one is continued.
-
-    Args:
-        stages: At least one.
-        announce: Is told, before each, what it is.
-
-    Returns:
-        The last stage's encoder.
-    """
-    for stage in stages:
-        stage.check()
-    for number, stage in enumerate(stages, start=1):
-        announce(f"Stage {number} of {len(stages)}: {stage.called}, {_where(stage)}")
-        stage.run()
-    return load(stages[-1].output)
-
-
-def _where(stage: Stage) -> str:
-    """From where to where a stage goes, or what there is of it."""
-    if stage.folder.finished:
-        return f"is done and left as it is, in {stage.output}"
-    checkpoint = stage.folder.last_checkpoint(PartialState().num_processes)
-    if checkpoint:
-        return f"goes on from step {checkpoint.rpartition('-')[2]}, in {stage.output}"
-    return f"from {stage.model} to {stage.output}"
-
-
-def what_is_kept(stages: list[Stage]) -> str:
-    """Say what is on the disk of stages that were stopped.
-
-    Args:
-        stages: Those of a run.
-
-    Returns:
-        A sentence.
-    """
-    number, stage = next(((at, one) for at, one in enumerate(stages, 1) if not one.folder.finished), (0, stages[-1]))
-    if not number:
-        return "All stages are done."
-    checkpoint = stage.folder.last_checkpoint(PartialState().num_processes)
-    kept = (
-        f"is kept up to step {checkpoint.rpartition('-')[2]}"
-        if checkpoint
-        else "has no checkpoint yet and begins again"
-    )
-    return f"Stage {number} of {len(stages)}, {stage.called}, {kept} (training.save_steps says how often one is saved)."
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:
@@ -284,6 +244,13 @@ def _numbers(value: Any) -> Any:
 def _entries(plan: Mapping[str, Any]) -> list[Any]:
     """The plan's stages, each a mapping with the name of one and with training arguments, if any, by name."""
     entries = plan.get("stages")
+    elsewhere = [str(name) for name in plan if name in NAMES_ELSEWHERE]
+    if entries is None and elsewhere:
+        raise ValueError(
+            f"The plan has no stages, but {', '.join(elsewhere[:3])}, as the configuration of an experiment of llm2vec. Such "
+            "a one is a stage here: {model: org/decoder, stages: [{stage: mntp, data: texts.txt}]}. The page Coming from llm2vec "
+            "(docs/coming_from/llm2vec.md) says what each of its keys is, and training_scripts has the plans of published models."
+        )
     if not isinstance(entries, list) or not entries:
         raise ValueError(
             "The plan has no stages; it needs a list of them, each with its name: stages: [{stage: mntp}]."

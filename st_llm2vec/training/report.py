@@ -13,7 +13,7 @@ from st_llm2vec.encoding.dtype import processor_name
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.staging import replacing_file
 from st_llm2vec.publishing.card import stage_settings
-from st_llm2vec.training.curve import Log, draw, points, sparkline
+from st_llm2vec.training.curve import Log, draw, mean_loss, points, sparkline
 
 REPORT = "training_report.md"
 PICTURE = "training_curve.png"
@@ -91,28 +91,27 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _curve(record: Mapping[str, Any], log: Log, drawn: bool) -> list[str]:
+    """The losses and scores of the run, a row for each evaluation, or for a dozen of the log's lines."""
+    losses, rates, score = points(log, "loss"), points(log, "learning_rate"), record.get("evaluation")
     lines = ["## Curve", ""]
-    losses, score = points(log, "loss"), record.get("evaluation")
     if drawn:
         lines += [f"![Loss and score by step]({PICTURE})", ""]
-    if score is None:
-        if not losses:
-            return [*lines, *_mean_loss(log)]
-        spread = list(losses.items())[:: max(1, len(losses) // ROWS)]
-        lines += [f"Loss: `{sparkline(list(losses.values()))}`", ""]
-        return lines + _table(("step", "loss"), [(step, _number(value)) for step, value in spread])
-    kept = f"{score['metric']}: `{sparkline([value for _, value in score['curve']])}`, {score['after']:.4g} after step {score['step']}."
-    rows = []
-    for step, value in score["curve"]:
-        before = [loss for at, loss in losses.items() if at <= step]
-        rows.append((step, _number(before[-1]) if before else "", _number(value)))
-    return [*lines, kept, "", *_table(("step", "loss", str(score["metric"])), rows)]
-
-
-def _mean_loss(log: Log) -> list[str]:
-    """What the trainer says at the end, for a run that was shorter than ``logging_steps``."""
-    told = [f"Mean loss of {steps} steps: {_number(value)}." for steps, value in points(log, "train_loss").items()]
-    return told[-1:] or ["Nothing was logged."]
+    if losses:
+        lines += [
+            f"Loss: `{sparkline(list(losses.values()))}`, {_number(mean_loss(log))} in the mean of all steps.",
+            "",
+        ]
+    if score is not None:
+        spark = sparkline([value for _, value in score["curve"]])
+        lines += [f"{score['metric']}: `{spark}`, {score['after']:.4g} after step {score['step']}.", ""]
+    elif not losses:
+        return [*lines, "No loss was logged (logging_strategy)."]
+    scores = dict(score["curve"]) if score is not None else {}
+    steps = list(scores or losses)
+    shown = list(scores) or sorted({*steps[:: max(1, len(steps) // ROWS)], steps[-1]})
+    columns = [losses, rates, *([scores] if scores else [])]
+    header = ("step", "loss", "learning rate", *([str(score["metric"])] if score is not None else []))
+    return lines + _table(header, [(step, *(_number(one.get(step)) for one in columns)) for step in shown])
 
 
 def _data(record: Mapping[str, Any], files: Mapping[str, Any]) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from datasets import Dataset
 
-from st_llm2vec.data import TrainingData, check_contrast, check_texts, require_columns
+from st_llm2vec.data import TrainingData, check_contrast, check_texts, require_texts
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import SimCSELoss
-from st_llm2vec.training.named_data import open_data
+from st_llm2vec.training.named_data import called, open_data
 from st_llm2vec.training.stage import Stage
 
 
@@ -49,13 +49,13 @@ class SimCSE(Stage):
 
     def read(self, encoder: TextEncoder) -> TrainingData:
         """Read the sentences; blank ones are left out."""
-        check_texts(open_data(self.data), self.column, encoder.tokenizer, every=False)
+        check_texts(open_data(self.data), self.column, encoder.tokenizer, every=False, where=called(self.data))
         return TrainingData(self._sentences(), {})
 
     def check_data(self) -> None:
         """Refuse sentences that are not there, or all the same."""
-        require_columns(open_data(self.data), [self.column], str(self.data))
-        check_contrast(self._sentences(), self.batch_rows(), str(self.data))
+        require_texts(open_data(self.data), [self.column], called(self.data))
+        check_contrast(self._sentences(), self.batch_rows(), called(self.data))
         self.pairs()
 
     def _sentences(self) -> Dataset:

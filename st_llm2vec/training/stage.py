@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, set_seed
 
 from st_llm2vec.conversion.convert import convert
 from st_llm2vec.data import TrainingData
-from st_llm2vec.encoding.dtype import AUTO
+from st_llm2vec.encoding.dtype import AUTO, slower_in
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
 from st_llm2vec.folder.merge import Merge, merge, type_name
@@ -27,9 +27,11 @@ from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import attach_adapter, body_weights, interpolate
-from st_llm2vec.training.callbacks import ProgressLines, StopAtNonFinite, Throughput
+from st_llm2vec.training.callbacks import LogAtCheckpoints, ProgressLines, StopAtNonFinite, Throughput
+from st_llm2vec.training.kept_instruction import kept_instruction
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs
-from st_llm2vec.training.report import evaluated, took, write_report
+from st_llm2vec.training.record import stage_record
+from st_llm2vec.training.report import write_report
 from st_llm2vec.training.run_folder import RunFolder
 from st_llm2vec.training.settings import check_loggers
 from st_llm2vec.training.stage_settings import HALF_PRECISION, StageSettings
@@ -43,6 +45,8 @@ class Stage(StageSettings):
 
     Its settings are those of :class:`StageSettings`.
     """
+
+    _forewarned = False
 
     # What a stage of its own says ------------------------------------------------------------------------
 
@@ -136,15 +140,31 @@ class Stage(StageSettings):
             self.folder.claim()
         if self.folder.finished:
             return False
+        if not self._forewarned:
+            self.forewarn(self)
+        return True
+
+    def forewarn(self, first: Stage) -> None:
+        """Say once, before anything is trained, what of the settings is hardly meant.
+
+        Args:
+            first: The stage that the run begins with, of those that are not over.
+        """
+        self._forewarned = True
         arguments = self.arguments()
         steps, rising = arguments.max_steps, arguments.get_warmup_steps(arguments.max_steps)
         if 0 < steps <= rising:
             logger.warning(
-                "The learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
+                "%s: the learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
+                self.called,
                 rising,
                 steps,
             )
-        return True
+
+    def kept_instruction(self) -> str | None:
+        """The instruction that the encoder keeps for queries, as the folder says that the stage begins with, or the recipe."""
+        model = self.output if self.folder.finished else self.model
+        return kept_instruction(model, get_recipe(self.recipe).replace(**self.changes))
 
     def start(self) -> TextEncoder:
         """Load the encoder, or convert the decoder, with every random draw seeded."""
@@ -160,6 +180,9 @@ class Stage(StageSettings):
                 f"{self.model} holds an adapter beside its base. Merge it first: encoder = st_llm2vec.load(folder); "
                 "st_llm2vec.training.merge_adapter(encoder); encoder.save(another folder)."
             )
+        slower = slower_in(encoder.transformer.model.dtype, self.arguments().device)
+        if slower:
+            logger.warning("%s is in %s: --dtype float32 (in a plan dtype: float32) trains faster.", self.model, slower)
         return self.limited(encoder)
 
     def _loaded(self, **options: Any) -> TextEncoder:
@@ -219,6 +242,7 @@ class Stage(StageSettings):
             callbacks=self.callbacks(),
         )
         trainer.add_callback(StopAtNonFinite(trainer.loss))
+        trainer.add_callback(LogAtCheckpoints())
         if trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback):
             trainer.add_callback(ProgressLines(self.stop_after, self.metric))
         return trainer
@@ -250,7 +274,7 @@ class Stage(StageSettings):
     def finish(self, encoder: TextEncoder, trainer: SentenceTransformerTrainer, data: TrainingData) -> TextEncoder:
         """Merge, interpolate, record what was trained on what, and save; returns what was saved."""
         trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)  # no autocast from here on
-        record = self.record(trainer, data)
+        record = stage_record(self, trainer, data)
         if self.adapter is not None:
             if self.adapter.quantize is not None:
                 encoder = self._unquantized(encoder)
@@ -283,25 +307,3 @@ class Stage(StageSettings):
         if lost:
             raise TrainingError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")
         return full
-
-    def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:
-        """What was trained on what, for the manifest and the model card."""
-        log, best_step = trainer.state.log_history, trainer.state.best_global_step
-        losses = [entry["loss"] for entry in log if "loss" in entry]
-        rows = {"train": data.dataset} if isinstance(data.dataset, Dataset) else dict(data.dataset)
-        kept = self.to_dict()
-        return {
-            "name": self.called,
-            "method": type(self).__name__,
-            "from": self.model,
-            "data": kept.pop("data"),
-            "rows": {name: len(dataset) for name, dataset in rows.items()},
-            "settings": {name: value for name, value in kept.items() if name not in ("model", "output", "stage")},
-            "steps": trainer.state.global_step,
-            "last_loss": losses[-1] if losses else None,
-            "best": trainer.state.best_metric,
-            "evaluation": evaluated(log, self.metric, best_step if self.keeps_best else None),
-            "took": took(log),
-            "processes": PartialState().num_processes,
-            "merged": False,
-        }

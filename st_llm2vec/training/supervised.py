@@ -13,7 +13,7 @@ from st_llm2vec.data import TrainingData, TrainingSource, build_training_data, c
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.losses.contrastive import InBatchNegatives
-from st_llm2vec.training.named_data import name_data, open_mixture
+from st_llm2vec.training.named_data import open_sources
 from st_llm2vec.training.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,14 @@ class Supervised(Stage):
     gather_across_devices: bool = True
 
     def read(self, encoder: TextEncoder) -> TrainingData:
-        """Read the sources, and warn if the encoder does not keep the instruction that queries are trained with."""
+        """Read the sources."""
+        return self._data
+
+    def forewarn(self, first: Stage) -> None:
+        """As every stage, and warn if the encoder will not keep the instruction that queries are trained with."""
+        super().forewarn(first)
         told = list(dict.fromkeys(one.instructions[0] for one in self._sources if one.instructions[0]))
-        if told and not encoder.saved_instruction(task="query"):
+        if told and not first.kept_instruction():
             logger.warning(
                 "Queries are trained with the instruction %r%s, and the encoder keeps none for them: encode_query will read "
                 "them without. Keep it: `changes: {prompts: {query: ...}}` in a plan that begins with a decoder, `st-llm2vec convert "
@@ -64,7 +69,6 @@ class Supervised(Stage):
                 told[0],
                 f" and {len(told) - 1} others" if len(told) > 1 else "",
             )
-        return self._data
 
     def check_data(self) -> None:
         """Refuse sources that are not there, or whose rows are not what they should be."""
@@ -74,18 +78,7 @@ class Supervised(Stage):
 
     @cached_property
     def _sources(self) -> list[TrainingSource]:
-        if self.data is None:
-            raise ValueError("The stage has no data; name a file or a dataset of pairs: data: {path: pairs.jsonl}.")
-        given = self.data if isinstance(self.data, list) else [self.data]
-        off = {} if self.in_batch_negatives else {"in_batch_negatives": False}
-        sources: list[TrainingSource] = []
-        for one in given:
-            entry = one if isinstance(one, dict) else name_data(one)
-            if "mixture" in entry:
-                sources += open_mixture(entry, off).sources
-            else:
-                sources.append(TrainingSource.from_dict({**off, **entry}))
-        return sources
+        return open_sources(self.data, {} if self.in_batch_negatives else {"in_batch_negatives": False})
 
     @cached_property
     def _data(self) -> TrainingData:

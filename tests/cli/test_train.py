@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,30 @@ def test_a_recipe_on_pairs(decoder: str, tmp_path: Path, pairs: str) -> None:
     assert found.exit_code == 0, found.output
     assert "prompteol_cse: 2 steps" in found.output and "The encoder is in" in found.output
     assert load(tmp_path / "out").manifest.config.name == "prompteol"
+
+
+def test_pairs_alone_train_both_stages_and_say_so_first(decoder: str, tmp_path: Path, pairs: str) -> None:
+    mixture = tmp_path / "mixture.yaml"
+    mixture.write_text(f"sources: [{{path: {pairs}, query_instruction: 'Find the text:'}}]")
+    command = ["train", "-m", decoder, "-o", str(tmp_path / "out"), "--pairs", str(mixture), *SMALL]
+    command += ["--set", "stages.0.block_size=8"]
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 0, found.output
+    told = " ".join(found.stderr.split())
+    assert re.search(r"Stage 1 of 2: mntp from \S+ to \S+1-mntp, on the texts of \S+mixture.yaml", told), told
+    assert told.count("the encoder keeps none") == 1 and told.index("the encoder keeps none") < told.index(
+        "Stage 1 of 2"
+    )
+    assert re.search(
+        r"Beside it are \S+out-stages \(\d+\.\d MB, the stages before it\) and \S+checkpoints \(\d", told
+    ), told
+    assert load(tmp_path / "out").manifest.stages[0]["data"] == {"texts_of": {"mixture": str(mixture)}}
+    shutil.rmtree(tmp_path / "out-stages")  # as it says that one may
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0 and "Stage 1 of 2: mntp is not needed any more" in again.stderr, again.output
+    assert (
+        "Stage 2 of 2: supervised is done and left as it is" in again.stderr and not (tmp_path / "out-stages").exists()
+    )
 
 
 def test_plans_of_the_recipes() -> None:

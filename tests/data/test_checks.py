@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerFast
 
-from st_llm2vec.data import check_contrast, check_pairs, check_texts
+from st_llm2vec.data import check_contrast, check_pairs, check_texts, require_texts
 
 from ..conftest import TEXTS
 
@@ -42,6 +42,16 @@ def test_good_texts_pass(tokenizer: PreTrainedTokenizerFast) -> None:
 def test_bad_texts(tokenizer: PreTrainedTokenizerFast, texts: list[Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_texts(Dataset.from_dict({"text": texts}), "text", tokenizer, **options)
+
+
+def test_texts_that_are_all_blank_are_refused_by_the_files_name() -> None:
+    with pytest.raises(
+        ValueError, match="^blank.txt has 2 rows, and all are blank in 'text': there is nothing to learn"
+    ):
+        require_texts(Dataset.from_dict({"text": ["", " "]}), ["text"], "blank.txt")
+    with pytest.raises(ValueError, match="blank in 'a' or 'b'"):
+        require_texts(Dataset.from_dict({"a": ["x", None], "b": ["", "y"]}), ["a", "b"], "blank.csv")
+    require_texts(Dataset.from_dict({"text": ["", "x"]}), ["text"], "texts.txt")
 
 
 def test_a_missing_column(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -181,7 +181,11 @@ def test_a_bad_row_of_a_sample_is_named_by_its_number_in_the_source() -> None:
         ([{"query_instruction": FIND}], False, "needs a path"),
         ([{"path": "a.jsonl", "instruction": FIND}], False, "no field 'instruction'. Fields: path, columns"),
         ([retrieval(), retrieval()], False, "Two sources are called 'nq'"),
-        ([retrieval(path=facts().rename_column("query", "question"))], False, "not query and positive. Say which"),
+        (
+            [retrieval(path=facts().rename_column("query", "question"))],
+            False,
+            "nq has the columns 'question', .*query and pos",
+        ),
         ([retrieval(columns={"query": "query"})], False, "name those of query and positive"),
         ([retrieval(columns={"query": "query", "positive": "p"})], False, "There is no column 'p' in nq; it has"),
         ([similarity(negatives=0)], False, "sts has in-batch negatives off and no hard negatives"),

@@ -15,7 +15,15 @@ from st_llm2vec import convert, load
 from st_llm2vec.cli import app
 from st_llm2vec.corpus import EmbeddingSettings, embed_corpus, open_corpus
 from st_llm2vec.encoding import dtype as precision
-from st_llm2vec.encoding.dtype import choose_dtype, cpu_speed, measure_speed, memory_file, native_dtype, resolve_dtype
+from st_llm2vec.encoding.dtype import (
+    choose_dtype,
+    cpu_speed,
+    measure_speed,
+    memory_file,
+    native_dtype,
+    resolve_dtype,
+    slower_in,
+)
 
 from ..conftest import TEXTS
 
@@ -46,6 +54,23 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> Fixed:
         return taken
 
     return set_speed
+
+
+@pytest.mark.parametrize(
+    ("speed", "dtype", "device", "said"),
+    [
+        (0.2, torch.bfloat16, "cpu", "is 5.0 times slower than in float32"),
+        (0.2, torch.float32, "cpu", None),
+        (1.1, torch.bfloat16, "cpu", None),
+        (0.2, torch.bfloat16, "meta", None),
+    ],
+)
+def test_a_slow_type_is_told_of_a_processor(
+    fixed: Fixed, speed: float, dtype: torch.dtype, device: str, said: str | None
+):
+    fixed(speed)
+    found = slower_in(dtype, torch.device(device))
+    assert found == said or (said and str(found).startswith("bfloat16, in which ") and str(found).endswith(said))
 
 
 def test_the_real_measurement_is_a_ratio_of_this_processor():

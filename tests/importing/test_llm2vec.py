@@ -152,6 +152,11 @@ def test_a_merged_checkpoint_is_taken_as_it_is(decoder: str, stack: Path, tmp_pa
         from_llm2vec(tmp_path / "merged", mntp=stack / "tiny-mntp")
 
 
+def test_an_mntp_adapter_is_named_and_not_switched_on(stack: Path) -> None:
+    with pytest.raises(TypeError, match="mntp=True names no adapter. Give the folder or the name"):
+        from_llm2vec(stack, mntp=True)
+
+
 def test_nothing_is_applied_twice(decoder: str, stack: Path, tmp_path: Path) -> None:
     supervised = stack / "tiny-mntp-supervised"
     with pytest.raises(ValueError, match="same adapter, and it would be applied twice"):

@@ -42,6 +42,8 @@ def test_demonstrations_are_written_out() -> None:
     ("changes", "message"),
     [
         ({"pooling": "max"}, "pooling='max' is not one of mean"),
+        ({"pooling": "eos_token"}, "latent_attention: llm2vec's eos_token is last_token here"),
+        ({"pooling": "bos_token"}, "of a template that marks {pool}{bos}{/pool}"),
         ({"attention": "sideways"}, "attention='sideways'"),
         ({"template": "no slot"}, "no {text} slot"),
         ({"max_length": 0}, "max_length=0"),

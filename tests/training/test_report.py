@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,37 @@ def test_a_run_without_an_evaluation_reports_its_loss(decoder: str, tmp_path: Pa
     SimCSE(model=decoder, output=str(tmp_path / "out"), data=texts_file, max_length=16, training=training).run()
     assert load(tmp_path / "out").manifest.stages[-1]["evaluation"] is None
     page = (tmp_path / "out/training_report.md").read_text(encoding="utf-8")
-    assert "| step | loss |" in page and "| simcse | 2 |  |  |  | 0:" in page
+    assert "| step | loss | learning rate |" in page and "| simcse | 2 |  |  |  | 0:" in page
 
 
-def test_a_run_shorter_than_its_logging_reports_the_mean_loss(decoder: str, tmp_path: Path, texts_file: str) -> None:
-    training = {**TRAINING, "max_steps": 2, "eval_on_start": False, "eval_steps": None, "logging_steps": 10}
-    SimCSE(model=decoder, output=str(tmp_path / "out"), data=texts_file, max_length=16, training=training).run()
-    page = (tmp_path / "out/training_report.md").read_text(encoding="utf-8")
-    assert "Mean loss of 2 steps: " in page and "Nothing was logged" not in page
+def test_a_continued_run_reports_the_losses_of_all_its_steps(
+    decoder: str, tmp_path: Path, texts_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = {**TRAINING, "max_steps": 4, "eval_on_start": False, "eval_steps": None}
+    training |= {
+        "logging_steps": 10,
+        "save_steps": 2,
+    }  # a run shorter than its logging has its losses at the checkpoints
+
+    def made(name: str) -> SimCSE:
+        return SimCSE(model=decoder, output=str(tmp_path / name), data=texts_file, max_length=16, training=training)
+
+    whole = made("whole").run().manifest.stages[-1]
+    stopped = made("stopped")
+    callbacks = stopped.callbacks
+    stopped.callbacks = lambda: [*callbacks(), Interrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    continued = made("stopped").run().manifest.stages[-1]
+    assert continued["mean_loss"] == pytest.approx(whole["mean_loss"]) != whole["last_loss"]
+    curves = [
+        re.findall(r"## Curve.*(?=## Data)", (tmp_path / name / "training_report.md").read_text("utf-8"), re.DOTALL)
+        for name in ("whole", "stopped")
+    ]
+    assert curves[0] == curves[1] and "| step | loss | learning rate |" in curves[0][0]
+    assert re.search(r"\| 2 \| \S+ \| 0.0075 \|\n\| 4 \| \S+ \| 0.0025 \|", curves[0][0])
+    assert '"learning_rate": 0.01' in (tmp_path / "stopped/training_report.md").read_text("utf-8")
+    assert capsys.readouterr().err.count(f"mean loss of all steps {whole['mean_loss']:.4g}") == 2
 
 
 def test_the_sts_benchmark_has_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

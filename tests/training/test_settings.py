@@ -165,6 +165,12 @@ class TestPlans:
             build_stages(evaluate_on(plan, "sts.csv"), "never-made", "no/model")
 
 
+def test_a_configuration_of_llm2vecs_experiments_is_told_for_what_it_is() -> None:
+    given = {"model_name_or_path": "org/decoder", "per_device_train_batch_size": 32, "lora_r": 16}
+    with pytest.raises(ValueError, match="no stages, but model_name_or_path, lora_r, .*docs/coming_from/llm2vec.md"):
+        build_stages(given, "never-made", "no/model")
+
+
 class TestScoredPairs:
     def test_columns(self, tmp_path: Path) -> None:
         rows = [(TEXT, "Rain fell.", 0.5), (TEXT, TEXT, 5)]

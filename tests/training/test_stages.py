@@ -124,10 +124,14 @@ def test_an_instruction_that_queries_will_not_have_is_said(
     decoder: str, tmp_path: Path, pairs_file: str, kept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = {"path": pairs_file, "query_instruction": "Find the passage:"}
-    encoder = convert(decoder, "llm2vec", prompts={"query": "Find the passage:"} if kept else {})
-    stage(Supervised, decoder, tmp_path / "out", source).read(encoder)
-    said = "trained with the instruction 'Find the passage:', and the encoder keeps none for them"
-    assert (said in caplog.text) == (not kept)
+    prompts = {"query": "Find the passage:"} if kept else {}
+    convert(decoder, "llm2vec", prompts=prompts).save(str(tmp_path / "encoder"))
+    for name, more in (("encoder", {}), ("decoder", {"changes": {"prompts": prompts}})):
+        caplog.clear()
+        model = decoder if name == "decoder" else str(tmp_path / name)
+        stage(Supervised, model, tmp_path / f"out-{name}", source, **more).begin()
+        said = "trained with the instruction 'Find the passage:', and the encoder keeps none for them"
+        assert (said in caplog.text) == (not kept), name
 
 
 def test_in_batch_negatives_are_chosen_per_dataset(decoder: str, tmp_path: Path, pairs_file: str) -> None:
