@@ -284,6 +284,10 @@ class Stage(StageSettings):
             raise TrainingError(f"The full decoder has no place for {lost[0]}, which the quantised one trained.")
         return full
 
+    def instructions(self) -> dict[str, list[str]]:
+        """The bare instructions of what it trains on, of ``query`` and ``document``; for the record."""
+        return {}
+
     def record(self, trainer: SentenceTransformerTrainer, data: TrainingData) -> dict[str, Any]:
         """What was trained on what, for the manifest and the model card."""
         log, best_step = trainer.state.log_history, trainer.state.best_global_step
@@ -296,6 +300,7 @@ class Stage(StageSettings):
             "from": self.model,
             "data": kept.pop("data"),
             "rows": {name: len(dataset) for name, dataset in rows.items()},
+            "instructions": self.instructions(),
             "settings": {name: value for name, value in kept.items() if name not in ("model", "output", "stage")},
             "steps": trainer.state.global_step,
             "last_loss": losses[-1] if losses else None,
