@@ -81,9 +81,11 @@ def _require_exportable(encoder: TextEncoder) -> tuple[Any, GgufTokenizer, str, 
     model: Any = encoder.transformer.model
     require_plain(encoder)
     if not pools_prompt_and_text(encoder):
+        does = "leaves BOS or the prompt out of what it pools, and llama.cpp pools every token"
+        if encoder.layout not in ("prefix", "text"):
+            does = "reads texts through a template, and llama.cpp reads the bare string"
         raise CannotExport(
-            "llama.cpp pools every token of the prompt and the text, BOS too, and this encoder does not, or it reads them "
-            "through a template; the recipes mean and last-token do"
+            f"it {does}, so that the vectors would be others; the recipes mean and last-token can be exported"
         )
     pooling: Any = next(module.pooling_mode for module in encoder if hasattr(module, "pooling_mode"))
     if pooling not in POOLINGS:
