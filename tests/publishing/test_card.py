@@ -118,6 +118,8 @@ def test_names_of_local_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert public_name(cached) == "meta-llama/Llama-3.2-1B"
     assert public_name("C:\\models\\mine") == "mine" and public_name("./mine") == "mine"
     assert public_name("org/name") == "org/name" and is_hub_name("org/name")
+    assert public_name("data/train.jsonl.gz") == "train.jsonl.gz" and not is_hub_name("data/train.jsonl")
+    assert public_name("https://example.org/train.csv") == "https://example.org/train.csv"
     (tmp_path / "org/name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert public_name("org/name") == "name" and not is_hub_name("org/name")
