@@ -256,6 +256,8 @@ def test_bad_input_is_told_before_anything_slow(
         ({"results": tmp_path / "odd.json"}, "is none of: task, dataset"),
         ({"results": [{"dataset": "STS", "metric": "spearman", "value": float("nan")}]}, "not a number"),
         ({"model_card_file": tmp_path / "none.md"}, "cannot be read"),
+        ({"base_model": "my decoder"}, "'my decoder' is no repository's name"),
+        ({"base_model": str(tmp_path)}, "is a folder here; base_model .--base-model. is the decoder's name"),
         ({"revision": "v2", "create_pr": True}, "exclude each other"),
     ):
         with pytest.raises(ValueError, match=message):
