@@ -106,6 +106,7 @@ def _show(published: Publication, base_model: str | None) -> None:
     }
     if base_model is not None and published.url is None:
         rows["base model"] = f"{base_model}, believed: it was not looked up on the Hub"
+    rows["serve it with"] = f"st-llm2vec serve {published.repo_id}"
     if published.removed:
         rows["removed"] = ", ".join(published.removed)
     output.print(facts(dict(rows)))

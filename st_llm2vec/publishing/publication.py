@@ -31,6 +31,7 @@ from st_llm2vec.publishing.licence import licence_of
 from st_llm2vec.publishing.names import is_hub_name, is_local, public_manifest
 from st_llm2vec.publishing.results import Results, read_results, results_of, to_results
 from st_llm2vec.publishing.servers import warn_of_servers
+from st_llm2vec.publishing.stages import stages_of, untold
 from st_llm2vec.recipe.manifest import Manifest
 from st_llm2vec.serving.verdicts import verdicts
 
@@ -144,7 +145,9 @@ def publish(
         findings = _check_all(folder, progress) if check_all else []
         custom = (folder / f"{MODULE_NAME}.py").is_file()
         in_servers = verdicts(encoder, repo_id)
-        warn_of_servers(in_servers)
+        warn_of_servers(in_servers, repo_id)
+        if manifest is not None:
+            _warn_of_instructions(encoder, manifest)
         if license:
             licence = {"license": license}
         else:  # What is recorded, what the base's copy here says, or what its card on the Hub says.
@@ -190,6 +193,22 @@ def _require_name_of_base(base_model: str | None) -> None:
             f"The base model {base_model!r} is {where}; base_model (--base-model) is the decoder's name on the Hub, org/name, "
             "which the model card links to."
         )
+
+
+def _warn_of_instructions(encoder: TextEncoder, manifest: Manifest) -> None:
+    """Say which instruction the encoder was trained with and does not keep."""
+    for role, texts in untold(stages_of(manifest), encoder.prompts, manifest.config.prompts).items():
+        if texts:
+            logger.warning(
+                "The encoder was trained with the instruction %r before %s%s and keeps none of them among its prompts, so "
+                "encode_%s reads texts without. The model card says how to give it in every call. To keep it: encoder = "
+                "st_llm2vec.load(folder); encoder.prompts[%r] = ...; encoder.save(another folder), and publish that.",
+                texts[0],
+                "queries" if role == "query" else "documents",
+                f", and with {len(texts) - 1} more," if len(texts) > 1 else "",
+                role,
+                role,
+            )
 
 
 def _warn_of_gaps(manifest: Manifest | None, licence: Mapping[str, str]) -> None:
