@@ -200,12 +200,12 @@ def _warn_of_instructions(encoder: TextEncoder, manifest: Manifest) -> None:
     for role, texts in untold(stages_of(manifest), encoder.prompts, manifest.config.prompts).items():
         if texts:
             logger.warning(
-                "The encoder was trained with the instruction %r before %s%s and keeps none of them among its prompts, so "
-                "encode_%s reads texts without. The model card says how to give it in every call. To keep it: encoder = "
+                "The encoder was trained with the instruction %r%s before %s, and none is among its prompts, so encode_%s reads "
+                "texts without. The model card says how to give it in every call. To keep it: encoder = "
                 "st_llm2vec.load(folder); encoder.prompts[%r] = ...; encoder.save(another folder), and publish that.",
                 texts[0],
+                f" and {len(texts) - 1} more" if len(texts) > 1 else "",
                 "queries" if role == "query" else "documents",
-                f", and with {len(texts) - 1} more," if len(texts) > 1 else "",
                 role,
                 role,
             )

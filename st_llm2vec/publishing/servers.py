@@ -19,13 +19,17 @@ def in_servers(verdicts: Sequence[Verdict], name: str, *, prompted: bool, instru
         prompted: Whether the encoder has prompts.
         instructed: Whether it was trained with an instruction that it does not keep.
     """
-    told = (
-        f'`st-llm2vec serve {name}` (`pip install "st-llm2vec[serve]"`) gives these vectors to OpenAI\'s clients, those of saved '
-        "prompts too. Whether other servers give them:"
+    spoken = (
+        ", with its saved prompts" if prompted else ", but does not put the instruction before a query" * instructed
     )
-    if (prompted or instructed) and any(one.outcome != "wrong" for one in verdicts):
+    told = (
+        f"`st-llm2vec serve {name}` (`pip install \"st-llm2vec[serve]\"`) gives the encoder's vectors to OpenAI's clients{spoken}. "
+        "Other servers embed the string that they are sent"
+    )
+    if (prompted or instructed) and any(one.outcome in ("exact", "needs this command", "unknown") for one in verdicts):
         which = "the prompt" if prompted else "the instruction and a blank"
-        told += f" they embed the string that they are sent and know no prompts, so put {which} before each text that takes one."
+        told += f" and know no prompts: put {which} before each text that takes one"
+    told += ". What each of them gives:"
     lines = ["| server | vectors | why | start it with |", "|---|---|---|---|"]
     for one in verdicts:
         judged = one.reason if one.run else f"{one.reason} Judged by its source; it was not run.".strip()

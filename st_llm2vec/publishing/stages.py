@@ -129,7 +129,7 @@ def stage_settings(stage: Mapping[str, Any]) -> dict[str, str]:
     return {
         str(name): on_one_line(value if isinstance(value, str) else quoted(value))
         for name, value in found.items()
-        if value is not None
+        if value is not None and value != {}
     }
 
 

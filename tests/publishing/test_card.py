@@ -182,12 +182,14 @@ def test_an_instruction_that_was_trained_and_is_not_kept_is_given_to_the_reader(
 def test_an_instruction_that_is_kept_is_told_once_among_the_prompts(decoder: str) -> None:
     encoder = convert(decoder, "llm2vec", prompts={"query": "Find the answer:"})
     found = trained(encoder, supervised()).text
+    assert "put the prompt before" not in found  # which no server leaves out of the pooling
     assert "not among its saved prompts" not in found and "], prompt=" not in found
 
 
 def test_without_prompts_nothing_is_said_to_be_put_before_a_query(decoder: str) -> None:
     found = trained(convert(decoder, "mean")).text
     assert "has no prompts" in found and "know no prompts" not in found and "takes `query`" not in found
+    assert "Other servers embed the string that they are sent. What each of them gives" in found
     prompted = trained(convert(decoder, "mean", prompts={"query": INSTRUCTION})).text
     assert "has no prompts" not in prompted and "put the prompt before each text that takes one" in prompted
 

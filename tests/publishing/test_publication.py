@@ -183,7 +183,9 @@ def test_an_instruction_that_was_trained_and_is_not_kept_is_said(
     dry(encoder, tmp_path / "out")
     said = [one.getMessage() for one in caplog.records if "was trained with the instruction" in one.getMessage()]
     assert len(said) == (not kept)
-    assert kept or (INSTRUCTION in said[0] and "with 1 more" in said[0] and "encoder.prompts['query']" in said[0])
+    assert kept or (
+        INSTRUCTION in said[0] and "and 1 more before queries" in said[0] and "encoder.prompts['query']" in said[0]
+    )
 
 
 @pytest.mark.usefixtures("same_process")
