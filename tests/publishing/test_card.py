@@ -174,6 +174,7 @@ def test_an_instruction_that_was_trained_and_is_not_kept_is_given_to_the_reader(
     assert f"- `{prompt}`" in found and "before queries, which is not among its saved prompts" in found
     assert f'query_encode_kwargs={{"prompt": {prompt}}}' in found and f"query_instruction={prompt}" in found
     assert "has no prompts" not in found
+    assert ("belongs to it, and no text may begin with one" in found) == bool(blank)
     of_a_mixture = {"query": ["Find the answer:", "Find the same:"], "document": ["A passage:"]}
     found = trained(encoder, supervised(data={"mixture": "mine"}, instructions=of_a_mixture)).text
     assert f'- `"Find the same:{blank}"`' in found and f'"A passage:{blank}"' in found
