@@ -225,9 +225,10 @@ def encoder_inspection_view(found: EncoderInspection) -> RenderableType:
         rows["layout"] = Text.assemble(LAYOUTS[found.layout], f": {found.reason}")
     for name, prompt in found.prompts.items():
         rows[f"prompt {name}"] = prompt + (" (the default)" if name == found.default_prompt else "")
+    rows["in st-llm2vec serve"] = f"exact\nst-llm2vec serve {found.name}"
     for one in found.servers:
         said = f"{one.outcome}: {one.reason}" if one.reason else one.outcome
-        by = "" if one.run else " (by its source; not run)"
+        by = "" if one.run else " (judged by its source; it was not run)"
         rows[f"in {one.server}"] = Text(f"{said}{by}" + (f"\n{one.command}" if one.command else ""))
     return facts(rows)
 

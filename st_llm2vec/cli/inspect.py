@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from st_llm2vec.cli.app import app
-from st_llm2vec.cli.console import encoder_inspection_view, inspection_view, output, quiet, recipes_view
+from st_llm2vec.cli.console import encoder_inspection_view, inspection_view, output, quiet, recipes_view, say
 from st_llm2vec.cli.options import AsJson, ModelName, Revision, print_json
 
 
@@ -29,12 +29,13 @@ def inspect(
     quiet()
     from st_llm2vec.inspection import inspect_encoder, inspect_model, is_encoder
 
+    progress = (lambda step: None) if as_json else say
     hub = {"revision": revision} if revision is not None else {}
     if is_encoder(model, **hub):
-        encoder = inspect_encoder(model, **hub)
+        encoder = inspect_encoder(model, progress=progress, **hub)
         print_json(encoder.to_dict()) if as_json else output.print(encoder_inspection_view(encoder))
         return
-    found = inspect_model(model, measure=measure, revision=revision)
+    found = inspect_model(model, measure=measure, revision=revision, progress=progress)
     if as_json:
         print_json(found.to_dict())
     else:

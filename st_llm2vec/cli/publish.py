@@ -32,7 +32,10 @@ def publish(
         Path | None, typer.Option(help="Evaluation results for the card: a JSON file, MTEB's own too.")
     ] = None,
     base_model: Annotated[
-        str | None, typer.Option(help="The decoder's name on the Hub, if a local copy was converted.")
+        str | None,
+        typer.Option(
+            help="The decoder's name on the Hub, org/name, if a local copy was converted; it is not looked up."
+        ),
     ] = None,
     licence: Annotated[
         str | None, typer.Option("--license", help="The licence.", show_default="that of the base model")
@@ -84,10 +87,10 @@ def publish(
     if as_json:
         print_json(published.to_dict())
     else:
-        _show(published)
+        _show(published, encoder, base_model)
 
 
-def _show(published: Publication) -> None:
+def _show(published: Publication, encoder: str, base_model: str | None) -> None:
     table = plain_table("file", "size")
     table.columns[1].justify = "right"
     for name, size in published.files.items():
@@ -101,6 +104,9 @@ def _show(published: Publication) -> None:
         "attention": published.check.probe.describe(),
         "published": published.url or f"nothing: this was a dry run for {published.repo_id}",
     }
+    if base_model is not None and published.url is None:
+        rows["base model"] = f"{base_model}, believed: it was not looked up on the Hub"
+    rows["serve it with"] = f"st-llm2vec serve {published.repo_id if published.url else encoder}"
     if published.removed:
         rows["removed"] = ", ".join(published.removed)
     output.print(facts(dict(rows)))

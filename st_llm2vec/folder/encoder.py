@@ -18,7 +18,7 @@ from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.card_data import EncoderCardData
 from st_llm2vec.folder.check_loaded import prove_meant_attention, require_sound
 from st_llm2vec.folder.manifest_file import read_manifest
-from st_llm2vec.folder.save import CUSTOM_MODULES, save_encoder
+from st_llm2vec.folder.save import CARD, CUSTOM_MODULES, name_whole_card, save_encoder
 from st_llm2vec.folder.weights import fingerprint, learned_beside_quantized, restore_latents
 from st_llm2vec.host.trainer_uploads import refuse_trainer_uploads
 from st_llm2vec.layouts.choose import compile_prompts
@@ -117,6 +117,8 @@ class TextEncoder(TextReader):
                 create_model_card=create_model_card,
                 train_datasets=train_datasets,
             )
+            if self.manifest is not None:
+                name_whole_card(folder / CARD)
 
         save_encoder(self, Path(path), write)
 

@@ -45,6 +45,10 @@ MISLEADING = re.compile(
     rf"{re.escape(MODULE_NAME)}\.py|{re.escape(MANIFEST_NAME)}"
 )
 CARD = "README.md"
+NOTE = (
+    "> Sentence Transformers wrote this card by itself. `st_llm2vec.json` says what the encoder is and how it was made, and "
+    "`st-llm2vec publish` writes a whole card of it: recipe, prompts, training, limitations and servers."
+)
 MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]+")
 
 
@@ -177,6 +181,19 @@ def _keep_attention_beside_adapter(encoder: TextReader, folder: Path, modules: l
     settings["attention"] = configured_attention(transformer.model)
     settings["formatter"] = getattr(transformer, "formatter", None)
     settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def name_whole_card(card: Path) -> None:
+    """Say in a card that the host wrote where the recipe stands and what writes a whole card.
+
+    Args:
+        card: The card. It is left as it is where it says so, or where ``publish`` wrote it, whose tags name this package.
+    """
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    front, mark, rest = text.partition("\n# ")
+    if mark and NOTE not in text and "\n- st-llm2vec\n" not in text:
+        title, _, body = rest.partition("\n")
+        card.write_text(f"{front}{mark}{title}\n\n{NOTE}\n{body}", encoding="utf-8")
 
 
 def _is_no_model_card(readme: Path) -> bool:

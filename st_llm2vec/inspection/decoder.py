@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def inspect_model(
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Inspection:
     """Load a decoder once, try its attention and every recipe on it, and recommend some.
 
@@ -124,6 +126,7 @@ def inspect_model(
         revision: Branch, tag or commit on the Hub.
         token: Access token for the Hub.
         local_files_only: Whether to stay off the network.
+        progress: Is told what is being done.
 
     Returns:
         What was found.
@@ -138,10 +141,12 @@ def inspect_model(
     """
     name = str(name)
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
+    progress(f"Loading {name} …")
     transformer = load_transformer(name, None, None, hub)
     model = transformer.model
     embeddings: Any = model.get_input_embeddings()
     dtype, parameters = model.dtype, sum(parameter.numel() for parameter in model.parameters())
+    progress("Trying its attention, as it is and freed …")
     as_loaded = probe_attention(model)
     prove_decoder(model, name)
     left_changes = left_padding_changes(model)
@@ -158,8 +163,10 @@ def inspect_model(
         transformer.to(device=device, dtype=native_dtype(device))
     readiness = None
     if seconds and RECIPES[recommended].attention == "bidirectional":
+        progress("Reading the built-in sentences and triples under both kinds of attention …")
         readiness = measure_readiness(transformer)
     stages, stages_advice = recommend_stages(recommended, readiness)
+    progress(f"Trying {len(RECIPES)} recipes …")
     recipes = outlooks(transformer, name, refusal=refusal, needs_repair=needs_repair, seconds=seconds)
     untrained, untrained_advice = recommend_untrained(recipes, recommended)
     return Inspection(

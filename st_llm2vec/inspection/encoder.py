@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,14 @@ def is_encoder(name: str | Path, **hub: Any) -> bool:
         return False
 
 
-def inspect_encoder(name: str | Path, **hub: Any) -> EncoderInspection:
+def inspect_encoder(
+    name: str | Path, *, progress: Callable[[str], None] = lambda step: None, **hub: Any
+) -> EncoderInspection:
     """Load an encoder and tell what it is.
 
     Args:
         name: A folder or a name on the Hugging Face Hub.
+        progress: Is told what is being done.
         **hub: ``revision``, ``token`` and ``local_files_only``.
 
     Returns:
@@ -101,7 +105,9 @@ def inspect_encoder(name: str | Path, **hub: Any) -> EncoderInspection:
         ...     inspect_encoder(folder).recipe
         'sgpt'
     """
+    progress(f"Loading {name} …")
     encoder = load(name, **hub)
+    progress("Looking at its attention, and at what servers make of it …")
     model, manifest = encoder.transformer.model, encoder.manifest
     config = manifest.config if manifest is not None else None
     return EncoderInspection(

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 Attention = Literal["bidirectional", "causal"]
 PROBE_TOKENS = 8
+PACKED = "st_llm2vec_packed"
+"""This package's own attention implementation (``packed/``), which is SDPA for every batch that is not packed."""
 
 
 class CausalAttentionError(ValueError):
@@ -161,10 +163,11 @@ def probe_attention(model: PreTrainedModel) -> AttentionProbe:
         right, left = full.clone(), full.clone()
         right[1, short:] = 0
         left[1, : PROBE_TOKENS - short] = 0
+        in_use = getattr(model.config, "_attn_implementation", None)
         unpadded, layers = _sees_last(model, ids, full)
         right_padded, padded_layers = _sees_last(model, ids, right)
         return AttentionProbe(
-            implementation=str(getattr(model.config, "_attn_implementation", None) or "eager"),
+            implementation="sdpa" if in_use == PACKED else str(in_use or "eager"),
             unpadded=unpadded,
             right_padded=right_padded,
             left_padded=_sees_last(model, ids, left, by_layer=False)[0],

@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from st_llm2vec.modules.attention import PACKED as PACKED
 from st_llm2vec.packed import cpu_kernel, gpu_kernel
 from st_llm2vec.packed.cpu_kernel import fused_attention
 from st_llm2vec.packed.gpu_fallback import dense_attention
@@ -20,7 +21,6 @@ from st_llm2vec.packed.gpu_kernel import varlen_attention
 from st_llm2vec.packed.prefix import prefix_attention
 from st_llm2vec.packed.segments import EVERYTHING, NO_WINDOW, Segments, current_segments
 
-PACKED = "st_llm2vec_packed"
 HAS_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,19 @@ from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.save import REQUIREMENTS
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.publishing.check import Check
+from st_llm2vec.publishing.limitations import limitations
 from st_llm2vec.publishing.names import is_hub_name
 from st_llm2vec.publishing.servers import in_servers
+from st_llm2vec.publishing.stages import (
+    ROLES,
+    data_names,
+    dev_set,
+    on_one_line,
+    quoted,
+    stage_settings,
+    stages_of,
+    untold,
+)
 from st_llm2vec.recipe.manifest import Manifest
 from st_llm2vec.serving.verdicts import Verdict
 
@@ -60,11 +69,18 @@ def model_card(
     """
     config = manifest.config if manifest is not None else None
     base = manifest.base if manifest is not None else {}
-    stages = [stage for stage in manifest.stages if isinstance(stage, Mapping)] if manifest is not None else []
+    stages = stages_of(manifest)
+    dev_sets = [found for stage in stages if (found := dev_set(stage)) is not None]
     attention = config.attention if config is not None else configured_attention(encoder.transformer.model)
     prompts = {name: text for name, text in encoder.prompts.items() if text}
     # The first of the names that are there decides for encode_document, also where its prompt is empty.
     document_prompt = next((name for name in PROMPT_NAMES["document"] if name in encoder.prompts), None)
+    blank = " " if encoder.layout in ("prefix", "text") else ""  # in the other layouts the template has it
+    trained_with = {
+        role: [instruction + blank for instruction in texts]
+        for role, texts in untold(stages, encoder.prompts, config.prompts if config is not None else {}).items()
+    }
+    saved = {"query": prompts.get("query"), "document": prompts.get(document_prompt or "")}
 
     tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "text-embeddings", "st-llm2vec"]
     tags.append(attention)
@@ -72,7 +88,7 @@ def model_card(
         tags.append(config.name)
         if ARXIV in config.paper:
             tags.append("arxiv:" + config.paper.rpartition(ARXIV)[2].split()[0])
-    datasets = [*train_datasets, *(name for stage in stages for name in _data_names(stage.get("data")))]
+    datasets = [*train_datasets, *(name for stage in stages for name in data_names(stage.get("data")))]
     base_name = base.get("name")
     metadata = ModelCardData(
         library_name="sentence-transformers",
@@ -87,7 +103,7 @@ def model_card(
         license_link=licence.get("license_link"),
     )
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {"quoted": _quoted, "on_one_line": _on_one_line}
+    environment.filters |= {"quoted": quoted, "on_one_line": on_one_line}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=metadata.to_yaml(),
         encoder=encoder,
@@ -104,7 +120,20 @@ def model_card(
         linked=_linked,
         attention=attention,
         prompts=prompts,
-        servers=in_servers(servers),
+        trained_with=trained_with,
+        # What the examples tell in every call, since no saved prompt does.
+        given={role: next(iter(trained_with[role]), None) if not saved[role] else None for role in ROLES},
+        chosen_on={one.name for one in dev_sets if one.chose},
+        limitations=limitations(
+            encoder,
+            check,
+            servers,
+            recorded=manifest is not None,
+            stages=stages,
+            dev_sets=dev_sets,
+            scored=bool(results),
+        ),
+        servers=in_servers(servers, repo_id, prompted=bool(prompts), instructed=any(trained_with.values())),
         document_prompt=document_prompt if document_prompt in prompts else None,
         dimension=encoder.get_embedding_dimension(),
         parameters=sum(one.numel() for one in encoder.parameters()),
@@ -116,61 +145,5 @@ def model_card(
     )
 
 
-def _data_names(data: Any) -> list[str]:
-    """What a stage's data call themselves, in whichever form they were recorded."""
-    entries = data if isinstance(data, list) else [data]
-    keys = ("name", "path", "mixture")
-    names = [next(filter(None, map(one.get, keys)), None) if isinstance(one, Mapping) else one for one in entries]
-    return [name for name in names if isinstance(name, str)]
-
-
-def stage_settings(stage: Mapping[str, Any]) -> dict[str, str]:
-    """What is told of a stage, each value on one line of a table.
-
-    Args:
-        stage: Its record in the manifest.
-    """
-    found = {name: stage.get(name) for name in ("method", "source", "steps", "merged", "data")}
-    found |= {"score": _score(stage.get("evaluation")), "took": _took(stage.get("took"))}
-    if isinstance(found["merged"], bool):
-        found["merged"] = "yes" if found["merged"] else "no"
-    settings = stage.get("settings")
-    found |= settings if isinstance(settings, Mapping) else {}
-    return {
-        str(name): _on_one_line(value if isinstance(value, str) else _quoted(value))
-        for name, value in found.items()
-        if value is not None
-    }
-
-
-def _score(found: Any) -> str | None:
-    """What evaluating while training found."""
-    if not isinstance(found, Mapping) or not {"metric", "after", "step"} <= set(found):
-        return None
-    before = "" if found.get("before") is None else f"{_rounded(found['before'])} before, "
-    return f"{found['metric']}: {before}{_rounded(found['after'])} after step {found['step']}"
-
-
-def _rounded(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _took(found: Any) -> str | None:
-    """How long training took, and how much memory."""
-    if not isinstance(found, Mapping) or not all(
-        isinstance(found.get(name), int | float) for name in ("seconds", "memory")
-    ):
-        return None
-    return f"{datetime.timedelta(seconds=round(found['seconds']))}, at most {found['memory'] / 2**30:.1f} GiB of memory"
-
-
 def _linked(name: Any) -> str:
     return f"[{name}](https://huggingface.co/{name})" if is_hub_name(str(name)) else f"`{name}`"
-
-
-def _quoted(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _on_one_line(text: str) -> str:
-    return text.replace("\n", "\\n").replace("|", "\\|")

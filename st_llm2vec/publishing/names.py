@@ -7,10 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from st_llm2vec.data.read import COMPRESSED, FORMATS
 from st_llm2vec.recipe.manifest import Manifest
 
 CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]+)")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+DATA_FILE = re.compile(
+    rf"(?!\w+://)\S+({'|'.join(map(re.escape, (*FORMATS, '.yaml', '.yml')))})({'|'.join(map(re.escape, COMPRESSED))})?"
+)
 LOCAL = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
 
 
@@ -34,8 +38,8 @@ def public_name(name: str) -> str:
 
 
 def is_local(name: str) -> bool:
-    """Whether a name is a path on this machine."""
-    if LOCAL.match(name):
+    """Whether a name is a path on this machine: it looks like one, ends as a data file does, or is there."""
+    if LOCAL.match(name) or DATA_FILE.fullmatch(name):
         return True
     return "\n" not in name and 0 < len(name) < 256 and Path(name).exists()
 

@@ -28,9 +28,10 @@ from st_llm2vec.publishing.card import model_card
 from st_llm2vec.publishing.check import Check, check_folder
 from st_llm2vec.publishing.hub import CARD, Remote, Target, commit_folder, folder_files, open_hub
 from st_llm2vec.publishing.licence import licence_of
-from st_llm2vec.publishing.names import is_hub_name, public_manifest
+from st_llm2vec.publishing.names import is_hub_name, is_local, public_manifest
 from st_llm2vec.publishing.results import Results, read_results, results_of, to_results
 from st_llm2vec.publishing.servers import warn_of_servers
+from st_llm2vec.publishing.stages import stages_of, untold
 from st_llm2vec.recipe.manifest import Manifest
 from st_llm2vec.serving.verdicts import verdicts
 
@@ -109,7 +110,8 @@ def publish(
         results: Evaluation results for the card: data or a JSON file, see :func:`to_results`. Those of evaluators that
             ran in this process are there without.
         train_datasets: Names of data sets on the Hub, for the card.
-        base_model: The decoder's name on the Hub, where the encoder was made from a local copy.
+        base_model: The decoder's name on the Hub, ``org/name``, where the encoder was made from a local copy. It is believed:
+            whether the Hub has it is not asked.
         license: The licence; that of the base model if not given.
         commit_message: The commit's first line.
         max_shard_size: Largest file of weights.
@@ -127,6 +129,7 @@ def publish(
         CausalAttentionError: If the encoder is causal where it is meant to be bidirectional.
     """
     target = Target(repo_id, token, private, revision, create_pr, exist_ok, replace_model_card)
+    _require_name_of_base(base_model)
     found = read_results(results) if isinstance(results, str | Path) else to_results(results or [])
     own_card = _read_card(model_card_file)
     if output is not None and Path(output).exists():
@@ -142,7 +145,9 @@ def publish(
         findings = _check_all(folder, progress) if check_all else []
         custom = (folder / f"{MODULE_NAME}.py").is_file()
         in_servers = verdicts(encoder, repo_id)
-        warn_of_servers(in_servers)
+        warn_of_servers(in_servers, repo_id)
+        if manifest is not None:
+            _warn_of_instructions(encoder, manifest)
         if license:
             licence = {"license": license}
         else:  # What is recorded, what the base's copy here says, or what its card on the Hub says.
@@ -179,6 +184,31 @@ def publish(
             url, commit = commit_folder(api, target, remote, folder, message, description, progress)
     state = "kept" if kept else "replaced" if CARD in remote.files else "new"
     return Publication(repo_id, url, commit, sizes, remote.stale(set(sizes)), state, verified, findings)
+
+
+def _require_name_of_base(base_model: str | None) -> None:
+    if base_model is not None and not is_hub_name(base_model):
+        where = "a folder here" if is_local(base_model) else "no repository's name"
+        raise ValueError(
+            f"The base model {base_model!r} is {where}; base_model (--base-model) is the decoder's name on the Hub, org/name, "
+            "which the model card links to."
+        )
+
+
+def _warn_of_instructions(encoder: TextEncoder, manifest: Manifest) -> None:
+    """Say which instruction the encoder was trained with and does not keep."""
+    for role, texts in untold(stages_of(manifest), encoder.prompts, manifest.config.prompts).items():
+        if texts:
+            logger.warning(
+                "The encoder was trained with the instruction %r%s before %s, and none is among its prompts, so encode_%s reads "
+                "texts without. The model card says how to give it in every call. To keep it: encoder = "
+                "st_llm2vec.load(folder); encoder.prompts[%r] = ...; encoder.save(another folder), and publish that.",
+                texts[0],
+                f" and {len(texts) - 1} more" if len(texts) > 1 else "",
+                "queries" if role == "query" else "documents",
+                role,
+                role,
+            )
 
 
 def _warn_of_gaps(manifest: Manifest | None, licence: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.publishing.stages import dev_set, stages_of
 
 Results = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 
@@ -71,13 +72,12 @@ def results_of(encoder: TextEncoder) -> list[EvalResult]:
         primary = getattr(evaluator, "primary_metric", None)
         chosen = {primary: metrics[primary]} if primary in metrics else metrics
         found += [_result(name, str(key).removeprefix(f"{name}_"), value) for key, value in chosen.items()]
-    for stage in encoder.manifest.stages if encoder.manifest is not None else []:
-        metrics = stage.get("evaluation")
-        if isinstance(metrics, Mapping):
+    for stage in stages_of(encoder.manifest):
+        metrics, evaluated_on = stage.get("evaluation"), dev_set(stage)
+        if isinstance(metrics, Mapping) and evaluated_on is not None:
             if {"metric", "after"} <= set(metrics):  # what evaluating while training recorded
                 metrics = {str(metrics["metric"]): metrics["after"]}
-            name = str(stage.get("name", "stage"))
-            found += [_result(name, *one) for one in metrics.items() if isinstance(one[1], int | float)]
+            found += [_result(evaluated_on.name, *one) for one in metrics.items() if isinstance(one[1], int | float)]
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from sentence_transformers.sentence_transformer.modules import Pooling, WordWeights
 
 from st_llm2vec.folder.declare import pools_prompt_and_text
 from st_llm2vec.folder.disk_errors import disk_errors
@@ -81,10 +82,14 @@ def _require_exportable(encoder: TextEncoder) -> tuple[Any, GgufTokenizer, str, 
     model: Any = encoder.transformer.model
     require_plain(encoder)
     if not pools_prompt_and_text(encoder):
-        raise CannotExport(
-            "llama.cpp pools every token of the prompt and the text, BOS too, and this encoder does not, or it reads them "
-            "through a template; the recipes mean and last-token do"
+        left_out = ["BOS"] * any(isinstance(module, WordWeights) for module in encoder)
+        left_out += ["the prompt"] * any(
+            isinstance(module, Pooling) and not module.include_prompt for module in encoder
         )
+        does = f"leaves {' and '.join(left_out)} out of what it pools, and llama.cpp pools every token that it reads"
+        if encoder.layout not in ("prefix", "text"):
+            does = "reads texts through a template, and llama.cpp reads the bare string"
+        raise CannotExport(f"it {does}; the recipes mean and last-token can be exported")
     pooling: Any = next(module.pooling_mode for module in encoder if hasattr(module, "pooling_mode"))
     if pooling not in POOLINGS:
         raise CannotExport(f"llama.cpp has no pooling {pooling}")

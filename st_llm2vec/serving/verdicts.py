@@ -17,7 +17,12 @@ from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.modules.attention import configured_attention
 from st_llm2vec.serving.gguf_export import gguf_refusal
 
-SPELT = "special tokens that a text spells, such as </s>, are control tokens there, and text here"
+SPELT = (
+    "Special tokens that a text spells, such as </s>, are control tokens in {server} and text in this encoder, so such texts "
+    "have other vectors there."
+)
+
+OTHERS = "it would give other vectors"
 
 Outcome = Literal["exact", "documents only", "needs this command", "wrong", "unknown"]
 
@@ -62,7 +67,7 @@ class Verdict:
         outcome: ``"exact"``: the same vectors, a query's too if its prompt is put before it; ``"documents only"``: those of
             texts without a prompt; ``"needs this command"``: the same with these options only; ``"wrong"``: others, or none;
             ``"unknown"``: nobody has compared.
-        reason: Why.
+        reason: Why, in sentences: what the encoder does, what the server does, and what follows. Empty where all is the same.
         command: How to start it; empty where the vectors are wrong.
         source: Where the rule comes from.
         run: The version that was run for this project; empty where the rule is from the source alone.
@@ -111,32 +116,37 @@ def _judge(server: Server, encoder: TextEncoder, folder: str) -> Verdict:
     if not wrong:
         outcome, reason, options = _attention(server, encoder)
     if outcome in ("exact", "needs this command") and not _includes_prompt(encoder):
+        pooled = "This encoder leaves prompts out of what it pools, and {server} pools them too"
         if any(text for name, text in encoder.prompts.items() if name != "query"):
-            outcome, reason = "wrong", "it counts prompts in, which this encoder leaves out of the pooling"
+            outcome, reason = "wrong", f"{pooled}, so {OTHERS}."
         else:
             outcome = "documents only"
-            reason = "it counts the prompt in, which this encoder leaves out of the pooling: encode queries here"
+            reason = f"{pooled}: serve texts without a prompt there, and encode queries with Sentence Transformers."
     if outcome != "wrong" and server.control_tokens and encoder.tokenizer.split_special_tokens:
-        reason = f"{reason}; {SPELT}" if reason else SPELT
+        reason = f"{reason} {SPELT}".strip()
     known = outcome in ("exact", "documents only", "needs this command")
     command = f"{_command(server, encoder, folder)} {options}".strip() if known else ""
-    return Verdict(server.name, outcome, reason, command, server.source, server.run)
+    told = reason.replace("{server}", server.name)
+    return Verdict(server.name, outcome, told, command, server.source, server.run)
 
 
 def _wrong_everywhere(encoder: TextReader) -> str | None:
     """Why no server that reads the folder gives the encoder's vectors."""
-    if any(not type(module).__module__.startswith("sentence_transformers.") for module in encoder):
-        return "it does not know this encoder's custom modules"
+    own = [
+        type(module).__name__ for module in encoder if not type(module).__module__.startswith("sentence_transformers.")
+    ]
+    if own:
+        return f"This encoder has modules of its own ({', '.join(own)}), which {{server}} does not have, so {OTHERS}, or none."
     if has_adapter(encoder.transformer.model):
-        return "the folder holds an adapter; merge it first"
+        return f"This folder holds an adapter apart from its decoder, and {{server}} reads whole weights, so {OTHERS}: merge it first."
     if encoder.layout == "message":
-        return "it leaves out the chat template in which this encoder reads texts"
+        return f"This encoder reads each text inside a chat template, which {{server}} leaves out, so {OTHERS}."
     if encoder.transformer.modality_config["text"]["method_output_name"] != "last_hidden_state":
-        return "it takes the last layer's states, and this encoder those of another"
+        return f"This encoder pools the states of an inner layer, and {{server}} takes the last layer's, so {OTHERS}."
     if any(isinstance(module, WordWeights) for module in encoder):
-        return "it counts BOS in, which this encoder leaves out of the mean"
+        return f"This encoder leaves BOS out of its mean, and {{server}} counts it in, so {OTHERS}."
     if not any(isinstance(module, Normalize) for module in encoder):
-        return "it may make vectors of length one, which this encoder does not"
+        return "This encoder keeps the lengths of its vectors, and {server} may make them one, so it may give other vectors."
     return None
 
 
@@ -144,7 +154,8 @@ def _wrong_pooling(server: Server, encoder: TextReader) -> str | None:
     found = [module.pooling_mode for module in encoder if isinstance(module, Pooling)]
     if len(found) == 1 and found[0] in server.poolings:
         return None
-    return f"it has no pooling {' and '.join(map(str, found))} and {server.other_pooling}"
+    names = " and ".join(map(str, found))
+    return f"This encoder pools by {names}, which {{server}} does not have: it {server.other_pooling}."
 
 
 def _attention(server: Server, encoder: TextReader) -> tuple[Outcome, str, str]:
@@ -152,27 +163,32 @@ def _attention(server: Server, encoder: TextReader) -> tuple[Outcome, str, str]:
     config: Any = encoder.transformer.model.config
     family = config.model_type
     if configured_attention(encoder.transformer.model) == "causal":
-        if family not in server.causal:
-            return (
-                "unknown",
-                server.unsure.get(family) or f"nobody has compared decoders of the type {family} there",
-                "",
-            )
-        return "exact", "", ""
+        if family in server.causal:
+            return "exact", "", ""
+        unsure = server.unsure.get(family) or f"Nobody has compared decoders of the type {family} in {{server}}."
+        return "unknown", unsure, ""
     key = server.bidirectional.get(family)
     if key is None:
-        return "wrong", f"it runs decoders of the type {family} causally", ""
+        causally = (
+            f"This encoder attends in both directions, and {{server}} runs decoders of the type {family} causally"
+        )
+        return "wrong", f"{causally}, so {OTHERS}.", ""
     if family in server.unsure:
         return "unknown", server.unsure[family], ""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if window is not None and (encoder.max_seq_length or window + 1) > window:
-        return "unknown", f"its window of {window} tokens may be another there for longer texts", ""
+    longest = encoder.max_seq_length
+    if window is not None and (longest or window + 1) > window:
+        of_longer = f"the vectors of texts longer than {window} tokens may be others there"
+        return "unknown", f"This encoder attends within {window} tokens, and {{server}} may not, so {of_longer}.", ""
     if key != "is_causal" and not getattr(config, key, False):
+        lacks = (
+            f"This encoder attends in both directions, but its config.json lacks {key}, by which {{server}} knows that"
+        )
         if key not in server.overrides:
-            return "wrong", f"it is causal there, since config.json lacks {key}: save it again with this version", ""
+            return "wrong", f"{lacks}, so it would run causally: save it again with this version.", ""
         return (
             "needs this command",
-            f"it is causal without, since config.json lacks {key}",
+            f"{lacks}; without this option it would run causally.",
             server.overrides[key].format(),
         )
     return "exact", "", ""
@@ -193,26 +209,34 @@ def _gguf_verdicts(encoder: TextEncoder, folder: str) -> list[Verdict]:
     run = "node-llama-cpp 3.22.1 (llama.cpp of November 2026), on a CPU"
     refusal = gguf_refusal(encoder)
     if refusal:
-        return [Verdict(name, "wrong", refusal, "", source, run) for name in ("llama.cpp", "Ollama")]
+        return [
+            Verdict(
+                name,
+                "wrong",
+                f"{name} reads GGUF files, and none can be written of this encoder: {refusal}.",
+                "",
+                source,
+                run,
+            )
+            for name in ("llama.cpp", "Ollama")
+        ]
     file = f"{Path(folder).name}.gguf"
     export = f"st-llm2vec export {folder} --output {file}"
     size = encoder.max_seq_length
     serve = f"llama-server -m {file} --embeddings -ctk f32 -ctv f32 -fa off -c {size} -b {size} -ub {size}"
+    rounded = (
+        "llama.cpp keeps keys and values in half precision unless it is told otherwise, which moves some vectors by up to 1e-2; "
+        "these options keep them in float32."
+    )
+    tried = "Nobody has compared its vectors in Ollama; the export writes a Modelfile for it beside the GGUF file."
     return [
         Verdict(
             "llama.cpp",
             "needs this command",
-            f"keys and values are kept in half precision without, which moves some vectors by up to 1e-2; {SPELT}",
+            f"{rounded} {SPELT.format(server='llama.cpp')}",
             f"{export} && {serve}",
             source,
             run,
         ),
-        Verdict(
-            "Ollama",
-            "unknown",
-            f"not run; a Modelfile is written beside the exported file; {SPELT}",
-            export,
-            source,
-            "",
-        ),
+        Verdict("Ollama", "unknown", f"{tried} {SPELT.format(server='Ollama')}", export, source, ""),
     ]

@@ -33,6 +33,7 @@ def stage_record(stage: StageSettings, trainer: SentenceTransformerTrainer, data
         "from": stage.model,
         "data": kept.pop("data"),
         "rows": {name: len(dataset) for name, dataset in rows.items()},
+        "instructions": stage.instructions(),
         "settings": {name: value for name, value in kept.items() if name not in ("model", "output", "stage")},
         "steps": trainer.state.global_step,
         "last_loss": losses[-1] if losses else None,

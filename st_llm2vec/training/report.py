@@ -12,7 +12,7 @@ from typing import Any
 from st_llm2vec.encoding.dtype import processor_name
 from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.staging import replacing_file
-from st_llm2vec.publishing.card import stage_settings
+from st_llm2vec.publishing.stages import stage_settings
 from st_llm2vec.training.curve import Log, draw, mean_loss, points, sparkline
 
 REPORT = "training_report.md"

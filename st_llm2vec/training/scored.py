@@ -64,6 +64,10 @@ class Scored(Stage):
         prompts = {} if self.instruction is None else dict.fromkeys(PAIR, self.instruction)
         return TrainingData(pairs, prompts)
 
+    def instructions(self) -> dict[str, list[str]]:
+        """What both sentences are told."""
+        return {"query": [self.instruction], "document": [self.instruction]} if self.instruction else {}
+
     def loss(self, encoder: TextEncoder, data: TrainingData) -> OnePassCoSENTLoss:
         """Make the loss."""
         return OnePassCoSENTLoss(encoder, scale=self.scale)

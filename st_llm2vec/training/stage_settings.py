@@ -169,6 +169,10 @@ class StageSettings:
         """The name of its preset, if it has one, or else its own."""
         return self.preset or self.name
 
+    def instructions(self) -> dict[str, list[str]]:
+        """The bare instructions of what it trains on, of ``query`` and ``document``; for the record."""
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""
         settings = dataclasses.asdict(self)

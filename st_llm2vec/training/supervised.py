@@ -60,7 +60,7 @@ class Supervised(Stage):
     def forewarn(self, first: Stage) -> None:
         """As every stage, and warn if the encoder will not keep the instruction that queries are trained with."""
         super().forewarn(first)
-        told = list(dict.fromkeys(one.instructions[0] for one in self._sources if one.instructions[0]))
+        told = self.instructions()["query"]
         if told and not first.kept_instruction():
             logger.warning(
                 "Queries are trained with the instruction %r%s, and the encoder keeps none for them: encode_query will read "
@@ -69,6 +69,14 @@ class Supervised(Stage):
                 told[0],
                 f" and {len(told) - 1} others" if len(told) > 1 else "",
             )
+
+    def instructions(self) -> dict[str, list[str]]:
+        """The instructions of all sources, each once."""
+        told = [one.instructions for one in self._sources]
+        return {
+            role: list(dict.fromkeys(filter(None, (one[side] for one in told))))
+            for side, role in enumerate(("query", "document"))
+        }
 
     def check_data(self) -> None:
         """Refuse sources that are not there, or whose rows are not what they should be."""

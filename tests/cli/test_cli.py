@@ -147,9 +147,12 @@ def test_debug_shows_the_error_itself(decoder: str, tmp_path: Path) -> None:
 
 
 def test_inspect(decoder: str) -> None:
-    data = json.loads(succeed("inspect", decoder, "--no-measure", "--json").stdout)
-    assert (data["model_type"], data["recommended"]) == ("llama", "llm2vec")
-    shown = succeed("inspect", decoder, "--no-measure").stdout
+    quietly = succeed("inspect", decoder, "--no-measure", "--json")
+    data = json.loads(quietly.stdout)
+    assert (data["model_type"], data["recommended"]) == ("llama", "llm2vec") and not quietly.stderr
+    told = succeed("inspect", decoder, "--no-measure")
+    assert f"Loading {decoder}" in told.stderr and f"Trying {len(RECIPES)} recipes" in told.stderr
+    shown = told.stdout
     assert "1,463,232 parameters" in shown
     assert "Begin with llm2vec." in shown and "Train mntp, then simcse." in shown
     assert all(recipe in shown for recipe in RECIPES)
@@ -158,6 +161,7 @@ def test_inspect(decoder: str) -> None:
 def test_inspect_shows_an_encoder(folder: str, decoder: str) -> None:
     shown = succeed("inspect", folder).stdout
     assert all(part in shown for part in ("llm2vec", "bidirectional", "192 dimensions", PROMPT.split()[0]))
+    assert f"st-llm2vecserve{folder}" in "".join(shown.split())  # a long path is folded
     data = json.loads(succeed("inspect", folder, "--json").stdout)
     assert (data["recipe"], data["layout"], data["base"]["name"]) == ("llm2vec", "text", decoder)
 

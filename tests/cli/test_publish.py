@@ -33,11 +33,16 @@ def test_a_dry_run_lists_files_and_sizes(decoder: str, tmp_path: Path, hub: Hub)
         str(results),
         "--license",
         "mit",
+        "--base-model",
+        "org/decoder",
         "-o",
         str(kept),
     )
     assert done.exit_code == 0, done.output
     assert "model.safetensors" in done.stdout and "5.9 MB" in done.stdout and "this was a dry run" in done.stdout
+    shown = " ".join(done.stdout.split())
+    assert "org/decoder, believed: it was not looked up on the Hub" in shown
+    assert f"st-llm2vecserve{tmp_path / 'encoder'}" in "".join(done.stdout.split())  # a long path is folded
     assert "Verifying" in done.stderr
     card = (kept / "README.md").read_text()
     assert "license: mit" in card and "STSB" in card

@@ -182,6 +182,14 @@ def test_an_adapter_over_weights_that_are_not_stored_is_refused(decoder: str, tm
     assert not (tmp_path / "adapter").exists()
 
 
+def test_the_hosts_card_says_where_the_recipe_stands(decoder: str, tmp_path: Path) -> None:
+    make(decoder, "llm2vec").save_pretrained(str(tmp_path / "first"))
+    load(tmp_path / "first").save_pretrained(str(tmp_path / "second"))
+    for folder in ("first", "second"):
+        card = (tmp_path / folder / "README.md").read_text(encoding="utf-8")
+        assert card.count("`st-llm2vec publish` writes a whole card") == 1 and card.startswith("---\n")
+
+
 def test_saving_over_another_encoder_leaves_nothing_of_it_and_all_else(decoder: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     make(decoder, "echo").save_pretrained(str(target))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from st_llm2vec import TextEncoder, convert, load
-from st_llm2vec.publishing.card import stage_settings
+from st_llm2vec.publishing.stages import stage_settings
 
 from ..conftest import TEXTS, cosine_distance
 

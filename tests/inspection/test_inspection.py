@@ -190,6 +190,9 @@ def test_an_encoder_is_shown_as_what_it_is(tiny: Callable[..., str], tmp_path: P
         assert is_encoder(saved) and not is_encoder(folder)
         found = inspect_encoder(saved)
         assert (found.recipe, found.layout, found.base["name"], found.stages) == (recipe, layout, folder, [])
-        assert found.attention.startswith("bidirectional" if recipe == "llm2vec" else "causal")
+        kind = "bidirectional" if recipe == "llm2vec" else "causal"
+        assert (
+            found.attention == f"{kind} under sdpa, with and without padding"
+        )  # as ``convert`` and ``publish`` say it
         assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
     assert not is_encoder("nowhere/at/all")

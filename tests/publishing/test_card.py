@@ -68,7 +68,7 @@ def test_metadata_and_stages(encoder) -> None:
     assert data.library_name == "sentence-transformers" and data.pipeline_tag == "sentence-similarity"
     assert [(one.dataset_name, one.metric_value) for one in data.eval_results] == [
         ("STSBenchmark", 0.8),
-        ("stage", 0.81),
+        ("dev set of the stage without a name", 0.81),
     ]
     for expected in (
         "### Stage 1: mntp",
@@ -118,6 +118,8 @@ def test_names_of_local_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert public_name(cached) == "meta-llama/Llama-3.2-1B"
     assert public_name("C:\\models\\mine") == "mine" and public_name("./mine") == "mine"
     assert public_name("org/name") == "org/name" and is_hub_name("org/name")
+    assert public_name("data/train.jsonl.gz") == "train.jsonl.gz" and not is_hub_name("data/train.jsonl")
+    assert public_name("https://example.org/train.csv") == "https://example.org/train.csv"
     (tmp_path / "org/name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert public_name("org/name") == "name" and not is_hub_name("org/name")
@@ -146,5 +148,68 @@ def test_what_evaluating_while_training_found_is_one_result(encoder) -> None:
     found = {"metric": "sts_spearman_cosine", "before": 0.5, "after": 0.7, "step": 200, "curve": [[0, 0.5], [200, 0.7]]}
     encoder.manifest = replace(encoder.manifest, stages=[{"name": "simcse", "evaluation": found}])
     assert [(one.dataset_name, one.metric_type, one.metric_value) for one in results_of(encoder)] == [
-        ("simcse", "sts_spearman_cosine", 0.7)
+        ("dev set of the stage simcse", "sts_spearman_cosine", 0.7)
     ]
+
+
+def supervised(**record: object) -> dict[str, object]:
+    """The record of a stage that was trained with an instruction."""
+    data = [{"path": "pairs.jsonl", "query_instruction": "Find the answer:"}]
+    return {"name": "supervised", "data": data, "rows": {"train": 1234}, **record}
+
+
+def trained(encoder, *stages: dict[str, object]) -> ModelCard:
+    encoder.manifest = replace(encoder.manifest, stages=list(stages))
+    return card(encoder, encoder.manifest, results=results_of(encoder))
+
+
+@pytest.mark.parametrize(("recipe", "blank"), [("llm2vec", " "), ("e5-mistral", "")])
+def test_an_instruction_that_was_trained_and_is_not_kept_is_given_to_the_reader(
+    decoder: str, recipe: str, blank: str
+) -> None:
+    encoder = convert(decoder, recipe)
+    prompt = json.dumps(f"Find the answer:{blank}")
+    found = trained(encoder, supervised()).text
+    assert f'encode_query(["How is a violin made?"], prompt={prompt})' in found
+    assert f"- `{prompt}`" in found and "before queries, which is not among its saved prompts" in found
+    assert f'query_encode_kwargs={{"prompt": {prompt}}}' in found and f"query_instruction={prompt}" in found
+    assert "has no prompts" not in found
+    assert ("belongs to it, and no text may begin with one" in found) == bool(blank)
+    of_a_mixture = {"query": ["Find the answer:", "Find the same:"], "document": ["A passage:"]}
+    found = trained(encoder, supervised(data={"mixture": "mine"}, instructions=of_a_mixture)).text
+    assert f'- `"Find the same:{blank}"`' in found and f'"A passage:{blank}"' in found
+
+
+def test_an_instruction_that_is_kept_is_told_once_among_the_prompts(decoder: str) -> None:
+    encoder = convert(decoder, "llm2vec", prompts={"query": "Find the answer:"})
+    found = trained(encoder, supervised()).text
+    assert "put the prompt before" not in found  # which no server leaves out of the pooling
+    assert "not among its saved prompts" not in found and "], prompt=" not in found
+
+
+def test_without_prompts_nothing_is_said_to_be_put_before_a_query(decoder: str) -> None:
+    found = trained(convert(decoder, "mean")).text
+    assert "has no prompts" in found and "know no prompts" not in found and "takes `query`" not in found
+    assert "Other servers embed the string that they are sent. What each of them gives" in found
+    prompted = trained(convert(decoder, "mean", prompts={"query": INSTRUCTION})).text
+    assert "has no prompts" not in prompted and "put the prompt before each text that takes one" in prompted
+
+
+def test_a_dev_set_is_named_and_said_to_have_chosen_the_checkpoint(encoder) -> None:
+    found = {"metric": "sts_spearman_cosine", "before": 0.5, "after": 0.7, "step": 200, "curve": [[200, 0.7]]}
+    settings = {"evaluation": {"path": "/home/ann/dev.csv"}, "keep_best": True, "max_length": 64}
+    told = trained(encoder, supervised(evaluation=found, settings=settings)).text
+    assert [(one.dataset_name, one.metric_value) for one in results_of(encoder)] == [("dev.csv", 0.7)]
+    assert "| dev.csv (chose the checkpoint) | sts_spearman_cosine | 0.7000 |" in told
+    assert "`dev.csv` chose the checkpoint of the stage supervised (sts_spearman_cosine: 0.5000 before, 0.7000" in told
+    watched = {**settings, "keep_best": False}
+    assert "chose the checkpoint" not in trained(encoder, supervised(evaluation=found, settings=watched)).text
+
+
+def test_rows_and_limits_are_those_of_the_records(encoder) -> None:
+    told = trained(encoder, supervised(settings={"max_length": 64})).text
+    assert "| rows | 1,234 |" in told and "not trained" not in told
+    for limit in ("longer than 512 tokens", "texts of at most 64 tokens", "Which languages", "weights are in float32"):
+        assert limit in told.split("## Limitations")[1], limit
+    assert "| rows | 30 (nq 10, sts 20) |" in trained(encoder, supervised(rows={"nq": 10, "sts": 20})).text
+    assert "It is not trained" in trained(encoder).text

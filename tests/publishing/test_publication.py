@@ -173,6 +173,22 @@ def test_no_local_path_is_published(decoder: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_instruction_that_was_trained_and_is_not_kept_is_said(
+    tiny: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: bool
+) -> None:
+    prompts = {"query": INSTRUCTION} if kept else {}
+    encoder = convert(tiny("llama", max_position_embeddings=128), "llm2vec", prompts=prompts)
+    encoder.manifest.stages = [{"name": "supervised", "instructions": {"query": [INSTRUCTION, "Find:"]}}]
+    dry(encoder, tmp_path / "out")
+    said = [one.getMessage() for one in caplog.records if "was trained with the instruction" in one.getMessage()]
+    assert len(said) == (not kept)
+    assert kept or (
+        INSTRUCTION in said[0] and "and 1 more before queries" in said[0] and "encoder.prompts['query']" in said[0]
+    )
+
+
+@pytest.mark.usefixtures("same_process")
 @pytest.mark.slow
 def test_large_weights_go_in_shards_and_a_dry_run_asks_nobody(decoder: str, tmp_path: Path, hub: Hub) -> None:
     steps: list[str] = []
@@ -256,6 +272,8 @@ def test_bad_input_is_told_before_anything_slow(
         ({"results": tmp_path / "odd.json"}, "is none of: task, dataset"),
         ({"results": [{"dataset": "STS", "metric": "spearman", "value": float("nan")}]}, "not a number"),
         ({"model_card_file": tmp_path / "none.md"}, "cannot be read"),
+        ({"base_model": "my decoder"}, "'my decoder' is no repository's name"),
+        ({"base_model": str(tmp_path)}, "is a folder here; base_model .--base-model. is the decoder's name"),
         ({"revision": "v2", "create_pr": True}, "exclude each other"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -35,6 +35,7 @@ def test_only_what_pools_prompt_and_text_is_exact(decoder: str, recipe: str) -> 
     for one in found.values():
         assert one.source
         assert one.outcome == "exact" or one.reason
+        assert not one.reason or (one.reason.endswith(".") and one.server in one.reason and "{" not in one.reason)
         assert bool(one.command) == (
             one.outcome in ("exact", "documents only", "needs this command")
             or (one.server == "Ollama" and one.outcome == "unknown")

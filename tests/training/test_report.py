@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from st_llm2vec import load
-from st_llm2vec.publishing.card import stage_settings
+from st_llm2vec.publishing.stages import stage_settings
 from st_llm2vec.training import SimCSE, named_data
 
 from ..conftest import TEXTS, cosine_distance

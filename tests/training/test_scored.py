@@ -53,6 +53,7 @@ def test_pairs_are_put_into_their_order(decoder: str, tmp_path: Path) -> None:
 
 def test_both_sentences_are_told_the_instruction(decoder: str, tmp_path: Path) -> None:
     made = stage(decoder, tmp_path, data=write(tmp_path / "pairs.csv"), instruction="Find what says the same:")
+    assert made.instructions()["query"] == made.instructions()["document"] == ["Find what says the same:"]
     assert made.read(made.start()).prompts == dict.fromkeys(("sentence1", "sentence2"), "Find what says the same:")
 
 

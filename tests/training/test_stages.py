@@ -106,6 +106,7 @@ def test_supervised_with_an_instruction(
     source = {"path": pairs_file, "query_instruction": "Find the passage:"}
     stage(Supervised, decoder, tmp_path / "out", source, mini_batch_size=mini_batch_size).run()
     assert_trained(convert(decoder, "llm2vec"), tmp_path / "out", "supervised")
+    assert load(tmp_path / "out").manifest.stages[-1]["instructions"]["query"] == ["Find the passage:"]
 
 
 def test_a_run_that_can_teach_little_is_said_before_it(
