@@ -200,9 +200,15 @@ def called(source: Any) -> str:
     Args:
         source: As for :func:`open_data`, or a list of such mappings.
     """
+    if is_mixture(source):
+        return str(source)
+    if isinstance(source, Mapping) and "mixture" in source:
+        return str(source["mixture"])
+    if isinstance(source, Mapping) and TEXTS_OF in source:
+        return f"the texts of {called(source[TEXTS_OF])}"
     names = [str(name) for name in _names_of_all(source) if name is not None]
     named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"the texts of {named}" if isinstance(source, Mapping) and TEXTS_OF in source else named or str(source)
+    return named or str(source)
 
 
 def _local(named: Any) -> list[Path]:

@@ -13,7 +13,7 @@ from st_llm2vec.data import TrainingData, TrainingSource, build_training_data, c
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from st_llm2vec.losses.contrastive import InBatchNegatives
-from st_llm2vec.training.named_data import open_sources
+from st_llm2vec.training.named_data import called, open_sources
 from st_llm2vec.training.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Supervised(Stage):
         """Refuse sources that are not there, or whose rows are not what they should be."""
         self.pairs()
         if any(self._data.in_batch_negatives.values()):  # the data is kept for the run
-            check_contrast(self._data.dataset, self.batch_rows(), "the pairs")
+            check_contrast(self._data.dataset, self.batch_rows(), called(self.data))
 
     @cached_property
     def _sources(self) -> list[TrainingSource]:

@@ -16,6 +16,7 @@ def test_the_texts_of_pairs_are_read_once_each(tmp_path: Path) -> None:
     source = {"texts_of": [{"path": str(tmp_path / "a.csv")}, {"path": str(tmp_path / "b.jsonl")}]}
     assert open_data(source)["text"][:] == ["a cat", "cats purr", "a pet", "rain", "it fell", "dust"]
     assert called(source) == f"the texts of {tmp_path}/a.csv, {tmp_path}/b.jsonl"
+    assert called({"texts_of": {"mixture": "mix.yaml"}}) == "the texts of mix.yaml" and called("mix.yaml") == "mix.yaml"
     assert list(describe_files(source)) == [str(tmp_path / "a.csv"), str(tmp_path / "b.jsonl")]
 
 
