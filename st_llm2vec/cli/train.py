@@ -76,7 +76,7 @@ def train(
         read_plan,
         read_value,
     )
-    from st_llm2vec.training.run_stages import run_stages, what_is_kept, what_is_left
+    from st_llm2vec.training.run_plan import run_stages, what_is_kept, what_is_left
     from st_llm2vec.training.settings import check_names
 
     quiet()

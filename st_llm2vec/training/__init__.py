@@ -6,7 +6,7 @@ from st_llm2vec.training.distillation import Distillation
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.pipeline import build_stages, read_plan
 from st_llm2vec.training.presets import PRESETS, STAGES, build_stage
-from st_llm2vec.training.run_stages import run_stages
+from st_llm2vec.training.run_plan import run_stages
 from st_llm2vec.training.scored import Scored
 from st_llm2vec.training.simcse import SimCSE
 from st_llm2vec.training.stage import Stage
