@@ -68,7 +68,9 @@ def test_the_story_of_four_commands(decoder: str, tmp_path: Path, monkeypatch: p
         if command[1] == "train":
             shutil.copytree(command[command.index("--model") + 1], command[command.index("--output") + 1])
             continue
-        done = CliRunner().invoke(app, [decoder if word == "org/decoder" else word for word in command[1:]])
+        if command[1] == "convert":
+            command[command.index("org/decoder")] = decoder
+        done = CliRunner().invoke(app, command[1:])
         assert done.exit_code == 0, done.output
     assert run(commands[3][2]).startswith("[")
     assert hub.asked_for("org/my-encoder", "/model.safetensors")
