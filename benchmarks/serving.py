@@ -31,7 +31,7 @@ from st_llm2vec.proof.distance import largest_cosine_distance
 from st_llm2vec.proof.texts import TEXTS
 from st_llm2vec.serving.gguf_tokenizer import CannotExport
 from st_llm2vec.serving.llama_cpp import find_llama_cpp, llama_cpp_vectors
-from st_llm2vec.serving.verdicts import SPELT, Verdict, verdicts
+from st_llm2vec.serving.verdicts import Verdict, verdicts
 from tests.real.models import MODELS, NAMES
 from tests.served.vllm_server import DoesNotStart, find_vllm, vllm_server
 
@@ -45,6 +45,8 @@ PROMPT = "Find the passage that answers:"
 LONG = "the man was in the house and " * 40
 READ = [*TEXTS, "  two blanks first", LONG]
 SPELT_TEXTS = 20
+SPELT = "special tokens that a text spells"
+"""What a verdict says of texts that a server reads as control tokens, in any of its sentences."""
 TOLERANCES = {"vLLM": 1e-5, "llama.cpp f32": 1e-4, "llama.cpp q8_0": None, "ONNX Runtime": 1e-5}
 """The largest cosine distance that counts as the same; 8 bits are measured only."""
 NOT_RUN = ("Text Embeddings Inference", "SGLang", "Ollama")
@@ -188,7 +190,7 @@ def disagreement(cell: Row) -> str | None:
         return f"{said}, but documents are {cell['documents']:.0e} away"
     if same["queries"] == (said == "documents only"):
         return f"{said}, but queries are {cell['queries']:.0e} away"
-    if same["spelt"] == (SPELT in cell["reason"]):
+    if same["spelt"] == (SPELT in cell["reason"].lower()):
         return f"texts that spell special tokens are {cell['spelt']:.0e} away, against what is said of them"
     return None
 
@@ -220,7 +222,7 @@ def _said(cell: Row) -> str:
         return "refused"
     found = " / ".join(f"{cell[name]:.0e}" for name in ("documents", "queries", "spelt"))
     if cell["outcome"] in ("exact", "needs this command"):
-        return f"{found} (flagged)" if SPELT in cell["reason"] else found
+        return f"{found} (flagged)" if SPELT in cell["reason"].lower() else found
     return f"{found} (flagged: {cell['outcome']})"
 
 

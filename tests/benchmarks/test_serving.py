@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.serving import DECODERS, MARKS, RESULTS, TARGET, disagreement, table, wanted
-from st_llm2vec.serving.verdicts import SPELT
+from st_llm2vec.serving.verdicts import SPELT as SENTENCE
 
 SAME = {"documents": 1e-9, "queries": 1e-9, "spelt": 1e-9}
 
@@ -23,7 +23,7 @@ def cell(outcome: str, reason: str = "", **further: Any) -> dict[str, Any]:
         cell("exact"),
         cell("documents only", queries=0.1),
         cell("wrong", documents=0.1),
-        cell("exact", SPELT, spelt=0.1),
+        cell("exact", SENTENCE, spelt=0.1),
         {"server": "vLLM", "outcome": "wrong", "reason": "", "refused": "no"},
         {"server": "vLLM", "outcome": "exact", "reason": "", "not_run": "no"},
     ],
@@ -38,7 +38,7 @@ def test_what_agrees(agreeing: dict[str, Any]) -> None:
         cell("exact", documents=0.1),
         cell("exact", queries=0.1),
         cell("exact", spelt=0.1),
-        cell("exact", SPELT),
+        cell("exact", SENTENCE),
         cell("needs this command", documents=0.1),
         cell("documents only"),
         cell("documents only", documents=0.1, queries=0.1),

@@ -55,7 +55,7 @@ def test_a_word_is_chosen_and_saved(decoder: str, pairs: Path, tmp_path: Path) -
     ]
     plain = SentenceTransformer(str(tmp_path / "made"))
     assert cosine_distance(plain.encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
-    again = succeed("demonstrations", "words", *given, "-o", tmp_path / "made")
+    again = succeed("demonstrations", "words", *given, "-o", tmp_path / "made", "--overwrite")
     assert "Equestrian" in again.stdout and "(none)" in again.stdout and "ms a row" in again.stderr
 
 
@@ -68,7 +68,7 @@ def test_words_of_the_decoder_itself(
     assert "found 0 words of the 3" in said
     monkeypatch.setattr("st_llm2vec.demonstrations.generated.as_word", lambda answer: answer.strip()[:6] or None)
     found = json.loads(
-        succeed("demonstrations", "words", *given, "--no-built-in", "-o", tmp_path / "made", "--json").stdout
+        succeed("demonstrations", "words", *given, "--no-built-in", "-o", tmp_path / "other", "--json").stdout
     )
     assert {"generated", "none"} <= {one["candidate"]["source"] for one in found["tried"]}
 

@@ -127,7 +127,7 @@ def test_csv_holds_texts_even_where_they_look_like_numbers_and_broken_csv_is_ref
     with pytest.raises(ValueError, match="a.csv could not be read as csv: .* EOF inside string"):
         open_corpus([path])
     path.write_text("id,text\n1,good\n2,Hello, world\n")
-    with pytest.raises(ValueError, match="Expected 2 fields in line 3, saw 3"):
+    with pytest.raises(ValueError, match="a.csv, line 3: it has 3 fields, and 2 are expected"):
         open_corpus([path])
 
 
