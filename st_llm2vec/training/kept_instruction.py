@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from st_llm2vec.encoding.text_reader import PROMPT_NAMES
+from st_llm2vec.folder.download import hub_errors
+from st_llm2vec.folder.files import read_json
 from st_llm2vec.inspection import is_encoder
 from st_llm2vec.recipe.config import EncoderConfig
 
@@ -25,11 +26,15 @@ def kept_instruction(model: str, config: EncoderConfig) -> str | None:
 
     Returns:
         What the encoder's folder keeps, or the recipe; ``None`` if that is nothing.
+
+    Raises:
+        ValueError: If the encoder's settings cannot be read or downloaded.
     """
     if not is_encoder(model):
         return _for_queries(config.prompts, config.default_prompt_name)
-    file = Path(model) / SETTINGS if Path(model).exists() else Path(hf_hub_download(model, SETTINGS))
-    saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    with hub_errors(model):
+        file = Path(model) / SETTINGS if Path(model).exists() else Path(hf_hub_download(model, SETTINGS))
+    saved: dict[str, Any] = read_json(file, model) if file.is_file() else {}
     return _for_queries(saved.get("prompts") or {}, saved.get("default_prompt_name"))
 
 

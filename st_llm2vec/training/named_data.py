@@ -19,8 +19,6 @@ SCORED = ["sentence1", "sentence2", "score"]
 SCORED_SETS = {"stsb": {"path": "sentence-transformers/stsb", "split": "validation"}}
 """Pairs with scores that are evaluated on by name, unless there is a file of that name."""
 SCORES = ("score", "label", "similarity_score", "similarity")
-
-
 TEXTS_OF = "texts_of"
 """The key of data that are the texts of a stage's pairs."""
 MIXTURE_FIELDS = ("mixture", "folder", "sources", "limit", "negatives")
@@ -164,9 +162,7 @@ def describe_files(source: Any) -> dict[str, Any]:
     Returns:
         ``{path: {"bytes": ..., "sha256": ...}}``; without files that are not there, and datasets of the Hub.
     """
-    if isinstance(source, list | tuple):
-        return {name: one for part in source for name, one in describe_files(part).items()}
-    files = [file for named in _names_of(source) for one in _local(named) for file in _files(one)]
+    files = [file for named in _names_of_all(source) for one in _local(named) for file in _files(one)]
     return {str(file): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
 
 
@@ -191,7 +187,9 @@ def _names_of(source: Any) -> list[Any]:
 
 
 def _names_of_all(source: Any) -> list[Any]:
-    return [name for one in (source if isinstance(source, list | tuple) else [source]) for name in _names_of(one)]
+    if isinstance(source, list | tuple):
+        return [name for one in source for name in _names_of_all(one)]
+    return _names_of(source)
 
 
 def called(source: Any) -> str:

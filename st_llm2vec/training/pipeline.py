@@ -104,12 +104,9 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
         fields = {**shared, **entry, "model": str(source), "output": str(target)}
         fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
         if issubclass(STAGES[entry["stage"]], MNTP) and entry.get("data") is None:
-            pairs = [
-                one["data"]
-                for one in entries[number:]
-                if issubclass(STAGES[one["stage"]], Supervised) and one.get("data")
-            ]
-            fields |= {"data": {TEXTS_OF: pairs[0]}} if pairs else {}
+            later = (one.get("data") for one in entries[number:] if issubclass(STAGES[one["stage"]], Supervised))
+            pairs = next(filter(None, later), None)
+            fields |= {"data": {TEXTS_OF: pairs}} if pairs else {}
         if number > 1:
             fields.pop("changes", None)  # which are of the decoder's recipe, and this one starts from an encoder
         stages.append(build_stage(fields.pop("stage"), **fields))
