@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +21,7 @@ from st_llm2vec.training.stage import Stage
 from st_llm2vec.training.supervised import Supervised
 
 SHARED_FIELDS = ("recipe", "changes", "dtype", "attn_implementation", "adapter", "training")
+PLAN_FIELDS = ("model", *SHARED_FIELDS, "stages", "notes")
 
 # What the authors trained on: train_configs/mntp and train_configs/simcse.
 WIKITEXT = "Salesforce/wikitext:wikitext-103-raw-v1"
@@ -74,8 +75,8 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
     Args:
         plan: As a YAML file has it: ``model``, ``stages`` (a list of mappings, each with ``stage``, the stage's name,
             and its fields) and, for all stages, ``recipe``, ``changes``, ``dtype``, ``attn_implementation``,
-            ``adapter`` and ``training``. Other keys, such as published scores, are notes. MNTP without data reads the texts
-            of the pairs that the next stage of pairs has.
+            ``adapter`` and ``training``. What is under ``notes``, such as published scores, is for readers. MNTP without data
+            reads the texts of the pairs that the next stage of pairs has.
         output: The last stage's folder; the ones before it go under ``<output>-stages``.
         model: Where to start, in place of the plan's. A GGUF file is unpacked under ``<output>-stages``.
 
@@ -86,10 +87,10 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
         ValueError: If a stage or field does not exist, or a value does not fit.
     """
     entries = _entries(plan)
-    for name in set(plan) - {"model", "stages", *SHARED_FIELDS}:
-        meant = difflib.get_close_matches(str(name), ["model", "stages", *SHARED_FIELDS], n=1, cutoff=0.8)
-        if meant:
-            raise ValueError(f"The plan has {name!r}, which would be a note; did you mean {meant[0]!r}?")
+    of_a_stage = {field.name for stage in STAGES.values() for field in dataclasses.fields(stage)}
+    places = {name: f"it is a setting of a stage, stages: [{{stage: ..., {name}: ...}}]" for name in of_a_stage}
+    complaint = "The plan does not have these settings (what is for readers alone goes under notes)"
+    check_names(map(str, plan), PLAN_FIELDS, complaint, places)
     source = model or plan.get("model")
     if not source:
         raise ValueError("The plan names no model to start from; give one.")

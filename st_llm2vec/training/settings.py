@@ -44,18 +44,27 @@ NAMES_ELSEWHERE = {
     "model_name_or_path": "the plan's model says it",
     "train_file": "the setting is data",
     "dataset_name": "the setting is data",
+    "dataset_config_name": "the setting is data; a configuration stands behind a colon, data: org/name:config",
+    "dataset_file_path": "the setting is data",
+    "output_dir": "the command's --output says it",
+    "do_train": "every stage of a plan is trained",
+    "do_eval": "the setting is evaluation, and training: {eval_steps: ...} says how often",
+    "evaluation_strategy": "the setting is evaluation, and training: {eval_steps: ...} says how often",
 }
 """What settings of ``llm2vec``'s experiments are in a plan."""
 TRAINER_ARGUMENTS = {one.name for one in dataclasses.fields(SentenceTransformerTrainingArguments)}
 
 
-def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> None:
+def check_names(
+    given: Iterable[str], known: Iterable[str], complaint: str, elsewhere: Mapping[str, str] | None = None
+) -> None:
     """Refuse names that are not known.
 
     Args:
         given: Names of settings.
         known: Those that there are.
         complaint: What the message begins with.
+        elsewhere: Names that have another place, and which.
 
     Raises:
         ValueError: If there is no such setting; the message says for each what was probably meant.
@@ -64,14 +73,14 @@ def check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> N
     unknown = [str(name) for name in given if name not in names]
     if unknown:
         known_ones = f" There are {', '.join(names)}." if len(names) < 30 else ""
-        raise ValueError(f"{complaint}: {' '.join(_unknown(name, names) for name in unknown)}{known_ones}")
+        raise ValueError(f"{complaint}: {' '.join(_unknown(name, names, elsewhere or {}) for name in unknown)}{known_ones}")
 
 
-def _unknown(name: str, names: list[str]) -> str:
-    of_a_stage = "training" in names
-    if of_a_stage and name in NAMES_ELSEWHERE:
-        return f"there is no {name!r}: {NAMES_ELSEWHERE[name]}."
-    if of_a_stage and name in TRAINER_ARGUMENTS:
+def _unknown(name: str, names: list[str], elsewhere: Mapping[str, str]) -> str:
+    place = NAMES_ELSEWHERE.get(name) or elsewhere.get(name)
+    if place:
+        return f"there is no {name!r}: {place}."
+    if "training" in names and name in TRAINER_ARGUMENTS:
         return f"there is no {name!r}: it is an argument of the trainer, training: {{{name}: ...}}."
     return f"there is no {name!r}{closest(name, names)}"
 

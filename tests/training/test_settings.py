@@ -128,11 +128,31 @@ class TestPlans:
         with pytest.raises(ValueError, match=message):
             build_stages(override(default_plan("llm2vec", "texts.txt"), key, 3), "never-made", "no/model")
 
-    def test_a_note_that_was_meant_as_a_setting(self) -> None:
-        plan = {**default_plan("llm2vec", "texts.txt"), "published": {"mteb": 56.8}, "devices": 1}
+    @pytest.mark.parametrize(
+        ("key", "message"),
+        [
+            ("trainig", r"notes\): there is no 'trainig'; did you mean 'training'"),
+            ("learning_rate", r"an argument of the trainer, training: \{learning_rate"),
+            ("mlm_probability", r"a setting of a stage, stages: \[\{stage: ..., mlm_probability"),
+            ("max_length", "a setting of a stage"),
+            ("lora_r", r"adapter: \{r: ...\}"),
+            ("torch_dtype", "the setting is dtype"),
+            ("max_seq_length", "for MNTP it is block_size"),
+            ("model_name_or_path", "the plan's model says it"),
+            ("published", "There are model, recipe, .*notes"),
+        ],
+    )
+    def test_a_plan_has_no_setting_that_would_go_unread(self, key: str, message: str) -> None:
+        plan = {**default_plan("llm2vec", "texts.txt"), "notes": {"published": {"mteb": 56.8}}}
         build_stages(plan, "never-made", "no/model")
-        with pytest.raises(ValueError, match="has 'trainig', which would be a note; did you mean 'training'"):
-            build_stages({**plan, "trainig": {"max_steps": 3}}, "never-made", "no/model")
+        with pytest.raises(ValueError, match=message):
+            build_stages({**plan, key: 1}, "never-made", "no/model")
+
+    @pytest.mark.parametrize("key", ["lora_r", "dataset_file_path", "evaluation_strategy", "mask_token_type"])
+    def test_names_of_llm2vec_under_training(self, key: str) -> None:
+        plan = {**default_plan("llm2vec", "texts.txt"), "training": {key: 1}}
+        with pytest.raises(ValueError, match=f"there is no '{key}': [^;]"):
+            build_stages(plan, "never-made", "no/model")[0].arguments()
 
     def test_evaluating_all_stages_that_make_vectors(self) -> None:
         plan = evaluate_on(default_plan("llm2vec", "texts.txt"), "sts.csv")

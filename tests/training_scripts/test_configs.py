@@ -34,7 +34,8 @@ def test_the_published_models_are_there() -> None:
 def test_a_plan_builds_and_its_steps_have_the_published_batch(path: Path, tmp_path: Path) -> None:
     plan = read_plan(path)
     stages = build_stages(plan, tmp_path / "run")
-    assert set(plan["devices"]) == set(plan["batch"]) == {stage.called for stage in stages}
+    notes = plan["notes"]
+    assert set(notes["devices"]) == set(notes["batch"]) == {stage.called for stage in stages}
     for stage in stages:
         get_recipe(stage.recipe).replace(**stage.changes)
         for source in sources(stage):
@@ -42,7 +43,7 @@ def test_a_plan_builds_and_its_steps_have_the_published_batch(path: Path, tmp_pa
         arguments = stage.arguments()
         assert isinstance(arguments.learning_rate, float)  # YAML reads 1e-4 as text
         rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        assert rows * plan["devices"][stage.called] == plan["batch"][stage.called]
+        assert rows * notes["devices"][stage.called] == notes["batch"][stage.called]
 
 
 def sources(stage: Stage) -> list[dict]:
@@ -69,14 +70,14 @@ def test_every_value_has_its_source_beside_it(path: Path) -> None:
 @by_name
 def test_a_plan_has_its_published_score_and_says_that_it_was_not_run(path: Path) -> None:
     plan = read_plan(path)
-    [score] = [value for name, value in plan["published"].items() if name in ("mteb_56_average", "sts_7_average")]
+    [score] = [value for name, value in plan["notes"]["published"].items() if name in ("mteb_56_average", "sts_7_average")]
     [row] = [
         line for line in (FOLDER / "README.md").read_text(encoding="utf-8").splitlines() if f"| `{path.stem}` |" in line
     ]
     _, _, stages, shown, run, _ = (cell.strip() for cell in row.split("|"))
     assert stages == ", ".join(entry["stage"] for entry in plan["stages"])
     assert shown.startswith("none found" if score is None else f"{score:.2f}")
-    assert run == ("yes" if plan["run_here"] else "no")
+    assert run == ("yes" if plan["notes"]["run_here"] else "no")
 
 
 @pytest.mark.parametrize("name", ["llm2vec_mistral_7b_supervised", "llm2vec_llama3_8b_supervised"])
