@@ -161,10 +161,11 @@ class Stage(StageSettings):
                 steps,
             )
 
-    def kept_instruction(self) -> str | None:
-        """The instruction that the encoder keeps for queries, as the folder says that the stage begins with, or the recipe."""
+    def kept_instruction(self, role: str = "query") -> str | None:
+        """The instruction that the encoder keeps for queries or documents, as the folder says that the stage begins with, or
+        the recipe."""
         model = self.output if self.folder.finished else self.model
-        return kept_instruction(model, get_recipe(self.recipe).replace(**self.changes))
+        return kept_instruction(model, get_recipe(self.recipe).replace(**self.changes), role)
 
     def start(self) -> TextEncoder:
         """Load the encoder, or convert the decoder, with every random draw seeded."""

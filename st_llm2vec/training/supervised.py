@@ -58,8 +58,19 @@ class Supervised(Stage):
         return self._data
 
     def forewarn(self, first: Stage) -> None:
-        """As every stage, and warn if the encoder will not keep the instruction that queries are trained with."""
+        """As every stage, and warn where texts will be encoded with another instruction than they are trained with."""
         super().forewarn(first)
+        for role, told in self.instructions().items():
+            kept = first.kept_instruction(role)
+            if kept and not told:
+                logger.warning(
+                    "The encoder keeps the instruction %r, with which encode_%s reads every text, and the training data has none "
+                    "for that side: it is trained without. Name it in the data, `data: {path: ..., %s_instruction: ...}` in a "
+                    "plan, or begin with an encoder that keeps none.",
+                    kept,
+                    role,
+                    role,
+                )
         told = self.instructions()["query"]
         if told and not first.kept_instruction():
             logger.warning(

@@ -120,6 +120,20 @@ def test_a_run_that_can_teach_little_is_said_before_it(
     assert re.search(r"make \d+ block\(s\) of block_size=16 tokens, fewer than the 1000 rows", caplog.text)
 
 
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_an_instruction_that_training_does_not_have_is_said(
+    decoder: str, tmp_path: Path, pairs_file: str, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = {"changes": {"prompts": {role: "Find the passage:"}}}
+    said = f"with which encode_{role} reads every text"
+    stage(Supervised, decoder, tmp_path / "bare", pairs_file, **kept).begin()
+    assert said in caplog.text
+    caplog.clear()
+    source = {"path": pairs_file, f"{role}_instruction": "Find the passage:"}
+    stage(Supervised, decoder, tmp_path / "told", source, **kept).begin()
+    assert said not in caplog.text
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_an_instruction_that_queries_will_not_have_is_said(
     decoder: str, tmp_path: Path, pairs_file: str, kept: bool, caplog: pytest.LogCaptureFixture
