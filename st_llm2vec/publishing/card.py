@@ -46,6 +46,7 @@ def model_card(
     manifest: Manifest | None,
     custom: bool,
     licence: Mapping[str, str],
+    licence_given: bool = False,
     findings: Sequence[Finding] = (),
     results: Sequence[EvalResult] = (),
     train_datasets: Sequence[str] = (),
@@ -60,6 +61,7 @@ def model_card(
         manifest: Its manifest, without local paths.
         custom: Whether it needs its own module file.
         licence: ``license`` and its like.
+        licence_given: Whether the publisher gave it; else it is the base model's.
         findings: What the further checks found, if there were any.
         results: Evaluation results.
         train_datasets: Names of data sets on the Hub that it was trained on, beside those of the stages.
@@ -112,6 +114,7 @@ def model_card(
         findings=findings,
         custom=custom,
         licence=licence,
+        licence_given=licence_given,
         results=results,
         config=config,
         base=base,

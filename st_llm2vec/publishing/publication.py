@@ -164,6 +164,7 @@ def publish(
             manifest=manifest,
             custom=custom,
             licence=licence,
+            licence_given=bool(license),
             results=[*found, *results_of(encoder)],
             train_datasets=train_datasets,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from st_llm2vec.folder.weights import learned_beside_quantized
+from st_llm2vec.training.curve import points
 from st_llm2vec.training.run_folder import was_over
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingError(ValueError):
@@ -39,6 +43,7 @@ def train_from(trainer: SentenceTransformerTrainer, checkpoint: str | None) -> N
         trainer.train(resume_from_checkpoint=checkpoint)
     if best and PartialState().is_main_process:
         prove_best_model(trainer)
+        _warn_of_equal_scores(trainer.state, trainer.args.metric_for_best_model)
 
 
 def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
@@ -67,3 +72,19 @@ def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
                 f"The best checkpoint {best} could not be read back: {name} differs. The trainer's log says why; the "
                 "checkpoints are kept."
             )
+
+
+def _warn_of_equal_scores(state: TrainerState, metric: str) -> None:
+    """Say that the best checkpoint is the first one for want of differences, and may have learned nothing."""
+    scores = points(state.log_history, metric)
+    scores.pop(0, None)  # of no training, which does not compete
+    if len(scores) > 1 and len(set(scores.values())) == 1:
+        logger.warning(
+            "All %d evaluations gave %s=%.4g, so they cannot tell the checkpoints apart, and the first, of step %d of %d, was "
+            "kept. Evaluate on more pairs, or end with the last weights: keep_best: false.",
+            len(scores),
+            metric,
+            next(iter(scores.values())),
+            state.best_global_step,
+            state.global_step,
+        )

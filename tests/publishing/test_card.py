@@ -54,6 +54,12 @@ def test_the_card_says_where_instructions_need_this_package(decoder: str, encode
     assert needs not in card(convert(decoder, "e5-mistral", prompts={"query": INSTRUCTION}), None).text
 
 
+@pytest.mark.parametrize(("given", "whose"), [(True, "as its publisher says"), (False, "that of the base model")])
+def test_the_card_says_whose_the_licence_is(encoder, given: bool, whose: str) -> None:
+    found = card(encoder, None, licence={"license": "mit"}, licence_given=given)
+    assert f"`mit`, {whose}" in found.text and found.data.license == "mit"
+
+
 def test_metadata_and_stages(encoder) -> None:
     base = {"name": "meta-llama/Llama-3.2-1B", "architecture": "LlamaModel", "revision": "abc"}
     encoder.manifest = replace(encoder.manifest, base=base, stages=STAGES)

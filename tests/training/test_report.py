@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import csv
+import itertools
 import json
 import re
 from pathlib import Path
@@ -41,6 +43,27 @@ class Interrupt(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 4:
             raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-2])
+def test_scores_that_are_all_equal_are_said(
+    decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, Any], rate: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Path(scores["path"]).open("w", newline="", encoding="utf-8") as file:
+        pairs = itertools.combinations(TEXTS[:8], 2)
+        csv.writer(file).writerows((*pair, number) for number, pair in enumerate(pairs))
+    training = {**TRAINING, "learning_rate": rate}
+    SimCSE(
+        model=decoder,
+        output=str(tmp_path / "out"),
+        data=texts_file,
+        max_length=16,
+        evaluation=scores,
+        keep_best=True,
+        training=training,
+    ).run()
+    said = "All 6 evaluations gave eval_sts_spearman_cosine=" in caplog.text
+    assert said == (rate == 0) and ("the first, of step 1 of 6, was kept" in caplog.text) == said
 
 
 def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept(
