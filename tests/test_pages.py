@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from st_llm2vec import RECIPES, convert
 from st_llm2vec.cli import app
+from st_llm2vec.training import build_stages
 
 from .publishing.conftest import same_process  # noqa: F401
 from .test_readme import tables
@@ -114,7 +115,9 @@ def test_what_a_page_calls_exists(page: Path) -> None:
     for words in commands(page):
         parse(typer.main.get_command(app), words)
     for code in blocks(page, "yaml"):
-        yaml.safe_load(code)
+        read = yaml.safe_load(code)
+        if isinstance(read, dict) and "stages" in read:
+            build_stages(read, "never-made", "no/model")
     for code in blocks(page, "python"):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "st_llm2vec":

@@ -78,6 +78,8 @@ class TextReader(SentenceTransformer):
             >>> encoder.encode([["Name the animal.", "a cat"], ["", "the sea"]]).shape
             (2, 192)
         """
+        if "instruction" in kwargs:
+            raise ValueError("encode has no argument 'instruction': give it as prompt=, or [[instruction, text], ...].")
         if isinstance(inputs, Iterator):
             inputs = list(inputs)
         single = self.is_singular_input(inputs)

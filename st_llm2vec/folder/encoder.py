@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ATTRIBUTES_ELSEWHERE = {
+    "max_length": "the longest input is max_seq_length",
+    "doc_max_length": "documents are cut at max_seq_length too",
+    "pooling_mode": "the pooling is the recipe's, convert(decoder, recipe, pooling=...)",
+    "skip_instruction": "the recipe says it: llm2vec leaves the instruction out of the mean, and mean counts it in",
+}
+"""What attributes of ``llm2vec``'s models are here, where setting them would change nothing."""
+
 
 class TextEncoder(TextReader):
     """A ``SentenceTransformer`` that saves complete, portable folders and knows its recipe.
@@ -76,6 +84,11 @@ class TextEncoder(TextReader):
         padded_because = enable_padding_free(self.transformer)
         if padded_because is not None:
             logger.info("Batches stay padded: %s.", padded_because)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ATTRIBUTES_ELSEWHERE:
+            raise AttributeError(f"An encoder has no {name!r}: {ATTRIBUTES_ELSEWHERE[name]}.")
+        super().__setattr__(name, value)
 
     def save(
         self,
