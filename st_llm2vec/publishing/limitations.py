@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.publishing.check import Check
-from st_llm2vec.publishing.stages import DevSet, Stages, trained_length
+from st_llm2vec.publishing.stages import DevSet, Stages, trained_length, untaught
 from st_llm2vec.serving.verdicts import Verdict
 
 
@@ -41,6 +41,8 @@ def limitations(
     trained = trained_length(stages)
     if trained is not None and trained < (longest or trained + 1):
         found.append(f"It was trained on texts of at most {trained} tokens.")
+    for role in untaught(stages, encoder.prompts):
+        found.append(f"Its saved instruction for a {role} was in none of the pairs that it was trained on.")
     for one in dev_sets:
         if one.chose:
             score = f" ({one.score})" if one.score else ""

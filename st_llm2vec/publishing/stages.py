@@ -76,6 +76,22 @@ def untold(
     return {role: [] if kept & set(texts) else texts for role, texts in trained.items()}
 
 
+def untaught(stages: Stages, prompts: Mapping[str, str | None]) -> list[str]:
+    """The roles whose saved instruction no pair was trained with, though there were pairs.
+
+    Args:
+        stages: The records.
+        prompts: The encoder's prompts.
+
+    Returns:
+        Of ``query`` and ``document`` those.
+    """
+    if not any(stage.get("method") == "Supervised" for stage in stages):
+        return []
+    trained = instructions_of(stages)
+    return [role for role in ROLES if (prompts.get(role) or "").strip() and not trained[role]]
+
+
 def trained_length(stages: Stages) -> int | None:
     """The longest input of training, in tokens, where every stage had one of its own; else ``None``.
 

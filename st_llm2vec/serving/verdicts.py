@@ -144,7 +144,7 @@ def _wrong_everywhere(encoder: TextReader) -> str | None:
     if encoder.transformer.modality_config["text"]["method_output_name"] != "last_hidden_state":
         return f"This encoder pools the states of an inner layer, and {{server}} takes the last layer's, so {OTHERS}."
     if any(isinstance(module, WordWeights) for module in encoder):
-        return f"This encoder leaves BOS out of its mean, and {{server}} counts it in, so {OTHERS}."
+        return f"This encoder leaves the token that its tokenizer puts before every text (BOS) out of its mean, and {{server}} counts it in, so {OTHERS}."
     if not any(isinstance(module, Normalize) for module in encoder):
         return "This encoder keeps the lengths of its vectors, and {server} may make them one, so it may give other vectors."
     return None

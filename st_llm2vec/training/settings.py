@@ -73,7 +73,9 @@ def check_names(
     unknown = [str(name) for name in given if name not in names]
     if unknown:
         known_ones = f" There are {', '.join(names)}." if len(names) < 30 else ""
-        raise ValueError(f"{complaint}: {' '.join(_unknown(name, names, elsewhere or {}) for name in unknown)}{known_ones}")
+        raise ValueError(
+            f"{complaint}: {' '.join(_unknown(name, names, elsewhere or {}) for name in unknown)}{known_ones}"
+        )
 
 
 def _unknown(name: str, names: list[str], elsewhere: Mapping[str, str]) -> str:

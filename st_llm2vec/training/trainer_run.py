@@ -43,7 +43,7 @@ def train_from(trainer: SentenceTransformerTrainer, checkpoint: str | None) -> N
         trainer.train(resume_from_checkpoint=checkpoint)
     if best and PartialState().is_main_process:
         prove_best_model(trainer)
-        _warn_of_equal_scores(trainer.state, trainer.args.metric_for_best_model)
+        _warn_of_equal_scores(trainer.state, str(trainer.args.metric_for_best_model))
 
 
 def prove_best_model(trainer: SentenceTransformerTrainer) -> None:

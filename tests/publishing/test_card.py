@@ -60,6 +60,17 @@ def test_the_card_says_whose_the_licence_is(encoder, given: bool, whose: str) ->
     assert f"`mit`, {whose}" in found.text and found.data.license == "mit"
 
 
+def test_the_card_says_that_a_saved_instruction_was_not_trained_with(encoder) -> None:
+    pairs = {"name": "supervised", "method": "Supervised", "data": {"path": "p.jsonl"}}
+    said = "Its saved instruction for a query was in none of the pairs"
+    for stages, expected in (
+        ([pairs], True),
+        ([{**pairs, "instructions": {"query": ["Find it:"], "document": []}}], False),
+        ([{"name": "simcse", "method": "SimCSE"}], False),
+    ):
+        assert (said in card(encoder, replace(encoder.manifest, stages=stages)).text) == expected
+
+
 def test_metadata_and_stages(encoder) -> None:
     base = {"name": "meta-llama/Llama-3.2-1B", "architecture": "LlamaModel", "revision": "abc"}
     encoder.manifest = replace(encoder.manifest, base=base, stages=STAGES)

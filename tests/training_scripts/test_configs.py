@@ -70,7 +70,9 @@ def test_every_value_has_its_source_beside_it(path: Path) -> None:
 @by_name
 def test_a_plan_has_its_published_score_and_says_that_it_was_not_run(path: Path) -> None:
     plan = read_plan(path)
-    [score] = [value for name, value in plan["notes"]["published"].items() if name in ("mteb_56_average", "sts_7_average")]
+    [score] = [
+        value for name, value in plan["notes"]["published"].items() if name in ("mteb_56_average", "sts_7_average")
+    ]
     [row] = [
         line for line in (FOLDER / "README.md").read_text(encoding="utf-8").splitlines() if f"| `{path.stem}` |" in line
     ]
