@@ -35,7 +35,7 @@ these. Stages were chosen, and the best checkpoints kept, on STS-B dev; no setti
 
 def page(setup: Setup, found: Found) -> str:
     """The page of some rows, in their order."""
-    parts = [INTRODUCTION.format(machine=found[-1]["machine"]), _scores(found)]
+    parts = [INTRODUCTION.format(machine=" and on ".join(dict.fromkeys(row["machine"] for row in found))), _scores(found)]
     counts = json.loads((setup.work / "data" / "counts.json").read_text(encoding="utf-8"))
     parts += [_orders(setup.plan.get("orders", []), found), _costs(found)]
     parts += [DATA.format(**counts)] if "removed" in counts else []
@@ -85,7 +85,7 @@ def _orders(orders: Found, found: Found) -> str:
 
 def _costs(found: Found) -> str:
     """What each row's last stage took, the ones before it having been trained for other rows."""
-    lines = [("encoder", "decoder", "seed", "last stage", "steps", "last loss", "time", "memory, GiB")]
+    lines = [("encoder", "decoder", "seed", "last stage", "steps", "last loss", "time", "memory, GiB", "on")]
     for row in found:
         if row["stages"]:
             last = row["stages"][-1]
@@ -94,7 +94,8 @@ def _costs(found: Found) -> str:
                 str(datetime.timedelta(seconds=round(last["took"]["seconds"]))),
                 f"{last['took']['memory'] / GIB:.1f}",
             )
-            lines.append((row["row"], row["decoder"], row["seed"], last["name"], str(last["steps"]), loss, *spent))
+            about = (row["row"], row["decoder"], row["seed"], last["name"], str(last["steps"]), loss)
+            lines.append((*about, *spent, row["machine"].partition(",")[0]))
     return f"## Cost\n\n{_table(lines, 4)}" if len(lines) > 1 else ""
 
 
