@@ -98,6 +98,11 @@ class StageSettings:
                 "round most of an optimizer's steps away. Leave dtype out, which trains in float32; training: {bf16: true} "
                 "computes in bfloat16 all the same."
             )
+        if "output_dir" in self.training:
+            raise ValueError(
+                f"training.output_dir is {self.training['output_dir']!r}, and checkpoints are looked for under the stage's own "
+                f"folder, {self.output}. Leave it out."
+            )
         if self.training.get("push_to_hub"):
             raise ValueError(
                 "training.push_to_hub would upload checkpoints as they are, unverified and with adapters apart from a base "

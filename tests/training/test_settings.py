@@ -148,6 +148,11 @@ class TestPlans:
         with pytest.raises(ValueError, match=message):
             build_stages({**plan, key: 1}, "never-made", "no/model")
 
+    def test_checkpoints_have_a_place(self) -> None:
+        plan = {**default_plan("llm2vec", "texts.txt"), "training": {"output_dir": "elsewhere"}}
+        with pytest.raises(ValueError, match="output_dir is 'elsewhere', and checkpoints are looked for under"):
+            build_stages(plan, "never-made", "no/model")
+
     @pytest.mark.parametrize("key", ["lora_r", "dataset_file_path", "evaluation_strategy", "mask_token_type"])
     def test_names_of_llm2vec_under_training(self, key: str) -> None:
         plan = {**default_plan("llm2vec", "texts.txt"), "training": {key: 1}}
