@@ -35,7 +35,10 @@ these. Stages were chosen, and the best checkpoints kept, on STS-B dev; no setti
 
 def page(setup: Setup, found: Found) -> str:
     """The page of some rows, in their order."""
-    parts = [INTRODUCTION.format(machine=" and on ".join(dict.fromkeys(row["machine"] for row in found))), _scores(found)]
+    parts = [
+        INTRODUCTION.format(machine=" and on ".join(dict.fromkeys(row["machine"] for row in found))),
+        _scores(found),
+    ]
     counts = json.loads((setup.work / "data" / "counts.json").read_text(encoding="utf-8"))
     parts += [_orders(setup.plan.get("orders", []), found), _costs(found)]
     parts += [DATA.format(**counts)] if "removed" in counts else []

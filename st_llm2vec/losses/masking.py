@@ -42,7 +42,9 @@ class TokenMasker:
         if not 0 < probability <= 1:
             raise ValueError(f"The masking probability is {probability}; it must be above 0 and at most 1.")
         if masking not in get_args(Masking):
-            raise ValueError(f"The masking {masking!r} is unknown; choose from {', '.join(get_args(Masking))}.")
+            raise ValueError(
+                f"The masking {masking!r} is unknown; choose from {', '.join(get_args(Masking))} (llm2vec's default is bert)."
+            )
         self.probability = probability
         self.masking = masking
         self.mask_id = mask_token_id(tokenizer, mask_token)
@@ -113,7 +115,7 @@ def mask_token_id(tokenizer: PreTrainedTokenizerBase, mask_token: str) -> int:
         raise ValueError(
             f"The mask token {mask_token!r} is {len(pieces)} tokens for this tokenizer "
             f"({tokenizer.convert_ids_to_tokens(pieces)}); it must be one that the vocabulary has. "
-            'Choose another, such as "_" or "eos", or add it with add_mask_token(encoder).'
+            'Choose another, such as "_" (which llm2vec calls blank) or "eos", or add it with add_mask_token(encoder).'
         )
     return pieces[0]
 

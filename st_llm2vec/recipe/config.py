@@ -25,6 +25,13 @@ POOLINGS_ELSEWHERE = {
     "cls": "the first token of a decoder has seen no other; last_token is its counterpart",
 }
 """What poolings of ``llm2vec`` and Sentence Transformers are here."""
+FIELDS_ELSEWHERE = {
+    "bidirectional": "llm2vec's bidirectional is attention here, bidirectional or causal",
+    "enable_bidirectional": "llm2vec's enable_bidirectional is attention here, bidirectional or causal",
+    "pooling_mode": "llm2vec's pooling_mode is pooling here",
+    "skip_instruction": "llm2vec's skip_instruction is the recipe: llm2vec leaves the instruction out of the mean, and mean counts it in",
+}
+"""What settings of ``llm2vec`` are here."""
 
 
 @dataclass(frozen=True)
@@ -206,9 +213,9 @@ class EncoderConfig:
         names = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in names:
-                raise ValueError(
-                    f"EncoderConfig has no field {name!r}{closest(name, names)} Fields: {', '.join(names)}."
-                )
+                meant = FIELDS_ELSEWHERE.get(name)
+                told = f": {meant}." if meant else closest(name, names)
+                raise ValueError(f"EncoderConfig has no field {name!r}{told} Fields: {', '.join(names)}.")
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

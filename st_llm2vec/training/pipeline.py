@@ -16,7 +16,7 @@ from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.named_data import TEXTS_OF, name_data
 from st_llm2vec.training.presets import STAGES, build_stage, paper_arguments
-from st_llm2vec.training.settings import NAMES_ELSEWHERE, check_names
+from st_llm2vec.training.settings import NAMES_ELSEWHERE, check_names, put_on_top
 from st_llm2vec.training.stage import Stage
 from st_llm2vec.training.supervised import Supervised
 
@@ -93,7 +93,9 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
     check_names(map(str, plan), PLAN_FIELDS, complaint, places)
     source = model or plan.get("model")
     if not source:
-        raise ValueError("The plan names no model to start from; give one.")
+        inside = any("model_name_or_path" in entry for entry in entries)
+        told = "; model_name_or_path of a stage is the plan's model here" if inside else "; give one"
+        raise ValueError(f"The plan names no model to start from{told}.")
     if is_gguf(source):
         with PartialState().main_process_first():
             source = unpack_gguf(source, Path(f"{output}-stages") / "decoder")
@@ -103,7 +105,7 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
         last = number == len(entries)
         target = Path(output) if last else Path(f"{output}-stages") / f"{number}-{entry['stage']}"
         fields = {**shared, **entry, "model": str(source), "output": str(target)}
-        fields["training"] = {**shared.get("training", {}), **entry.get("training", {})}
+        fields["training"] = put_on_top(shared.get("training", {}), entry.get("training", {}))
         if issubclass(STAGES[entry["stage"]], MNTP) and entry.get("data") is None:
             later = (one.get("data") for one in entries[number:] if issubclass(STAGES[one["stage"]], Supervised))
             pairs = next(filter(None, later), None)
@@ -199,8 +201,8 @@ def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
     if not stages:
         raise ValueError(f"No stage of the plan makes vectors to evaluate on {pairs}; leave it out.")
     for stage in stages:
-        training = {**changed.get("training", {}), **stage.get("training", {})}
-        steps = stage.get("stop_after") or {**paper_arguments(stage["stage"]), **training}["max_steps"]
+        training = put_on_top(changed.get("training", {}), stage.get("training", {}))
+        steps = stage.get("stop_after") or put_on_top(paper_arguments(stage["stage"]), training)["max_steps"]
         every = max(1, steps // 10) if isinstance(steps, int) and steps > 0 else 0.1
         stage["evaluation"] = pairs
         stage["training"] = {"eval_steps": every, "eval_on_start": True, **training}
@@ -246,7 +248,7 @@ def _entries(plan: Mapping[str, Any]) -> list[Any]:
     if entries is None and elsewhere:
         raise ValueError(
             f"The plan has no stages, but {', '.join(elsewhere[:3])}, as the configuration of an experiment of llm2vec. Such "
-            "a one is a stage here: {model: org/decoder, stages: [{stage: mntp, data: texts.txt}]}. The page Coming from llm2vec "
+            "a one is a stage here: {model: org/decoder, stages: [{stage: mntp, data: texts.txt}]} (or simcse, or supervised). The page Coming from llm2vec "
             "(docs/coming_from/llm2vec.md) says what each of its keys is, and training_scripts has the plans of published models."
         )
     if not isinstance(entries, list) or not entries:

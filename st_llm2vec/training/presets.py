@@ -11,7 +11,7 @@ import yaml
 from st_llm2vec.training.distillation import Distillation
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.scored import Scored
-from st_llm2vec.training.settings import check_names
+from st_llm2vec.training.settings import check_names, put_on_top
 from st_llm2vec.training.simcse import SimCSE
 from st_llm2vec.training.stage import Stage
 from st_llm2vec.training.supervised import Supervised
@@ -50,7 +50,7 @@ def build_stage(name: str, **settings: Any) -> Stage:
     fields = {"data": None, **preset, **settings, "preset": name if preset else None}
     for field in ("adapter", "training"):
         if field in preset and isinstance(settings.get(field), dict):
-            fields[field] = {**preset[field], **settings[field]}
+            fields[field] = put_on_top(preset[field], settings[field])
     return STAGES[name](**fields)
 
 

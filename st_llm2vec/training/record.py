@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformerTrainer
 from st_llm2vec.data import TrainingData
 from st_llm2vec.training.curve import mean_loss
 from st_llm2vec.training.report import evaluated, took
+from st_llm2vec.training.settings import put_on_top
 from st_llm2vec.training.stage_settings import StageSettings
 
 
@@ -26,7 +27,7 @@ def stage_record(stage: StageSettings, trainer: SentenceTransformerTrainer, data
     losses = [entry["loss"] for entry in log if "loss" in entry]
     rows = {"train": data.dataset} if isinstance(data.dataset, Dataset) else dict(data.dataset)
     kept = stage.to_dict()
-    kept["training"] = {**stage.arguments_of_paper, **stage.training}
+    kept["training"] = put_on_top(stage.arguments_of_paper, stage.training)
     return {
         "name": stage.called,
         "method": type(stage).__name__,

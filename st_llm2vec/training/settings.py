@@ -29,12 +29,12 @@ WORDS: dict[Any, str] = {
 
 NAMES_ELSEWHERE = {
     "max_seq_length": "for MNTP it is block_size, for what comes after it max_length",
-    "simcse_dropout": "the setting is attention_dropout",
+    "simcse_dropout": "the setting is attention_dropout, of the stage simcse",
     "stop_after_n_steps": "the setting is stop_after",
     "loss_scale": "the setting is scale",
     "data_collator_type": "the setting is masking, bert or all_mask",
     "mask_token_type": "the setting is mask_token; for blank it is _",
-    "lora_r": "the setting is adapter: {r: ...}",
+    "lora_r": "the setting is adapter: {r: ..., alpha: ...}, where llm2vec's alpha is twice its r",
     "lora_dropout": "the setting is adapter: {dropout: ...}",
     "torch_dtype": "the setting is dtype",
     "pooling_mode": "it belongs to the recipe: changes: {pooling: ...}",
@@ -46,12 +46,15 @@ NAMES_ELSEWHERE = {
     "dataset_name": "the setting is data",
     "dataset_config_name": "the setting is data; a configuration stands behind a colon, data: org/name:config",
     "dataset_file_path": "the setting is data",
-    "output_dir": "the command's --output says it",
+    "output_dir": "the command's --output says it, and checkpoints are kept under each stage's folder",
+    "overwrite_output_dir": "an interrupted run goes on, and another one needs another folder",
     "do_train": "every stage of a plan is trained",
     "do_eval": "the setting is evaluation, and training: {eval_steps: ...} says how often",
     "evaluation_strategy": "the setting is evaluation, and training: {eval_steps: ...} says how often",
 }
 """What settings of ``llm2vec``'s experiments are in a plan."""
+UNREAD = ("output_dir", "do_train", "do_eval")
+"""Arguments that the trainer has and no stage reads."""
 TRAINER_ARGUMENTS = {one.name for one in dataclasses.fields(SentenceTransformerTrainingArguments)}
 
 
@@ -87,19 +90,23 @@ def _unknown(name: str, names: list[str], elsewhere: Mapping[str, str]) -> str:
     return f"there is no {name!r}{closest(name, names)}"
 
 
-def check_fields(kind: type, given: Mapping[str, Any], complaint: str) -> None:
+def check_fields(
+    kind: type, given: Mapping[str, Any], complaint: str, elsewhere: Mapping[str, str] | None = None
+) -> None:
     """Refuse settings that a dataclass does not have, and numbers, switches, texts, lists and mappings in each other's places.
 
     Args:
         kind: The dataclass.
         given: Values of its fields.
         complaint: What the message begins with.
+        elsewhere: Names that have another place, and which.
 
     Raises:
         ValueError: If there is no such field, or its value is of another type.
     """
     hints = typing.get_type_hints(kind)
-    check_names(given, (name for name, one in kind.__dataclass_fields__.items() if one.init), complaint)  # type: ignore[attr-defined]
+    fields = (name for name, one in kind.__dataclass_fields__.items() if one.init)  # type: ignore[attr-defined]
+    check_names(given, fields, complaint, elsewhere)
     for name, value in given.items():
         kinds = _kinds(hints[name])
         fits = type(value) in kinds or (type(value) is int and float in kinds)
@@ -108,11 +115,27 @@ def check_fields(kind: type, given: Mapping[str, Any], complaint: str) -> None:
             raise ValueError(f"{complaint}: {name} is {value!r}; it must be {wanted}.")
 
 
-def build_arguments(given: Mapping[str, Any]) -> SentenceTransformerTrainingArguments:
+def put_on_top(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a trainer with others on top, of which epochs go before a number of steps below.
+
+    Args:
+        arguments: The ones below, such as a paper's.
+        given: The others.
+
+    Example:
+        >>> put_on_top({"max_steps": 1000, "seed": 1}, {"num_train_epochs": 3})
+        {'max_steps': -1, 'seed': 1, 'num_train_epochs': 3}
+    """
+    by_epochs = {"max_steps": -1} if "num_train_epochs" in given and "max_steps" in arguments else {}
+    return {**arguments, **by_epochs, **given}
+
+
+def build_arguments(given: Mapping[str, Any], beside: Iterable[str] = ()) -> SentenceTransformerTrainingArguments:
     """The trainer's arguments, checked, with what gradient checkpointing and bfloat16 on a CPU need besides.
 
     Args:
         given: Fields of ``SentenceTransformerTrainingArguments``.
+        beside: Settings that are no such fields, and have their place beside them.
 
     Raises:
         ValueError: If there is no such field, or a value does not fit.
@@ -127,7 +150,8 @@ def build_arguments(given: Mapping[str, Any]) -> SentenceTransformerTrainingArgu
     if found.get("bf16") and not torch.accelerator.is_available():
         found.setdefault("use_cpu", True)  # which has bfloat16, and the trainer wants to be told
     complaint = "The training arguments do not fit SentenceTransformerTrainingArguments"
-    check_fields(SentenceTransformerTrainingArguments, found, complaint)
+    places = dict.fromkeys(beside, "it is a setting of the stage itself, beside training")
+    check_fields(SentenceTransformerTrainingArguments, found, complaint, places)
     try:
         return SentenceTransformerTrainingArguments(**found)
     except (TypeError, ImportError) as error:

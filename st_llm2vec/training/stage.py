@@ -152,6 +152,8 @@ class Stage(StageSettings):
         """
         self._forewarned = True
         arguments = self.arguments()
+        if arguments.save_only_model:
+            logger.warning("%s: with save_only_model an interrupted run begins again, at its first step.", self.called)
         steps, rising = arguments.max_steps, arguments.get_warmup_steps(arguments.max_steps)
         if 0 < steps <= rising:
             logger.warning(

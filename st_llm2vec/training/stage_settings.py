@@ -19,7 +19,7 @@ from st_llm2vec.training.adapters import Adapter
 from st_llm2vec.training.callbacks import StopAfter
 from st_llm2vec.training.named_data import plain
 from st_llm2vec.training.run_folder import CHECKPOINTS
-from st_llm2vec.training.settings import build_arguments, check_fields
+from st_llm2vec.training.settings import NAMES_ELSEWHERE, UNREAD, build_arguments, check_fields, put_on_top
 
 HALF_PRECISION = ("bfloat16", "float16", "half")
 
@@ -76,6 +76,7 @@ class StageSettings:
 
     def __post_init__(self) -> None:
         self.model, self.output = str(self.model), str(self.output)
+        self.dtype = self.dtype.removeprefix("torch.") if isinstance(self.dtype, str) else self.dtype
         self.data, self.evaluation = plain(self.data), plain(self.evaluation)
         if isinstance(self.adapter, dict):
             check_fields(Adapter, self.adapter, "The adapter does not have these settings")
@@ -98,10 +99,12 @@ class StageSettings:
                 "round most of an optimizer's steps away. Leave dtype out, which trains in float32; training: {bf16: true} "
                 "computes in bfloat16 all the same."
             )
-        if "output_dir" in self.training:
+        for name in UNREAD:
+            if name in self.training:
+                raise ValueError(f"training.{name} is not read: {NAMES_ELSEWHERE[name]}. Leave it out.")
+        if self.training.get("eval_strategy", "no") != "no" and self.evaluation is None:
             raise ValueError(
-                f"training.output_dir is {self.training['output_dir']!r}, and checkpoints are looked for under the stage's own "
-                f"folder, {self.output}. Leave it out."
+                "training.eval_strategy needs an evaluation: name the pairs, or the texts, to evaluate on."
             )
         if self.training.get("push_to_hub"):
             raise ValueError(
@@ -158,7 +161,7 @@ class StageSettings:
             given["save_strategy"] = self.training.get("eval_strategy", "steps")
             steps = self.training.get("eval_steps", self.training.get("logging_steps", given["logging_steps"]))
             given["eval_steps"] = given["save_steps"] = steps
-        return build_arguments(given | self.training)
+        return build_arguments(put_on_top(given, self.training), (one.name for one in dataclasses.fields(self)))
 
     def callbacks(self) -> list[TrainerCallback]:
         """Early stopping, and the stop short of the learning rate's horizon."""

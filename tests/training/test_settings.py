@@ -135,7 +135,7 @@ class TestPlans:
             ("learning_rate", r"an argument of the trainer, training: \{learning_rate"),
             ("mlm_probability", r"a setting of a stage, stages: \[\{stage: ..., mlm_probability"),
             ("max_length", "a setting of a stage"),
-            ("lora_r", r"adapter: \{r: ...\}"),
+            ("lora_r", r"adapter: \{r: ..., alpha: ...\}"),
             ("torch_dtype", "the setting is dtype"),
             ("max_seq_length", "for MNTP it is block_size"),
             ("model_name_or_path", "the plan's model says it"),
@@ -148,10 +148,40 @@ class TestPlans:
         with pytest.raises(ValueError, match=message):
             build_stages({**plan, key: 1}, "never-made", "no/model")
 
-    def test_checkpoints_have_a_place(self) -> None:
-        plan = {**default_plan("llm2vec", "texts.txt"), "training": {"output_dir": "elsewhere"}}
-        with pytest.raises(ValueError, match="output_dir is 'elsewhere', and checkpoints are looked for under"):
-            build_stages(plan, "never-made", "no/model")
+    @pytest.mark.parametrize(
+        ("training", "message"),
+        [
+            ({"output_dir": "elsewhere"}, "output_dir is not read: the command's --output"),
+            ({"do_eval": True}, "do_eval is not read: the setting is evaluation"),
+            ({"eval_strategy": "steps"}, "eval_strategy needs an evaluation"),
+            ({"mlm_probability": 0.2}, "there is no 'mlm_probability': it is a setting of the stage itself"),
+            ({"overwrite_output_dir": True}, "an interrupted run goes on"),
+        ],
+    )
+    def test_arguments_that_no_stage_reads(self, training: dict[str, Any], message: str) -> None:
+        plan = {"recipe": "llm2vec", "stages": [{"stage": "mntp", "data": "texts.txt", "training": training}]}
+        with pytest.raises(ValueError, match=message):
+            build_stages(plan, "never-made", "no/model")[0].arguments()
+
+    @pytest.mark.parametrize("name", ["mntp", "supervised", "retrieval", "blended", "prompteol_cse", "scored"])
+    def test_epochs_go_before_the_papers_steps(self, name: str) -> None:
+        stage = {"stage": name, "data": "rows.jsonl", "training": {"num_train_epochs": 2}}
+        for plan, steps in (
+            ({"stages": [stage]}, -1),
+            ({"stages": [stage], "training": {"max_steps": 7}}, -1),
+            ({"stages": [{**stage, "training": {"num_train_epochs": 2, "max_steps": 7}}]}, 7),
+        ):
+            (built,) = build_stages(plan, "never-made", "no/model")
+            assert (built.arguments().max_steps, built.arguments().num_train_epochs) == (steps, 2)
+
+    def test_a_type_as_torch_writes_it(self) -> None:
+        plan = {"dtype": "torch.bfloat16", "stages": [{"stage": "mntp", "data": "texts.txt"}]}
+        assert build_stages(plan, "never-made", "no/model")[0].dtype == "bfloat16"
+
+    def test_a_model_that_a_stage_names(self) -> None:
+        stage = {"stage": "mntp", "data": "texts.txt", "model_name_or_path": "no/model"}
+        with pytest.raises(ValueError, match="model_name_or_path of a stage is the plan's model here"):
+            build_stages({"stages": [stage]}, "never-made")
 
     @pytest.mark.parametrize("key", ["lora_r", "dataset_file_path", "evaluation_strategy", "mask_token_type"])
     def test_names_of_llm2vec_under_training(self, key: str) -> None:
