@@ -98,7 +98,7 @@ Limits of the stock layouts, here and through plain Sentence Transformers alike:
 - An empty text behind an instruction is the zero vector in `llm2vec`, and that of a blank through plain Sentence
   Transformers.
 - An empty text has no token where the tokenizer adds no BOS: this package reads it as one padding token, while plain
-  Sentence Transformers raises an error if the whole batch is empty.
+  Sentence Transformers raises an error if the whole batch is empty, and gives it zeros beside others where it pools a mean.
 
 """
 

@@ -87,10 +87,10 @@ def publish(
     if as_json:
         print_json(published.to_dict())
     else:
-        _show(published, encoder, base_model)
+        _show(published, encoder, base_model, keep)
 
 
-def _show(published: Publication, encoder: str, base_model: str | None) -> None:
+def _show(published: Publication, encoder: str, base_model: str | None, kept: Path | None) -> None:
     table = plain_table("file", "size")
     table.columns[1].justify = "right"
     for name, size in published.files.items():
@@ -106,6 +106,8 @@ def _show(published: Publication, encoder: str, base_model: str | None) -> None:
     }
     if base_model is not None and published.url is None:
         rows["base model"] = f"{base_model}, believed: it was not looked up on the Hub"
+    if kept is not None:
+        rows["kept in"] = str(kept)
     rows["serve it with"] = f"st-llm2vec serve {published.repo_id if published.url else encoder}"
     if published.removed:
         rows["removed"] = ", ".join(published.removed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from st_llm2vec.folder.encoder import TextEncoder
+from st_llm2vec.modules.special_tokens import leading_special_ids
 from st_llm2vec.publishing.check import Check
 from st_llm2vec.publishing.stages import DevSet, Stages, trained_length, untaught
 from st_llm2vec.serving.verdicts import Verdict
@@ -36,6 +37,10 @@ def limitations(
     """
     longest = encoder.max_seq_length
     found = [f"The end of a text that is longer than {longest} tokens is cut off, without a word."] if longest else []
+    if encoder.layout in ("prefix", "text") and not leading_special_ids(encoder.tokenizer):
+        found.append(
+            "An empty text has no token to read, and Sentence Transformers alone no vector for it: leave it out."
+        )
     if recorded and not stages:
         found.append("It is not trained: its vectors are what the decoder gives as it is.")
     trained = trained_length(stages)

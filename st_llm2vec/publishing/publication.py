@@ -201,13 +201,14 @@ def _warn_of_instructions(encoder: TextEncoder, manifest: Manifest) -> None:
     for role, texts in untold(stages_of(manifest), encoder.prompts, manifest.config.prompts).items():
         if texts:
             logger.warning(
-                "The encoder was trained with the instruction %r%s before %s, and none is among its prompts, so encode_%s reads "
-                "texts without. The model card says how to give it in every call. To keep it: encoder = "
+                "The encoder was trained with the instruction %r%s before %s, which is not among its prompts, so encode_%s reads "
+                "texts %s. The model card says how to give it in every call. To keep it: encoder = "
                 "st_llm2vec.load(folder); encoder.prompts[%r] = ...; encoder.save(another folder), and publish that.",
                 texts[0],
                 f" and {len(texts) - 1} more" if len(texts) > 1 else "",
                 "queries" if role == "query" else "documents",
                 role,
+                f"with {other!r}" if (other := (encoder.prompts.get(role) or "").strip()) else "without",
                 role,
             )
 
@@ -221,7 +222,9 @@ def _warn_of_gaps(manifest: Manifest | None, licence: Mapping[str, str]) -> None
     if not licence.get("license"):
         gaps.append("there is no licence (license, --license)")
     if gaps:
-        logger.warning("The model card lacks what others look for: %s. Give it, and publish then.", " and ".join(gaps))
+        logger.warning(
+            "The model card lacks what others look for: %s. Name what is missing, and publish then.", " and ".join(gaps)
+        )
 
 
 def _check_all(folder: Path, progress: Callable[[str], None]) -> list[Finding]:

@@ -12,7 +12,7 @@ import yaml
 from accelerate import PartialState
 
 from st_llm2vec.folder.gguf_file import is_gguf, unpack_gguf
-from st_llm2vec.recipe.config import get_recipe
+from st_llm2vec.recipe.config import closest, get_recipe
 from st_llm2vec.training.mntp import MNTP
 from st_llm2vec.training.named_data import TEXTS_OF, name_data
 from st_llm2vec.training.presets import STAGES, build_stage, paper_arguments
@@ -257,7 +257,9 @@ def _entries(plan: Mapping[str, Any]) -> list[Any]:
         )
     for entry in entries:
         if not isinstance(entry, Mapping) or entry.get("stage") not in tuple(STAGES):
-            raise ValueError(f"A stage of the plan is {entry!r}; its stage must be one of {', '.join(STAGES)}.")
+            name = entry.get("stage") if isinstance(entry, Mapping) else None
+            found = f"is {name!r}{closest(str(name), list(STAGES))}" if name else f"is {entry!r}."
+            raise ValueError(f"A stage of the plan {found} Its stage must be one of {', '.join(STAGES)}.")
     if not all(isinstance(one.get("training", {}), Mapping) for one in (plan, *entries)):
         raise ValueError("The plan's training must be a mapping of training arguments, such as {max_steps: 100}.")
     return entries

@@ -46,13 +46,19 @@ NAMES_ELSEWHERE = {
     "dataset_name": "the setting is data",
     "dataset_config_name": "the setting is data; a configuration stands behind a colon, data: org/name:config",
     "dataset_file_path": "the setting is data",
+    "query_instruction": "it is a setting of the data, data: {path: ..., query_instruction: ...}",
+    "document_instruction": "it is a setting of the data, data: {path: ..., document_instruction: ...}",
+    "batch_size": "it is an argument of the trainer, training: {per_device_train_batch_size: ...}",
+    "epochs": "it is an argument of the trainer, training: {num_train_epochs: ...}",
+    "steps": "it is an argument of the trainer, training: {max_steps: ...}",
+    "lr": "it is an argument of the trainer, training: {learning_rate: ...}",
     "output_dir": "the command's --output says it, and checkpoints are kept under each stage's folder",
     "overwrite_output_dir": "an interrupted run goes on, and another one needs another folder",
     "do_train": "every stage of a plan is trained",
     "do_eval": "the setting is evaluation, and training: {eval_steps: ...} says how often",
     "evaluation_strategy": "the setting is evaluation, and training: {eval_steps: ...} says how often",
 }
-"""What settings of ``llm2vec``'s experiments are in a plan."""
+"""Where a plan has the settings of ``llm2vec``'s experiments, and what else is looked for in another place."""
 UNREAD = ("output_dir", "do_train", "do_eval")
 """Arguments that the trainer has and no stage reads."""
 TRAINER_ARGUMENTS = {one.name for one in dataclasses.fields(SentenceTransformerTrainingArguments)}

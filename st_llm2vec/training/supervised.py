@@ -62,14 +62,17 @@ class Supervised(Stage):
         super().forewarn(first)
         for role, told in self.instructions().items():
             kept = first.kept_instruction(role)
-            if kept and not told:
+            if kept and kept.strip() not in (one.strip() for one in told):
                 logger.warning(
-                    "The encoder keeps the instruction %r, with which encode_%s reads every text, and the training data has none "
-                    "for that side: it is trained without. Name it in the data, `data: {path: ..., %s_instruction: ...}` in a "
-                    "plan, or begin with an encoder that keeps none.",
+                    "The encoder keeps the instruction %r, with which encode_%s reads every text, and the training data has %s "
+                    "for that side: it is trained %s. Name it in the data, `data: {path: ..., %s_instruction: ...}` in a "
+                    "plan, or begin with an encoder that keeps %s.",
                     kept,
                     role,
+                    f"{told[0]!r}{f' and {len(told) - 1} others' if len(told) > 1 else ''}" if told else "none",
+                    "with that" if told else "without",
                     role,
+                    "that" if told else "none",
                 )
         told = self.instructions()["query"]
         if told and not first.kept_instruction():

@@ -20,6 +20,7 @@ from st_llm2vec.recipe.manifest import Manifest
 from st_llm2vec.serving.verdicts import verdicts
 
 from ..conftest import INSTRUCTION
+from ..stand_ins import stand_in
 
 PROBE = AttentionProbe("sdpa", True, True, True, (True,), (True,))
 CHECK = Check(24, 2, "float32", 1e-6, 3e-13, 2e-13, None, PROBE, {"transformers": "5.23.0"})
@@ -69,6 +70,18 @@ def test_the_card_says_that_a_saved_instruction_was_not_trained_with(encoder) ->
         ([{"name": "simcse", "method": "SimCSE"}], False),
     ):
         assert (said in card(encoder, replace(encoder.manifest, stages=stages)).text) == expected
+
+
+def test_the_card_says_where_an_empty_text_has_no_vector(encoder, tmp_path: Path) -> None:
+    said = "An empty text has no token to read"
+    without_bos = convert(stand_in("smollm2", tmp_path / "smollm2"), "llm2vec", measure=False)
+    assert said in card(without_bos, None).text and said not in card(encoder, None).text
+
+
+def test_the_card_of_an_encoder_that_keeps_another_instruction_than_it_was_trained_with(encoder) -> None:
+    pairs = {"name": "supervised", "method": "Supervised", "instructions": {"query": ["Find it:"], "document": []}}
+    found = card(encoder, replace(encoder.manifest, stages=[pairs])).text
+    assert "without it, queries get the saved prompt, and other vectors than in training" in found
 
 
 def test_metadata_and_stages(encoder) -> None:

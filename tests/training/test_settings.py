@@ -207,8 +207,9 @@ class TestPlans:
         ("key", "value", "message"),
         [
             ("stages", 5, "The plan has no stages"),
-            ("stages", [5], "A stage of the plan is 5; its stage must be one of mntp"),
-            ("stages.1.stage", "simcs", "its stage must be one of mntp, simcse"),
+            ("stages", [5], r"A stage of the plan is 5\. Its stage must be one of mntp"),
+            ("stages", [{"stage": "superviced"}], "is 'superviced'; did you mean 'supervised'"),
+            ("stages.1.stage", "simcs", "Its stage must be one of mntp, simcse"),
             ("stages.1.training", 5, "training must be a mapping"),
             ("training", 5, "training must be a mapping"),
             ("stages.1.stop_after", "abc", "stop_after is 'abc'; it must be a whole number"),

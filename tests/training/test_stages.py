@@ -128,10 +128,11 @@ def test_an_instruction_that_training_does_not_have_is_said(
     said = f"with which encode_{role} reads every text"
     stage(Supervised, decoder, tmp_path / "bare", pairs_file, **kept).begin()
     assert said in caplog.text
-    caplog.clear()
-    source = {"path": pairs_file, f"{role}_instruction": "Find the passage:"}
-    stage(Supervised, decoder, tmp_path / "told", source, **kept).begin()
-    assert said not in caplog.text
+    for told, expected in (("Find the passage:", False), ("Find the pasage:", True)):
+        caplog.clear()
+        source = {"path": pairs_file, f"{role}_instruction": told}
+        stage(Supervised, decoder, tmp_path / f"told {expected}", source, **kept).begin()
+        assert (said in caplog.text) == (f"has {told!r} for that side" in caplog.text) == expected
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -384,7 +385,7 @@ class TestBadInput:
         for plan, message in [
             ({"model": decoder}, "has no stages"),
             ({"model": decoder, "stages": [{"stage": "magic"}]}, "must be one of mntp, simcse"),
-            ({"model": decoder, "stages": [{"stage": ["mntp"]}]}, r"stage': \['mntp'\].*must be one of mntp, simcse"),
+            ({"model": decoder, "stages": [{"stage": ["mntp"]}]}, r"is \['mntp'\].*must be one of mntp, simcse"),
             ({"stages": [{"stage": "mntp"}]}, "names no model"),
             ({"model": decoder, "stages": [{"stage": "mntp", "colour": 3}]}, "does not have these settings"),
         ]:
