@@ -118,6 +118,9 @@ def dev_set(stage: Mapping[str, Any]) -> DevSet | None:
     called = str(stage.get("name") or "without a name")
     best = settings.get("keep_best")
     chose = settings.get("patience") is not None if best is None else bool(best)
+    curve = found.get("curve") if isinstance(found, Mapping) else None
+    if curve is not None and len({score for step, score in curve if step}) < 2:
+        chose = False  # which scores that are all equal, or one alone, cannot do
     return DevSet(" and ".join(names) or f"dev set of the stage {called}", called, chose, _score(found) or "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from transformers import ProgressCallback, TrainerCallback
 
 from st_llm2vec.host.memory import peak_memory
 from st_llm2vec.training.curve import mean_loss, points, sparkline
+
+logger = logging.getLogger(__name__)
 
 GIB = 2**30
 UNSAID = ("total_flos", "epoch", "_per_second", "eval_runtime")
@@ -87,6 +90,39 @@ class StopAfter(TrainerCallback):
         if state.global_step >= self.steps:
             control.should_evaluate = args.eval_strategy != "no"
             control.should_save = control.should_training_stop = True
+
+
+class WarnOfShortRun(TrainerCallback):
+    """Warns, where epochs say how long a run is, if its learning rate rises until its end.
+
+    Args:
+        called: The stage.
+    """
+
+    def __init__(self, called: str) -> None:
+        self.called = called
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Compare the steps, which are known by now."""
+        if args.max_steps <= 0:
+            warn_of_short_run(self.called, state.max_steps, args.get_warmup_steps(state.max_steps))
+
+
+def warn_of_short_run(called: str, steps: int, rising: int) -> None:
+    """Warn if the learning rate rises for as long as a run lasts.
+
+    Args:
+        called: The stage.
+        steps: Those of the run; none if they are not known.
+        rising: Those of warm-up.
+    """
+    if 0 < steps <= rising:
+        logger.warning(
+            "%s: the learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
+            called,
+            rising,
+            steps,
+        )
 
 
 class LogAtCheckpoints(TrainerCallback):

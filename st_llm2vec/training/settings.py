@@ -122,7 +122,7 @@ def check_fields(
 
 
 def put_on_top(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a trainer with others on top, of which epochs go before a number of steps below.
+    """Arguments of a trainer with others on top, of which epochs and a share go before a number of steps below.
 
     Args:
         arguments: The ones below, such as a paper's.
@@ -133,7 +133,8 @@ def put_on_top(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
         {'max_steps': -1, 'seed': 1, 'num_train_epochs': 3}
     """
     by_epochs = {"max_steps": -1} if "num_train_epochs" in given and "max_steps" in arguments else {}
-    return {**arguments, **by_epochs, **given}
+    by_share = {"warmup_steps": 0} if "warmup_ratio" in given and "warmup_steps" in arguments else {}
+    return {**arguments, **by_epochs, **by_share, **given}
 
 
 def build_arguments(given: Mapping[str, Any], beside: Iterable[str] = ()) -> SentenceTransformerTrainingArguments:

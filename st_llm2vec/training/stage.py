@@ -27,7 +27,14 @@ from st_llm2vec.modules.adapter import has_adapter
 from st_llm2vec.proof.tolerances import FULL_PRECISION
 from st_llm2vec.recipe.config import get_recipe
 from st_llm2vec.training.adapters import attach_adapter, body_weights, interpolate
-from st_llm2vec.training.callbacks import LogAtCheckpoints, ProgressLines, StopAtNonFinite, Throughput
+from st_llm2vec.training.callbacks import (
+    LogAtCheckpoints,
+    ProgressLines,
+    StopAtNonFinite,
+    Throughput,
+    WarnOfShortRun,
+    warn_of_short_run,
+)
 from st_llm2vec.training.kept_instruction import kept_instruction
 from st_llm2vec.training.named_data import describe_files, open_scored_pairs
 from st_llm2vec.training.record import stage_record
@@ -154,14 +161,7 @@ class Stage(StageSettings):
         arguments = self.arguments()
         if arguments.save_only_model:
             logger.warning("%s: with save_only_model an interrupted run begins again, at its first step.", self.called)
-        steps, rising = arguments.max_steps, arguments.get_warmup_steps(arguments.max_steps)
-        if 0 < steps <= rising:
-            logger.warning(
-                "%s: the learning rate rises for %d steps and the run has %d, so that it teaches little. Lower warmup_steps.",
-                self.called,
-                rising,
-                steps,
-            )
+        warn_of_short_run(self.called, arguments.max_steps, arguments.get_warmup_steps(arguments.max_steps))
 
     def kept_instruction(self, role: str = "query") -> str | None:
         """The instruction that the encoder keeps for queries or documents, as the folder says that the stage begins with, or
@@ -246,6 +246,7 @@ class Stage(StageSettings):
         )
         trainer.add_callback(StopAtNonFinite(trainer.loss))
         trainer.add_callback(LogAtCheckpoints())
+        trainer.add_callback(WarnOfShortRun(self.called))
         if trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback):
             trainer.add_callback(ProgressLines(self.stop_after, self.metric))
         return trainer

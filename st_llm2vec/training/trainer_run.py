@@ -78,11 +78,11 @@ def _warn_of_equal_scores(state: TrainerState, metric: str) -> None:
     """Say that the best checkpoint is the first one for want of differences, and may have learned nothing."""
     scores = points(state.log_history, metric)
     scores.pop(0, None)  # of no training, which does not compete
-    if len(scores) > 1 and len(set(scores.values())) == 1:
+    if len(set(scores.values())) == 1:
         logger.warning(
-            "All %d evaluations gave %s=%.4g, so they cannot tell the checkpoints apart, and the first, of step %d of %d, was "
-            "kept. Evaluate on more pairs, or end with the last weights: keep_best: false.",
-            len(scores),
+            "%s gave %s=%.4g, which chose nothing: the first checkpoint with it, of step %d of %d, was kept. Evaluate more often "
+            "(training.eval_steps) or on more pairs, or end with the last weights: keep_best: false.",
+            "The one evaluation" if len(scores) == 1 else f"All {len(scores)} evaluations",
             metric,
             next(iter(scores.values())),
             state.best_global_step,

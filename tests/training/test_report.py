@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from st_llm2vec import load
-from st_llm2vec.publishing.stages import stage_settings
+from st_llm2vec.publishing.stages import dev_set, stage_settings
 from st_llm2vec.training import SimCSE, named_data
 
 from ..conftest import TEXTS, cosine_distance
@@ -63,7 +63,8 @@ def test_scores_that_are_all_equal_are_said(
         training=training,
     ).run()
     said = "All 6 evaluations gave eval_sts_spearman_cosine=" in caplog.text
-    assert said == (rate == 0) and ("the first, of step 1 of 6, was kept" in caplog.text) == said
+    assert said == (rate == 0) and ("with it, of step 1 of 6, was kept" in caplog.text) == said
+    assert dev_set(load(tmp_path / "out").manifest.stages[-1]).chose != said
 
 
 def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept(

@@ -116,6 +116,11 @@ def test_a_run_that_can_teach_little_is_said_before_it(
     short.training |= {"per_device_train_batch_size": 1000, "max_steps": 3, "warmup_steps": 3}
     short.begin()
     assert "rises for 3 steps and the run has 3" in caplog.text
+    caplog.clear()
+    by_epochs = stage(MNTP, decoder, tmp_path / "epochs", texts_file, block_size=16)
+    by_epochs.training = {**by_epochs.training, "max_steps": -1, "num_train_epochs": 1, "warmup_steps": 300}
+    by_epochs.run()
+    assert re.search(r"rises for 300 steps and the run has \d+,", caplog.text)
     short.read(short.start())
     assert re.search(r"make \d+ block\(s\) of block_size=16 tokens, fewer than the 1000 rows", caplog.text)
 
