@@ -226,7 +226,13 @@ def test_without_prompts_nothing_is_said_to_be_put_before_a_query(decoder: str) 
 
 
 def test_a_dev_set_is_named_and_said_to_have_chosen_the_checkpoint(encoder) -> None:
-    found = {"metric": "sts_spearman_cosine", "before": 0.5, "after": 0.7, "step": 200, "curve": [[100, 0.6], [200, 0.7]]}
+    found = {
+        "metric": "sts_spearman_cosine",
+        "before": 0.5,
+        "after": 0.7,
+        "step": 200,
+        "curve": [[100, 0.6], [200, 0.7]],
+    }
     settings = {"evaluation": {"path": "/home/ann/dev.csv"}, "keep_best": True, "max_length": 64}
     told = trained(encoder, supervised(evaluation=found, settings=settings)).text
     assert [(one.dataset_name, one.metric_value) for one in results_of(encoder)] == [("dev.csv", 0.7)]
