@@ -27,20 +27,17 @@ from st_llm2vec.modules.attention import (
 )
 from st_llm2vec.proof.left_padding import left_padding_changes, needs_position_ids
 from st_llm2vec.proof.same_tokens import tokenizer_of
-from st_llm2vec.recipe.config import EncoderConfig, get_recipe
+from st_llm2vec.recipe.config import FIELDS_ELSEWHERE, EncoderConfig, get_recipe
 from st_llm2vec.recipe.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
-NAMES_ELSEWHERE = {
+NAMES_ELSEWHERE = FIELDS_ELSEWHERE | {
     "torch_dtype": "here it is dtype",
     "device_map": "the encoder is put on one device, device=",
-    "pooling_mode": "here it is pooling",
     "instruction": 'prompts={"query": ...} keeps it for queries, and encode takes it as prompt=',
-    "enable_bidirectional": 'here it is attention="bidirectional" or attention="causal"',
     "doc_max_length": "documents are cut at max_length too",
     "peft_model_name_or_path": "from_llm2vec(adapter) reads LLM2Vec's adapters, and load(folder) a folder of adapters",
-    "skip_instruction": "the recipe says it: llm2vec leaves the instruction out of the mean, and mean counts it in",
     "merge_peft": "from_llm2vec(adapter) merges the adapters that it reads",
     "trust_remote_code": "code of a repository is never run here",
 }

@@ -26,6 +26,7 @@ from st_llm2vec.losses.output_head import restore_head
 from st_llm2vec.modules import LatentAttentionPooling
 from st_llm2vec.modules.adapter import keep_full_precision, refuse_unloadable
 from st_llm2vec.packed.enable import enable_padding_free
+from st_llm2vec.recipe.config import FIELDS_ELSEWHERE
 from st_llm2vec.recipe.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ ATTRIBUTES_ELSEWHERE = {
     "max_length": "the longest input is max_seq_length",
     "doc_max_length": "documents are cut at max_seq_length too",
     "pooling_mode": "the pooling is the recipe's, convert(decoder, recipe, pooling=...)",
-    "skip_instruction": "the recipe says it: llm2vec leaves the instruction out of the mean, and mean counts it in",
+    "skip_instruction": FIELDS_ELSEWHERE["skip_instruction"],
 }
 """What attributes of ``llm2vec``'s models are here, where setting them would change nothing."""
 

@@ -26,10 +26,10 @@ POOLINGS_ELSEWHERE = {
 }
 """What poolings of ``llm2vec`` and Sentence Transformers are here."""
 FIELDS_ELSEWHERE = {
-    "bidirectional": "llm2vec's bidirectional is attention here, bidirectional or causal",
-    "enable_bidirectional": "llm2vec's enable_bidirectional is attention here, bidirectional or causal",
-    "pooling_mode": "llm2vec's pooling_mode is pooling here",
-    "skip_instruction": "llm2vec's skip_instruction is the recipe: llm2vec leaves the instruction out of the mean, and mean counts it in",
+    "bidirectional": 'here it is attention="bidirectional" or attention="causal"',
+    "enable_bidirectional": 'here it is attention="bidirectional" or attention="causal"',
+    "pooling_mode": "here it is pooling",
+    "skip_instruction": "the recipe says it: llm2vec leaves the instruction out of the mean, and mean counts it in",
 }
 """What settings of ``llm2vec`` are here."""
 

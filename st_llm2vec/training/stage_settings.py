@@ -90,9 +90,14 @@ class StageSettings:
         check_fields(type(self), fields, f"The stage {self.called} does not have these settings")
         if not 0 <= self.interpolation <= 1:
             raise ValueError(f"interpolation is {self.interpolation}; the share must be between 0 and 1.")
-        if (self.keep_best or self.patience is not None) and self.evaluation is None:
-            needs = "patience" if self.patience is not None else "keep_best"
-            raise ValueError(f"{needs} needs an evaluation: name the pairs, or the texts, to evaluate on.")
+        needs = {
+            "patience": self.patience is not None,
+            "keep_best": self.keep_best,
+            "training.eval_strategy": self.training.get("eval_strategy", "no") != "no",
+        }
+        asked = next((name for name, wanted in needs.items() if wanted), None)
+        if asked and self.evaluation is None:
+            raise ValueError(f"{asked} needs an evaluation: name the pairs, or the texts, to evaluate on.")
         if self.learns_in_place and self.dtype in HALF_PRECISION:
             raise ValueError(
                 f"With {self.learns_in_place} the decoder's own type holds what is learned, and dtype={self.dtype} would "
@@ -102,10 +107,6 @@ class StageSettings:
         for name in UNREAD:
             if name in self.training:
                 raise ValueError(f"training.{name} is not read: {NAMES_ELSEWHERE[name]}. Leave it out.")
-        if self.training.get("eval_strategy", "no") != "no" and self.evaluation is None:
-            raise ValueError(
-                "training.eval_strategy needs an evaluation: name the pairs, or the texts, to evaluate on."
-            )
         if self.training.get("push_to_hub"):
             raise ValueError(
                 "training.push_to_hub would upload checkpoints as they are, unverified and with adapters apart from a base "

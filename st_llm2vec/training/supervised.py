@@ -62,6 +62,7 @@ class Supervised(Stage):
         super().forewarn(first)
         for role, told in self.instructions().items():
             kept = first.kept_instruction(role)
+            named = f"{told[0]!r}{f' and {len(told) - 1} others' if len(told) > 1 else ''}" if told else "none"
             if kept and kept.strip() not in (one.strip() for one in told):
                 logger.warning(
                     "The encoder keeps the instruction %r, with which encode_%s reads every text, and the training data has %s "
@@ -69,20 +70,18 @@ class Supervised(Stage):
                     "plan, or begin with an encoder that keeps %s.",
                     kept,
                     role,
-                    f"{told[0]!r}{f' and {len(told) - 1} others' if len(told) > 1 else ''}" if told else "none",
+                    named,
                     "with that" if told else "without",
                     role,
                     "that" if told else "none",
                 )
-        told = self.instructions()["query"]
-        if told and not first.kept_instruction():
-            logger.warning(
-                "Queries are trained with the instruction %r%s, and the encoder keeps none for them: encode_query will read "
-                "them without. Keep it: `changes: {prompts: {query: ...}}` in a plan that begins with a decoder, `st-llm2vec convert "
-                "--prompt query=...` for a folder to begin with; or give prompt= in every call.",
-                told[0],
-                f" and {len(told) - 1} others" if len(told) > 1 else "",
-            )
+            elif told and not kept and role == "query":
+                logger.warning(
+                    "Queries are trained with the instruction %s, and the encoder keeps none for them: encode_query will read "
+                    "them without. Keep it: `changes: {prompts: {query: ...}}` in a plan that begins with a decoder, `st-llm2vec convert "
+                    "--prompt query=...` for a folder to begin with; or give prompt= in every call.",
+                    named,
+                )
 
     def instructions(self) -> dict[str, list[str]]:
         """The instructions of all sources, each once."""

@@ -115,3 +115,11 @@ def test_a_yaml_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     with pytest.raises(ValueError, match="must hold a mapping"):
         get_recipe(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "here"), [("bidirectional", "here it is attention="), ("pooling_mode", "here it is pooling")]
+)
+def test_fields_of_llm2vec_are_refused_with_their_name_here(name: str, here: str) -> None:
+    with pytest.raises(ValueError, match=f"no field '{name}': {here}"):
+        get_recipe("llm2vec").replace(**{name: True})

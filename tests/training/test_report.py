@@ -45,6 +45,19 @@ class Interrupt(TrainerCallback):
             raise KeyboardInterrupt
 
 
+def evaluated(decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, Any], **training: Any) -> SimCSE:
+    """A stage that keeps its best checkpoint."""
+    return SimCSE(
+        model=decoder,
+        output=str(tmp_path / "out"),
+        data=texts_file,
+        max_length=16,
+        evaluation=scores,
+        keep_best=True,
+        training=TRAINING | training,
+    )
+
+
 @pytest.mark.parametrize("rate", [0.0, 1e-2])
 def test_scores_that_are_all_equal_are_said(
     decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, Any], rate: float, caplog: pytest.LogCaptureFixture
@@ -52,16 +65,7 @@ def test_scores_that_are_all_equal_are_said(
     with Path(scores["path"]).open("w", newline="", encoding="utf-8") as file:
         pairs = itertools.combinations(TEXTS[:8], 2)
         csv.writer(file).writerows((*pair, number) for number, pair in enumerate(pairs))
-    training = {**TRAINING, "learning_rate": rate}
-    SimCSE(
-        model=decoder,
-        output=str(tmp_path / "out"),
-        data=texts_file,
-        max_length=16,
-        evaluation=scores,
-        keep_best=True,
-        training=training,
-    ).run()
+    evaluated(decoder, tmp_path, texts_file, scores, learning_rate=rate).run()
     said = "All 6 evaluations gave eval_sts_spearman_cosine=" in caplog.text
     assert said == (rate == 0) and ("with it, of step 1 of 6, was kept" in caplog.text) == said
     assert dev_set(load(tmp_path / "out").manifest.stages[-1]).chose != said
@@ -70,15 +74,7 @@ def test_scores_that_are_all_equal_are_said(
 def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept(
     decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = SimCSE(
-        model=decoder,
-        output=str(tmp_path / "out"),
-        data=texts_file,
-        max_length=16,
-        evaluation=scores,
-        keep_best=True,
-        training=TRAINING,
-    )
+    made = evaluated(decoder, tmp_path, texts_file, scores)
     callbacks = made.callbacks
     made.callbacks = lambda: [*callbacks(), Interrupt()]
     with pytest.raises(KeyboardInterrupt):
@@ -87,8 +83,8 @@ def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept
     before = json.loads((tmp_path / "out/checkpoints/checkpoint-3/trainer_state.json").read_text())["log_history"]
     made.run()
     history = json.loads((tmp_path / "out/checkpoints/checkpoint-6/trainer_state.json").read_text())["log_history"]
-    evaluated = [entry["step"] for entry in history if "eval_sts_spearman_cosine" in entry]
-    assert evaluated == sorted(set(evaluated)), "going on is no evaluation, which patience would count"
+    steps = [entry["step"] for entry in history if "eval_sts_spearman_cosine" in entry]
+    assert steps == sorted(set(steps)), "going on is no evaluation, which patience would count"
     encoder = load(tmp_path / "out")
     record = encoder.manifest.stages[-1]
     found = record["evaluation"]
