@@ -205,7 +205,7 @@ def evaluate_on(plan: Mapping[str, Any], pairs: str) -> dict[str, Any]:
         steps = stage.get("stop_after") or put_on_top(paper_arguments(stage["stage"]), training)["max_steps"]
         every = max(1, steps // 10) if isinstance(steps, int) and steps > 0 else 0.1
         stage["evaluation"] = pairs
-        stage["training"] = {"eval_steps": every, "eval_on_start": True, **training}
+        stage["training"] = {"eval_steps": every, **training}
         if stage.setdefault("keep_best", True):
             stage["training"]["save_steps"] = stage["training"]["eval_steps"]
     return changed

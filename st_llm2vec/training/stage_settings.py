@@ -154,7 +154,8 @@ class StageSettings:
         if data is not None and data.in_batch_negatives and not any(data.in_batch_negatives.values()):
             given.pop("batch_sampler", None)  # rows that are not told from each other may have texts in common
         if evaluator is not None:
-            given |= {"eval_strategy": "steps", "metric_for_best_model": self.metric, "greater_is_better": True}
+            given |= {"eval_strategy": "steps", "eval_on_start": True}
+            given |= {"metric_for_best_model": self.metric, "greater_is_better": True}
             given["load_best_model_at_end"] = self.keeps_best
         if self.patience is not None:
             given["restore_callback_states_from_checkpoint"] = True

@@ -26,7 +26,6 @@ TRAINING = {
     "learning_rate": 1e-2,
     "logging_steps": 1,
     "eval_steps": 1,
-    "eval_on_start": True,
     "use_cpu": True,
 }
 PAIRS = [("a cat sleeps", "a kitten naps", 4.5), ("a dog runs", "the sea is calm", 0.2), ("rain fell", "it rained", 5)]
@@ -109,7 +108,7 @@ def test_the_report_of_an_interrupted_run_is_whole_and_its_best_weights_are_kept
 
 
 def test_a_run_without_an_evaluation_reports_its_loss(decoder: str, tmp_path: Path, texts_file: str) -> None:
-    training = {**TRAINING, "max_steps": 2, "eval_on_start": False, "eval_steps": None}
+    training = {**TRAINING, "max_steps": 2, "eval_steps": None}
     SimCSE(model=decoder, output=str(tmp_path / "out"), data=texts_file, max_length=16, training=training).run()
     assert load(tmp_path / "out").manifest.stages[-1]["evaluation"] is None
     page = (tmp_path / "out/training_report.md").read_text(encoding="utf-8")
@@ -119,7 +118,7 @@ def test_a_run_without_an_evaluation_reports_its_loss(decoder: str, tmp_path: Pa
 def test_a_continued_run_reports_the_losses_of_all_its_steps(
     decoder: str, tmp_path: Path, texts_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training = {**TRAINING, "max_steps": 4, "eval_on_start": False, "eval_steps": None}
+    training = {**TRAINING, "max_steps": 4, "eval_steps": None}
     training |= {
         "logging_steps": 10,
         "save_steps": 2,

@@ -193,7 +193,7 @@ class TestPlans:
         plan = evaluate_on(default_plan("llm2vec", "texts.txt"), "sts.csv")
         first, second = build_stages(plan, "never-made", "no/model")
         assert first.evaluation is None and second.evaluation == "sts.csv"
-        assert second.training["eval_steps"] == 100 and second.training["eval_on_start"]
+        assert second.training["eval_steps"] == 100
         plan = evaluate_on(override(default_plan("llm2vec", "texts.txt"), "training.max_steps", 4), "sts.csv")
         assert plan["stages"][1]["training"]["eval_steps"] == 1
         plan = default_plan("prompteol", pairs="pairs.jsonl")
