@@ -119,7 +119,7 @@ def _poolings(encoder: TextReader, *classes: type) -> Iterator[Any]:
 
 def _weight_of(encoder: TextReader, token: int) -> float:
     """What ``WordWeights`` makes of a token; one where there are none."""
-    weights = [module.emb_layer.weight for module in encoder if isinstance(module, WordWeights)]
+    weights = [module.emb_layer.weight.detach() for module in encoder if isinstance(module, WordWeights)]
     return float(weights[0][token]) if weights and token < len(weights[0]) else 1.0
 
 

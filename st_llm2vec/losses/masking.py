@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -22,7 +23,8 @@ class TokenMasker:
     Args:
         tokenizer: The decoder's tokenizer.
         probability: Share of the tokens to predict, of those that can be: in (0, 1]. Special tokens, padding and the
-            first token of a text never are.
+            first token of a text never are. Of a pair, such as ``(0.15, 0.8)``, each batch has a share of its own, drawn
+            uniformly between the two.
         masking: ``"bert"`` shows 80 % of them as the mask token, 10 % as a random token and leaves 10 % as they are;
             ``"all_mask"`` shows them all as the mask token.
         mask_token: A token of the vocabulary; or ``"eos"`` for the end-of-text token, ``"own"`` for the tokenizer's own
@@ -35,17 +37,15 @@ class TokenMasker:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        probability: float = 0.2,
+        probability: float | Sequence[float] = 0.2,
         masking: Masking = "bert",
         mask_token: str = "_",
     ) -> None:
-        if not 0 < probability <= 1:
-            raise ValueError(f"The masking probability is {probability}; it must be above 0 and at most 1.")
+        self.bounds = masking_bounds(probability)
         if masking not in get_args(Masking):
             raise ValueError(
                 f"The masking {masking!r} is unknown; choose from {', '.join(get_args(Masking))} (llm2vec's default is bert)."
             )
-        self.probability = probability
         self.masking = masking
         self.mask_id = mask_token_id(tokenizer, mask_token)
         self.vocabulary = len(tokenizer)
@@ -78,14 +78,37 @@ class TokenMasker:
         Returns:
             The ids to read instead, and the booleans of the tokens to predict, both of shape ``(batch, tokens)``.
         """
+        low, high = self.bounds
+        share = low if low == high else low + (high - low) * torch.rand((), generator=generator).item()
         draws = torch.rand(2, *input_ids.shape, generator=generator).to(input_ids.device)
         replacements = torch.randint(self.vocabulary, input_ids.shape, generator=generator).to(input_ids.device)
-        chosen = self.candidates(input_ids, attention_mask) & (draws[0] < self.probability)
+        chosen = self.candidates(input_ids, attention_mask) & (draws[0] < share)
         shown = torch.full_like(input_ids, self.mask_id)
         if self.masking == "bert":
             shown = torch.where(draws[1] < KEPT + RANDOM, replacements, shown)
             shown = torch.where(draws[1] < KEPT, input_ids, shown)
         return torch.where(chosen, shown, input_ids), chosen
+
+
+def masking_bounds(probability: float | Sequence[float]) -> tuple[float, float]:
+    """The least and the largest share of tokens that are masked in a batch.
+
+    Args:
+        probability: One share, or a pair.
+
+    Returns:
+        The two; equal for one share.
+
+    Raises:
+        ValueError: If it is neither, or not above 0 and at most 1.
+    """
+    found = tuple(probability) if isinstance(probability, Sequence) else (probability, probability)
+    if len(found) != 2 or not all(isinstance(one, int | float) for one in found) or not 0 < found[0] <= found[1] <= 1:
+        raise ValueError(
+            f"The masking probability is {probability}; it must be above 0 and at most 1, or a pair of such numbers, the smaller "
+            "one first, between which each batch's share is drawn: [0.15, 0.8]."
+        )
+    return found
 
 
 def mask_token_id(tokenizer: PreTrainedTokenizerBase, mask_token: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class MNTPLoss(nn.Module):
     Args:
         model: The encoder. Its first module is a decoder that Transformers has a causal language model for.
         mlm_probability: Share of the tokens to predict; the paper uses 0.2 for LLaMA models and 0.8 for Mistral
-            (appendix D.1.1).
+            (appendix D.1.1). Of a pair, such as ``(0.15, 0.8)``, each batch's share is drawn uniformly between the two, as
+            masked diffusion models learn from all shares (LLaDA, arXiv 2502.09992, section 2.1, without its weights).
         masking: ``"bert"`` (80 % mask token, 10 % random, 10 % unchanged; LLaMA models) or ``"all_mask"`` (Mistral).
         mask_token: A token of the vocabulary, ``"eos"`` or ``"own"``; the published models use ``"_"``.
         head: Where the head comes from if it is not tied to the embeddings: a decoder's folder or Hub name, or the
@@ -75,7 +76,7 @@ class MNTPLoss(nn.Module):
     def __init__(
         self,
         model: SentenceTransformer,
-        mlm_probability: float = 0.2,
+        mlm_probability: float | Sequence[float] = 0.2,
         masking: Masking = "bert",
         mask_token: str = "_",
         head: str | None = None,
@@ -180,8 +181,9 @@ class MNTPLoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
+        low, high = self.masker.bounds
         return {
-            "mlm_probability": self.masker.probability,
+            "mlm_probability": low if low == high else [low, high],
             "masking": self.masker.masking,
             "mask_token": self.mask_token,
             "train_head": self.train_head,

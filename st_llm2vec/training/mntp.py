@@ -15,7 +15,7 @@ from st_llm2vec.evaluation import MNTPEvaluator
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.folder.load import load
 from st_llm2vec.losses import MNTPLoss, add_mask_token
-from st_llm2vec.losses.masking import Masking
+from st_llm2vec.losses.masking import Masking, masking_bounds
 from st_llm2vec.training.named_data import called, open_data
 from st_llm2vec.training.stage import Stage
 
@@ -31,7 +31,8 @@ class MNTP(Stage):
         column: Their column.
         block_size: Tokens in a block; texts are concatenated and cut into blocks. ``None`` reads the texts as they are,
             one a row.
-        mlm_probability: Share of the tokens to predict: 0.2 for LLaMA models, 0.8 for Mistral.
+        mlm_probability: Share of the tokens to predict: 0.2 for LLaMA models, 0.8 for Mistral. Of a pair, such as
+            ``[0.15, 0.8]``, each batch's share is drawn between the two.
         masking: ``"bert"`` for LLaMA models, ``"all_mask"`` for Mistral.
         mask_token: A token of the vocabulary, ``"eos"``, ``"own"``; or one that is not there with ``add_mask_token``.
         add_mask_token: Whether to add the mask token to the vocabulary.
@@ -52,7 +53,7 @@ class MNTP(Stage):
 
     column: str = "text"
     block_size: int | None = 512
-    mlm_probability: float = 0.2
+    mlm_probability: float | list[float] = 0.2
     masking: Masking = "bert"
     mask_token: str = "_"
     add_mask_token: bool = False
@@ -60,7 +61,10 @@ class MNTP(Stage):
     train_head: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.mlm_probability, tuple):
+            self.mlm_probability = list(self.mlm_probability)
         super().__post_init__()
+        masking_bounds(self.mlm_probability)
         if self.train_head and self.adapter is not None and self.adapter.quantize:
             raise ValueError(
                 "train_head learns a head in the decoder's type, and adapter.quantize puts the decoder in fewer bits. Leave one "

@@ -110,6 +110,21 @@ def test_shares_of_the_masking(decoder: str, masking: str, shares: tuple[float, 
     assert torch.equal(shown[~chosen], ids[~chosen])
 
 
+def test_a_share_of_its_own_for_each_batch(decoder: str) -> None:
+    tokenizer = convert(decoder, "llm2vec").tokenizer
+    ids = torch.full((50, 100), 300)
+
+    def share(masker: TokenMasker, seed: int) -> float:
+        chosen = masker(ids, torch.ones_like(ids), torch.Generator().manual_seed(seed))[1]
+        return float(chosen[:, 1:].float().mean())
+
+    drawn = [share(TokenMasker(tokenizer, (0.15, 0.8)), seed) for seed in range(40)]
+    assert 0.13 < min(drawn) < 0.25 and 0.7 < max(drawn) < 0.82
+    assert sum(drawn) / 40 == pytest.approx(0.475, abs=0.1)
+    assert drawn[0] == share(TokenMasker(tokenizer, (0.15, 0.8)), 0)
+    assert share(TokenMasker(tokenizer, [0.3, 0.3]), 0) == share(TokenMasker(tokenizer, 0.3), 0)
+
+
 def test_tokens_without_a_predecessor_and_special_ones_are_never_predicted(decoder: str) -> None:
     encoder = convert(decoder, "llm2vec", padding_side="left")
     masker = TokenMasker(encoder.tokenizer, 1.0)
@@ -152,6 +167,9 @@ def test_bad_settings(decoder: str) -> None:
     encoder = convert(decoder, "llm2vec")
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         MNTPLoss(encoder, mlm_probability=0)
+    for wrong in ([0.8, 0.15], [0.1], [0, 0.5], "0.2"):
+        with pytest.raises(ValueError, match="a pair of such numbers, the smaller one first"):
+            MNTPLoss(encoder, mlm_probability=wrong)
     with pytest.raises(ValueError, match="choose from bert, all_mask"):
         MNTPLoss(encoder, masking="half")
     with pytest.raises(ValueError, match="one column of texts; the dataset gave 2"):

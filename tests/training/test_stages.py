@@ -62,7 +62,10 @@ def assert_trained(before: Any, folder: Path, name: str, portable: bool = True) 
         assert cosine_distance(plain.encode(TEXTS), encoder.encode(TEXTS)) < 1e-6
 
 
-@pytest.mark.parametrize("more", [{"block_size": 32}, {"block_size": None, "adapter": None, "masking": "all_mask"}])
+@pytest.mark.parametrize(
+    "more",
+    [{"block_size": 32, "mlm_probability": (0.15, 0.8)}, {"block_size": None, "adapter": None, "masking": "all_mask"}],
+)
 def test_mntp(decoder: str, tmp_path: Path, texts_file: str, more: dict[str, Any]) -> None:
     stage(MNTP, decoder, tmp_path / "out", texts_file, evaluation=texts_file, **more).run()
     assert_trained(convert(decoder, "llm2vec"), tmp_path / "out", "mntp")
