@@ -41,9 +41,10 @@ def train_from(trainer: SentenceTransformerTrainer, checkpoint: str | None) -> N
         if checkpoint is not None:
             trainer.args.eval_on_start = False  # it was, and once more would count as an evaluation without progress
         trainer.train(resume_from_checkpoint=checkpoint)
-    if best and PartialState().is_main_process:
-        prove_best_model(trainer)
-        _warn_of_equal_scores(trainer.state, str(trainer.args.metric_for_best_model))
+    if PartialState().is_main_process:
+        if best:
+            prove_best_model(trainer)
+        _warn_of_scores(trainer.state, str(trainer.args.metric_for_best_model), best)
 
 
 def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
@@ -74,17 +75,29 @@ def prove_best_model(trainer: SentenceTransformerTrainer) -> None:
             )
 
 
-def _warn_of_equal_scores(state: TrainerState, metric: str) -> None:
-    """Say that the best checkpoint is the first one for want of differences, and may have learned nothing."""
+def _warn_of_scores(state: TrainerState, metric: str, best: bool) -> None:
+    """Say where the scores could not choose a checkpoint, and where what is kept has none above that before training."""
     scores = points(state.log_history, metric)
-    scores.pop(0, None)  # of no training, which does not compete
-    if len(set(scores.values())) == 1:
+    before = scores.pop(0, None)  # of no training, which does not compete
+    if not scores:
+        return
+    kept = state.best_global_step if best else max(scores)
+    if best and len(set(scores.values())) == 1:
         logger.warning(
             "%s gave %s=%.4g, which chose nothing: the first checkpoint with it, of step %d of %d, was kept. Evaluate more often "
             "(training.eval_steps) or on more pairs, or end with the last weights: keep_best: false.",
             "The one evaluation" if len(scores) == 1 else f"All {len(scores)} evaluations",
             metric,
-            next(iter(scores.values())),
-            state.best_global_step,
+            scores[kept],
+            kept,
             state.global_step,
+        )
+    elif before is not None and scores[kept] <= before:
+        logger.warning(
+            "%s was %.4g before the first step and is %.4g at step %d, whose weights are the result: training has not raised it. "
+            "The curve is in training_report.md; the learning rate, the number of steps and the data are what to look at.",
+            metric,
+            before,
+            scores[kept],
+            kept,
         )

@@ -57,6 +57,15 @@ def evaluated(decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, A
     )
 
 
+def test_a_training_that_raised_no_score_is_said(
+    decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = evaluated(decoder, tmp_path, texts_file, scores, learning_rate=0.0, max_steps=2)
+    stage.keep_best = False
+    stage.run()
+    assert "before the first step and is" in caplog.text and "at step 2, whose weights are the result" in caplog.text
+
+
 @pytest.mark.parametrize("rate", [0.0, 1e-2])
 def test_scores_that_are_all_equal_are_said(
     decoder: str, tmp_path: Path, texts_file: str, scores: dict[str, Any], rate: float, caplog: pytest.LogCaptureFixture
