@@ -81,7 +81,7 @@ def _warn_of_scores(state: TrainerState, metric: str, best: bool) -> None:
     before = scores.pop(0, None)  # of no training, which does not compete
     if not scores:
         return
-    kept = state.best_global_step if best else max(scores)
+    kept = state.best_global_step if best and state.best_global_step is not None else max(scores)
     if best and len(set(scores.values())) == 1:
         logger.warning(
             "%s gave %s=%.4g, which chose nothing: the first checkpoint with it, of step %d of %d, was kept. Evaluate more often "
