@@ -20,7 +20,8 @@ Written by `python -m benchmarks.learning_real` on {machine}; nothing here is ty
 `benchmarks/learning_real.yaml`. LoRA adapters are trained and merged, as the papers do, for minutes on a CPU where they train
 for hours on GPUs. With several seeds, a score is their mean, ± the standard deviation. `minilm` is all-MiniLM-L6-v2, `box` the
 decoder in the box, `smollm2` SmolLM2-135M-Instruct and `gemma3` Gemma 3 270M, from 4-bit files
-([two real decoders](real_decoders.md)); recipes by their names are untrained, and so is *causal mean*. What training does to words'
+([two real decoders](real_decoders.md)); recipes by their names are untrained, and so is *causal mean*; they are told no instruction,
+without which e5-mistral and both of bge-en-icl read alike ([tasks.md](tasks.md) has them with one). What training does to words'
 vectors, parts of speech and chunks, is in [words.md](words.md).
 """
 DATA = """## Data
