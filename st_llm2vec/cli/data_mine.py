@@ -101,6 +101,8 @@ def mine(
     to_mine = [one for one in found.sources if one.label in chosen and (source or not mined_before[one.label])]
     if not to_mine:
         raise ValueError(f"Every source of {mixture} has hard negatives; name those to mine anew: --source NAME.")
+    read = [file for one in found.sources for file, *_ in source_files(one)]
+    kept.require_room([one.label for one in to_mine], [mixture, *read])
     if not as_json:
         say_dtype(dtype)
     ((_, model),) = opened([teacher], "bidirectional", dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from st_llm2vec.folder.disk_errors import disk_errors
 from st_llm2vec.folder.staging import replacing_file
 
 MIXTURE, REPORT, UNFINISHED = "mixture.yaml", "report.json", "unfinished.json"
+MADE_BY = {"made_by": "st-llm2vec data mine"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,33 @@ class MinedFolder:
 
     def __post_init__(self) -> None:
         path = self.path
-        own = any((path / name).is_file() for name in (MIXTURE, UNFINISHED))
+        own = (path / UNFINISHED).is_file() or _is_own_report(path / REPORT)
         if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not own)):
             raise ValueError(f"{path} is no folder of mined rows, and not empty; give another one.")
 
     def file(self, label: str) -> Path:
         """The file of a source's rows."""
         return self.path / (re.sub(r"[^\w.-]+", "_", label) + ".jsonl")
+
+    def require_room(self, labels: Iterable[str], read: Iterable[str | Path]) -> None:
+        """Refuse to write over what is read, and two sources' rows into one file.
+
+        Args:
+            labels: The sources that get a file.
+            read: All files that are read.
+
+        Raises:
+            ValueError: If files would be lost.
+        """
+        inside = [one for one in map(Path, read) if one.is_file() and one.resolve().is_relative_to(self.path.resolve())]
+        if inside:
+            raise ValueError(f"{inside[0]} is read, and lies in {self.path}, which is written; give another folder.")
+        files: dict[str, str] = {}
+        for label in labels:
+            file = self.file(label).name
+            other = files.setdefault(file.casefold(), label)
+            if other != label:
+                raise ValueError(f"The sources {other!r} and {label!r} would both be {file}; give one another name.")
 
     def begun(self, label: str, asked: dict[str, Any]) -> dict[str, Any] | None:
         """The report of a source that an interrupted run has mined, if it was asked for the same."""
@@ -72,7 +94,7 @@ class MinedFolder:
         Returns:
             The mixture's file.
         """
-        _write(self.path / REPORT, json.dumps(report, indent=2, ensure_ascii=False))
+        _write(self.path / REPORT, json.dumps({**MADE_BY, **report}, indent=2, ensure_ascii=False))
         written = self.path / MIXTURE
         _write(written, yaml.safe_dump(mixture, sort_keys=False, allow_unicode=True, width=120))
         (self.path / UNFINISHED).unlink(missing_ok=True)
@@ -82,6 +104,14 @@ class MinedFolder:
         file = self.path / UNFINISHED
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return found
+
+
+def _is_own_report(file: Path) -> bool:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.items() >= MADE_BY.items()
 
 
 def _digest(asked: dict[str, Any]) -> str:

@@ -120,8 +120,10 @@ class Corpus:
     def _row(self, number: int, identifier: Any, value: Any, problem: str | None) -> Row:
         if not self.named_ids:
             return Row(number, number, value, problem)
-        missing = "it has no id" if identifier is None else None
-        return Row(number, "" if identifier is None else str(identifier), value, problem or missing)
+        if identifier is None:
+            return Row(number, "", value, problem or "it has no id")
+        named, wrong = _valid(str(identifier))
+        return Row(number, named, value, problem or wrong)
 
 
 def open_corpus(
@@ -162,7 +164,7 @@ def open_corpus(
     if dataset is not None:
         split, hub = split or "train", {"revision": revision} if revision else {}
         data = read_dataset(f"{dataset}:{config}" if config else dataset, split=split, **hub)
-        name, identity = f"{dataset} ({split})", _dataset_identity(dataset, config, split, revision)
+        name, identity = f"{dataset} ({split})", _dataset_identity(dataset, data, config, split, revision)
         reopen = partial(open_corpus, dataset=dataset, config=config, split=split, revision=revision)
     else:
         files = [file.absolute() for one in inputs or () for file in local_files([Path(one)])]
@@ -232,33 +234,47 @@ def _decoded(line: str) -> tuple[str, str | None]:
         return line, "not text: it is not valid Unicode"
 
 
+def _valid(identifier: str) -> tuple[str, str | None]:
+    """An id that can be written, and why it is not the one that was read."""
+    written = identifier.encode("utf-8", "replace").decode("utf-8")
+    return written, None if written == identifier else "its id is not valid Unicode"
+
+
 def _object(line: str) -> tuple[dict[str, Any], str | None]:
     """A line's object, and why it is none."""
     try:
         record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of JSON, and of a number longer than Python reads
         return {}, f"not JSON: {error}"
     return (record, None) if isinstance(record, dict) else ({}, f"not an object: {type(record).__name__}")
 
 
-def _file_identity(path: Path) -> dict[str, Any]:
-    """Name, size, and a digest of the beginning and the end."""
+def _file_identity(path: Path, folder: Path | None = None) -> dict[str, Any]:
+    """Name, in a folder with its path there, size, and a digest of the beginning and the end."""
     size = path.stat().st_size
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(DIGESTED))
         file.seek(max(0, size - DIGESTED))
         digest.update(file.read())
-    return {"name": path.name, "bytes": size, "sha256_of_ends": digest.hexdigest()}
+    return {
+        "name": path.relative_to(folder).as_posix() if folder else path.name,
+        "bytes": size,
+        "sha256_of_ends": digest.hexdigest(),
+    }
 
 
-def _dataset_identity(dataset: str, config: str | None, split: str, revision: str | None) -> dict[str, Any]:
-    """Its name and revision, and the files of one on disk with their sizes."""
+def _dataset_identity(
+    dataset: str, data: Dataset, config: str | None, split: str, revision: str | None
+) -> dict[str, Any]:
+    """Its name and revision, and the files of one on disk, or the addresses of the Hub's, which name the commit."""
     folder = Path(dataset)
     files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+    downloads = [] if files else sorted(data.info.download_checksums or {})
     return {
         "kind": "dataset",
         "dataset": folder.name if files else dataset,
-        "files": [[str(file.relative_to(folder)), file.stat().st_size] for file in files],
+        "files": [_file_identity(file, folder) for file in files],
+        "downloads": hashlib.sha256("\n".join(downloads).encode()).hexdigest() if downloads else None,
         "config": config,
         "split": split,
         "revision": revision,

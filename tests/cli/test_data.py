@@ -94,6 +94,30 @@ def test_mine_writes_a_mixture_that_trains(
     assert "not empty; give another one" in " ".join(refused.stderr.split())
 
 
+def test_mining_never_writes_over_what_it_reads(decoder: str, mixture: Path, tmp_path: Path) -> None:
+    convert(decoder, "sgpt", measure=False).save(str(tmp_path / "teacher"))
+    options = ["--teacher", str(tmp_path / "teacher"), "--preset", "top-k", "-n", "1", "--json"]
+
+    def refused(mixture: Path, target: Path, *more: str) -> str:
+        found = CliRunner().invoke(app, ["data", "mine", str(mixture), *options, "-o", str(target), *more])
+        assert found.exit_code == 1
+        return " ".join(found.stderr.split())
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in (mixture, tmp_path / "facts.jsonl", tmp_path / "classes.csv"):
+        file.rename(folder / ("mixture.yaml" if file == mixture else file.name))
+    mixture = folder / "mixture.yaml"
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    assert "is no folder of mined rows, and not empty" in refused(mixture, folder)
+    mined = Path(run("mine", str(mixture), *options, "-o", str(tmp_path / "mined"))["mixture"])
+    assert "which is written; give another folder" in refused(mined, mined.parent, "--source", "facts")
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    entries = [{"name": name, "path": str(folder / "facts.jsonl")} for name in ("a/b", "A b")]
+    (tmp_path / "alike.yaml").write_text(json.dumps({"sources": entries}))
+    assert "'a/b' and 'A b' would both be A_b.jsonl" in refused(tmp_path / "alike.yaml", tmp_path / "alike")
+
+
 def test_mining_goes_on_with_the_sources_that_are_left(
     decoder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

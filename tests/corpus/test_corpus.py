@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,35 @@ def test_datasets_on_disk_and_in_a_folder(tmp_path: Path) -> None:
         assert [(row.id, row.value) for row in every_row(source)] == list(zip("abcdef", TEXTS, strict=True))
         assert values(source, 4) == TEXTS[4:]
         assert source.identity == open_corpus(dataset=str(tmp_path / name), id_column="key").identity
+    before = open_corpus(dataset=str(tmp_path / "saved")).identity
+    shutil.rmtree(tmp_path / "saved")
+    data.select(range(5, -1, -1)).flatten_indices().save_to_disk(tmp_path / "saved")
+    assert open_corpus(dataset=str(tmp_path / "saved")).identity != before, "the same rows in another order"
     assert values(open_corpus(dataset=str(tmp_path / "splits"), split="test")) == TEXTS[:2]
     assert len(open_corpus(dataset=str(tmp_path / "saved"))) == 6
+
+
+def test_another_commit_of_the_hub_is_another_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def identity(commit: str) -> dict[str, Any]:
+        data = datasets.Dataset.from_dict({"text": TEXTS})
+        data.info.download_checksums = {f"hf://datasets/org/name@{commit}/data.parquet": {"num_bytes": 9}}
+        monkeypatch.setattr("st_llm2vec.corpus.corpus.read_dataset", lambda *given, **named: data)
+        return open_corpus(dataset="org/name").identity
+
+    assert identity("a1") == identity("a1") != identity("b2")
+
+
+def test_a_bad_row_is_rejected_and_not_the_corpus(tmp_path: Path) -> None:
+    lines = [
+        '{"id": "x\\ud83d", "text": "one"}',
+        '{"id": "b", "text": "two", "n": ' + "1" * 5000 + "}",
+        '{"id": "c", "text": "three"}',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows = every_row(open_corpus([tmp_path / "a.jsonl"], id_column="id"))
+    first, second, third = (judge(row, 10) for row in rows)
+    assert first == "its id is not valid Unicode" and second is not None and "4300 digits" in second and third is None
+    assert [row.id.encode() for row in rows] == [b"x?", b"", b"c"]
 
 
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
