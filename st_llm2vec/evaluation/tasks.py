@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from st_llm2vec.evaluation.fingerprint import encoder_fingerprint
 from st_llm2vec.evaluation.kept import keep, read_kept
 from st_llm2vec.evaluation.task_data import TaskData, read_task
 from st_llm2vec.evaluation.task_encoder import TaskEncoder
@@ -114,7 +115,8 @@ def run_task(
         encoder: Any ``SentenceTransformer``.
         task: The task.
         cache: The folder of kept results; nothing is kept without one.
-        fingerprint: The encoder's, see :func:`~st_llm2vec.evaluation.fingerprint.encoder_fingerprint`; needed with a cache.
+        fingerprint: The encoder's, if it is known already, see
+            :func:`~st_llm2vec.evaluation.fingerprint.encoder_fingerprint`; it is only looked at with a cache.
         again: Whether to compute it anew.
         advance: Called with the numbers of texts as they are done.
 
@@ -133,10 +135,14 @@ def run_task(
         >>> -100 <= run_task(convert(decoder_path(), "sgpt", measure=False), task).main <= 100
         True
     """
-    target = Path(cache) / f"{fingerprint[:20]}-{task.fingerprint()[:20]}.json" if cache is not None else None
+    target = None
+    if cache is not None:
+        known = fingerprint or encoder_fingerprint(encoder)
+        target = Path(cache) / f"{known[:20]}-{task.fingerprint()[:20]}.json"
     if target is not None and target.is_file() and not again:
         advance(task.texts)
         found: TaskResult = read_kept(target, TaskResult, task=task.spec.name, metric=task.spec.metric)
+        _require_metric(task, found.scores)
         return found
     begun = time.perf_counter()
     told = TaskEncoder(encoder, task.spec.instruction, advance, Path(cache) / "words" if cache is not None else None)
@@ -149,9 +155,14 @@ def run_task(
     return found
 
 
+def _require_metric(task: Task, scores: dict[str, float]) -> None:
+    name, metric = task.spec.name, task.spec.metric
+    if metric not in scores:
+        raise ValueError(f"The task {name!r}: its labels mark no chunks or entities, which {metric} counts.")
+
+
 def _result(task: Task, scores: dict[str, float], instruction: str | None, begun: float) -> TaskResult:
     spec = task.spec
-    if spec.metric not in scores:
-        raise ValueError(f"The task {spec.name!r}: its labels mark no chunks or entities, which {spec.metric} counts.")
+    _require_metric(task, scores)
     measured = (task.texts, time.perf_counter() - begun, peak_memory())
     return TaskResult(spec.name, spec.kind, spec.metric, scores, instruction, *measured, task.unseen)

@@ -46,6 +46,7 @@ def architecture(model: PreTrainedModel) -> Any:
     if activation != ACTIVATIONS.get(config.model_type, "silu"):
         raise CannotExport(f"llama.cpp's {name} has another activation than {activation}")
     _require_known_rotation(config)
+    _require_known_scale(config)
     return gguf.MODEL_ARCH[name]
 
 
@@ -167,6 +168,16 @@ def _require_known_rotation(config: Any) -> None:
         found = {"scaled in its layers with a window"}
     if not found <= known or config.__dict__.get("partial_rotary_factor", 1.0) not in (None, 1.0):
         raise CannotExport(f"its rotary positions ({', '.join(found)}) are not exported")
+
+
+def _require_known_scale(config: Any) -> None:
+    scalar, width = getattr(config, "query_pre_attn_scalar", None), getattr(config, "head_dim", None)
+    if scalar is not None and scalar != width:
+        raise CannotExport(
+            f"its attention is scaled by query_pre_attn_scalar={scalar}, and llama.cpp's by its heads' width of {width}"
+        )
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        raise CannotExport("its attention is soft-capped, which llama.cpp's is not for this architecture")
 
 
 def _frequency_factors(model: PreTrainedModel) -> np.ndarray | None:

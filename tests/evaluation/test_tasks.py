@@ -114,6 +114,8 @@ def test_words_without_chunks_have_no_f1(encoder: TextEncoder, tmp_path: Path) -
     assert len(list((tmp_path / "words").iterdir())) == 1  # both parts are the same sentences
     with pytest.raises(ValueError, match="its labels mark no chunks or entities, which f1 counts"):
         run_baseline(replace(task, spec=replace(spec, metric="f1")))
+    with pytest.raises(ValueError, match="its labels mark no chunks or entities, which f1 counts"):
+        run_task(encoder, replace(task, spec=replace(spec, metric="f1")), tmp_path, "x")
 
 
 def test_similarities_that_are_all_alike_are_no_score() -> None:
@@ -122,6 +124,14 @@ def test_similarities_that_are_all_alike_are_no_score() -> None:
         score(TfidfEncoder(["a fox"]), "sts", pairs)
     with pytest.raises(ValueError, match="no words of two letters or more in 1 texts"):
         TfidfEncoder(["?"])
+
+
+def test_kept_results_are_told_apart_by_their_encoders(encoder: TextEncoder, decoder: str, tmp_path: Path) -> None:
+    task = Task(TaskSpec("a", "sts", {"data": "x.csv"}), DATA["sts"])
+    first, again = (run_task(encoder, task, tmp_path) for _ in range(2))
+    assert first == again and len(list(tmp_path.iterdir())) == 1
+    other = convert(decoder, "prompteol", measure=False)
+    assert run_task(other, task, tmp_path).scores == pytest.approx(run_task(other, task).scores)
 
 
 def test_results_are_kept_for_an_encoder_and_a_task(encoder: TextEncoder, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def without_merges(tokenizer: Any, rows: int) -> GgufTokenizer:
 
 
 def test_the_weights_of_gemma_3_are_read_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = {"num_hidden_layers": 6, "layer_types": [*["sliding_attention"] * 5, "full_attention"]}
+    layers = {"num_hidden_layers": 6, "layer_types": [*["sliding_attention"] * 5, "full_attention"], "head_dim": 256}
     encoder = convert(stand_in("gemma", tmp_path / "decoder", torch.float32, **layers), "last-token")
     monkeypatch.setattr("st_llm2vec.serving.gguf_export.read_tokenizer", without_merges)
     assert_same_states(encoder, export_gguf(encoder, tmp_path / "mine.gguf"))
@@ -111,6 +111,9 @@ def test_families_windows_and_tokenizers_that_are_not_known_are_refused(
         export_gguf(convert(tiny("gpt_neox"), "mean"), tmp_path / "mine.gguf")
     with pytest.raises(CannotExport, match="its window of 16 tokens"):
         export_gguf(convert(tiny("mistral", sliding_window=16), "mean", max_length=64), tmp_path / "mine.gguf")
+    scaled = tiny("gemma3_text", query_pre_attn_scalar=40, head_dim=16)
+    with pytest.raises(CannotExport, match="query_pre_attn_scalar=40, and llama.cpp's by its heads' width of 16"):
+        export_gguf(convert(scaled, "mean"), tmp_path / "mine.gguf")
     tokenizer = stand_in_tokenizer("llama")
     with pytest.raises(CannotExport, match="as SentencePiece would"):
         read_tokenizer(tokenizer, len(tokenizer))

@@ -223,6 +223,7 @@ def test_what_is_no_text_is_a_sentence(portable: str, texts: list[Any]) -> None:
         ({"model_kwargs": {"colour": "red"}}, "which st_llm2vec.load does not take"),
         ({"model_kwargs": {"device": "cpu"}, "device": "cpu"}, "given twice"),
         ({"encode_kwargs": {"precision": "int8"}}, "ranges would differ"),
+        ({"query_encode_kwargs": {"truncate_dim": 16}}, "a field of its own: truncate_dim=16"),
         ({"encode_kwargs": {"prompt": "a"}, "query_instruction": "b"}, "Give one of them"),
     ],
 )

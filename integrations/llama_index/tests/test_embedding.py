@@ -154,6 +154,14 @@ def test_round_trips(folder: str) -> None:
     assert len(pickle.dumps(embedding)) < 5_000
 
 
+def test_a_copy_whose_model_is_gone_says_so(folder: str, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "gone")
+    pickled = pickle.dumps(STLLM2VecEmbedding(str(tmp_path / "gone")))
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.raises(ValueError, match="There is no folder"):
+        pickle.loads(pickled)
+
+
 def test_every_argument_is_a_field() -> None:
     fields = set(STLLM2VecEmbedding.model_fields)
     assert {"device", "trust_remote_code", "revision", "cache_folder", "query_instruction", "text_instruction"} < fields

@@ -117,6 +117,11 @@ class STLLM2VecEmbeddings(BaseModel, Embeddings):
                     f"{name} asks for {kwargs['precision']}, whose ranges would differ from call to call, so that "
                     "vectors could not be compared. Use the vector store's own quantisation, or precision='binary'."
                 )
+            if "truncate_dim" in kwargs:
+                raise ValueError(
+                    f"{name} asks for truncate_dim, which has a field of its own: truncate_dim={kwargs['truncate_dim']}, for "
+                    "queries and documents alike."
+                )
             if instruction is not None and {"prompt", "prompt_name"} & set(kwargs):
                 raise ValueError(f"An instruction is given, and a prompt in {name} as well. Give one of them.")
         if self._encoder is None and self.model_name != IN_MEMORY:

@@ -154,6 +154,10 @@ class STLLM2VecEmbedding(BaseEmbedding):
         bare.__pydantic_private__ = None
         return super(STLLM2VecEmbedding, bare).__getstate__()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the model again, and say why where that fails; the base class would go on without a model."""
+        type(self).__init__(self, **state["__dict__"])
+
 
 def _require_texts(texts: Sequence[Any]) -> None:
     for position, text in enumerate(texts):
