@@ -13,6 +13,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from st_llm2vec.encoding.cpu_streams import CORES
 from st_llm2vec.modules.formatter import UNLIMITED
 from st_llm2vec.packed.enable import padding_free, shared_prefix
 
@@ -142,7 +143,7 @@ def collate(rows: list[TokenRow], model: SentenceTransformer) -> dict[str, Tenso
 
 def streams_on(device: torch.device) -> int:
     """How many batches are in work at a time: on a CPU several, as two threads of one core each do more than one of two."""
-    return max(1, min(MOST_STREAMS, torch.get_num_threads())) if device.type == "cpu" else 1
+    return max(1, min(MOST_STREAMS, CORES.number())) if device.type == "cpu" else 1
 
 
 def token_budget(model: SentenceTransformer, batch_size: int, device: torch.device, streams: int = 1) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -14,6 +16,47 @@ KEPT_BYTES = 30 * 2**20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Cores:
+    """The cores that PyTorch may use in this process.
+
+    A call gives each of its threads a share of them. PyTorch hands that number on to every thread that first uses it then,
+    such as a server's next one, so that while calls are in work it does not say how many cores there are.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._number = 0
+
+    def number(self) -> int:
+        """How many there are, for all calls together."""
+        with self._lock:
+            return self._number if self._calls else torch.get_num_threads()
+
+    @contextmanager
+    def in_work(self) -> Iterator[int]:
+        """A call's time in work, after which its thread has all cores again.
+
+        Yields:
+            How many there are.
+        """
+        with self._lock:
+            self._number = self._number if self._calls else torch.get_num_threads()
+            self._calls += 1
+        number = self._number
+        try:
+            if torch.get_num_threads() != number:
+                torch.set_num_threads(number)
+            yield number
+        finally:
+            torch.set_num_threads(number)  # what a thread sets, some libraries hold for all of them
+            with self._lock:
+                self._calls -= 1
+
+
+CORES = Cores()
 
 
 def in_streams(work: Callable[[Item], Result], items: Iterator[Item], streams: int) -> Iterator[Result]:
@@ -28,23 +71,36 @@ def in_streams(work: Callable[[Item], Result], items: Iterator[Item], streams: i
         The results, in the items' order.
     """
     first = list(islice(items, 2))
-    if streams == 1 or len(first) < 2:
-        yield from map(work, chain(first, items))
-        return
-    _keep_freed_memory()
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(streams, "encode", torch.set_num_threads, (max(1, threads // streams),))
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in chain(first, items):
-            pending.append(pool.submit(work, item))
-            if len(pending) > 2 * streams:
+    with CORES.in_work() as cores:
+        if streams == 1 or len(first) < 2:
+            yield from map(work, chain(first, items))
+            return
+        _keep_freed_memory()
+        pool = ThreadPoolExecutor(streams, "encode", torch.set_num_threads, (max(1, cores // streams),))
+        pending: deque[Future[Result]] = deque()
+        work = _as_precise_as_here(work)
+        try:
+            for item in chain(first, items):
+                pending.append(pool.submit(work, item))
+                if len(pending) > 2 * streams:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # what a thread sets, some libraries hold for all of them
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _as_precise_as_here(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """The same work under this thread's ``torch.autocast``, which other threads have not."""
+    if not torch.is_autocast_enabled("cpu"):
+        return work
+    dtype = torch.get_autocast_dtype("cpu")
+
+    def with_autocast(item: Item) -> Result:
+        with torch.autocast("cpu", dtype):
+            return work(item)
+
+    return with_autocast
 
 
 def _keep_freed_memory() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,7 @@ def read_call(inputs: Sequence[Any], prompt: Any, saved: Callable[[], str | None
 
 
 def readable(inputs: Sequence[Any], of: str = "") -> list[Any]:
-    """Refuse what no encoder reads, by its row; NumPy's strings become Python's.
+    """Refuse what no encoder reads, by its row; NumPy's strings become Python's, and ``{"text": str}`` its text.
 
     Args:
         inputs: Texts, or what else an encoder reads: rows in lists, tuples and mappings.
@@ -120,6 +120,11 @@ def readable(inputs: Sequence[Any], of: str = "") -> list[Any]:
     for number, row in enumerate(rows):
         if isinstance(row, str):
             require_unicode(row, f"Row {number}{of}")
+        elif _is_chat(row):
+            raise ValueError(
+                f"Row {number}{of} is a chat's message, {str(row)[:40]!r}; an encoder reads texts. Give the text alone, and what "
+                "a system message would say as the instruction: prompt=, or [instruction, text]."
+            )
         elif not isinstance(row, list | tuple | dict) or (is_block(row) and not is_block(rows[0])):
             raise ValueError(
                 f"Row {number}{of} is {type(row).__name__} {str(row)[:40]!r}; a text is expected, or [instruction, text]. "
@@ -135,7 +140,14 @@ def _carry_instructions(inputs: Sequence[Any]) -> bool:
 def _plain(one: Any) -> Any:
     if isinstance(one, np.ndarray) and one.ndim == 0:
         one = one.item()
+    if isinstance(one, Mapping) and set(one) == {"text"}:
+        one = one["text"]
     return own_characters(one) if isinstance(one, str) else one
+
+
+def _is_chat(row: Any) -> bool:
+    first = row[0] if isinstance(row, list | tuple) and row else row
+    return isinstance(first, Mapping) and "role" in first
 
 
 def require_unicode(text: str, what: str) -> None:

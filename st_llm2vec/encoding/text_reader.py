@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -34,6 +35,7 @@ class TextReader(SentenceTransformer):
 
     manifest: Manifest | None = None
     base_fingerprint: str | None = None
+    trained_head: Path | None = None  # the folder that it was loaded from, if that holds a head that MNTP trained
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WordWeights
 from torch import nn
 
+from st_llm2vec.encoding.inputs import TOKENIZING
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.card_data import EncoderCardData
 from st_llm2vec.folder.check_loaded import prove_meant_attention, require_sound
@@ -22,7 +23,7 @@ from st_llm2vec.folder.save import CARD, CUSTOM_MODULES, name_whole_card, save_e
 from st_llm2vec.folder.weights import fingerprint, learned_beside_quantized, restore_latents
 from st_llm2vec.host.trainer_uploads import refuse_trainer_uploads
 from st_llm2vec.layouts.choose import compile_prompts
-from st_llm2vec.losses.output_head import restore_head
+from st_llm2vec.losses.output_head import HEAD_FILE, restore_head
 from st_llm2vec.modules import LatentAttentionPooling
 from st_llm2vec.modules.adapter import keep_full_precision, refuse_unloadable
 from st_llm2vec.packed.enable import enable_padding_free
@@ -58,7 +59,6 @@ class TextEncoder(TextReader):
         **kwargs: As for ``SentenceTransformer``.
     """
 
-    trained_head: Path | None = None
     _warned = False
     model_card_data_class = EncoderCardData  # type: ignore[assignment]
 
@@ -79,7 +79,9 @@ class TextEncoder(TextReader):
                 module.requires_grad_(False)  # they say what is pooled, which no training may change
         self.base_fingerprint = fingerprint(self.transformer.model) if base_is_stored else None
         if in_folder:
-            require_sound(self, Path(str(model_name_or_path)), str(model_name_or_path), kwargs.get("cache_folder"))
+            folder = Path(str(model_name_or_path))
+            self.trained_head = folder if (folder / HEAD_FILE).is_file() else None
+            require_sound(self, folder, str(model_name_or_path), kwargs.get("cache_folder"))
         elif model_name_or_path is not None:
             prove_meant_attention(self, model_name_or_path)
         padded_because = enable_padding_free(self.transformer)
@@ -120,7 +122,10 @@ class TextEncoder(TextReader):
             raise ValueError("Encoders are saved as safetensors only; leave safe_serialization at True.")
         refuse_unloadable(self.transformer.model)
         if self.manifest is not None:
-            config, self.prompts = compile_prompts(list(self), self.manifest.config, self.layout, self.prompts)
+            with TOKENIZING:
+                config, self.prompts = compile_prompts(
+                    list(self), self.manifest.config, self.layout, self.prompts, self.default_prompt_name
+                )
             self.manifest = replace(self.manifest, config=config)
 
         def write(folder: Path) -> None:

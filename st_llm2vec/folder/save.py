@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from sentence_transformers.base.modules.module import Module
 
+from st_llm2vec.encoding.inputs import TOKENIZING
 from st_llm2vec.encoding.text_reader import TextReader
 from st_llm2vec.folder.check_finite import require_finite
 from st_llm2vec.folder.check_manifest import disagreements, require_tokenizer_fits
@@ -49,6 +51,7 @@ NOTE = (
     "> Sentence Transformers wrote this card by itself. `st_llm2vec.json` says what the encoder is and how it was made, and "
     "`st-llm2vec publish` writes a whole card of it: recipe, prompts, training, limitations and servers."
 )
+MNTP = "mntp"  # the stage that trains a head
 MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]+")
 
 
@@ -67,7 +70,8 @@ def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None])
     """
     refuse_wrong_attention(encoder)
     refuse_lost_base(encoder, path)
-    refuse_disagreement(encoder)
+    with TOKENIZING:
+        refuse_disagreement(encoder)
     require_tokenizer_fits(encoder.transformer.model, encoder.tokenizer, "the encoder")
     require_finite(encoder, "The encoder")
     for module in encoder:
@@ -82,9 +86,8 @@ def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None])
         disk_errors(path),
         replacing(path, lambda name: name in old_modules or MISLEADING.fullmatch(name) is not None) as fresh,
     ):
-        _forget_last_call(encoder)
         write(fresh)
-        _forget_last_call(encoder)  # the card's example is a call, and a trainer saves the tokenizer once more
+        _forget_last_call(encoder, fresh / "tokenizer.json")
         complete_folder(encoder, fresh)
         if encoder.manifest is not None:
             model = encoder.transformer.model
@@ -98,12 +101,18 @@ def save_encoder(encoder: TextReader, path: Path, write: Callable[[Path], None])
             (fresh / CARD).unlink(missing_ok=True)
 
 
-def _forget_last_call(encoder: TextReader) -> None:
-    """Let the tokenizer's file not hold how long the last call let texts be, which is set anew by each."""
+def _forget_last_call(encoder: TextReader, file: Path) -> None:
+    """Let the tokenizer's file not hold how long the last call let texts be, which is set anew by each.
+
+    Nor does the tokenizer hold it then, which a trainer saves once more.
+    """
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        backend.no_truncation()
-        backend.no_padding()
+        with TOKENIZING:  # in the middle of another thread's call it would be cut no more
+            backend.no_truncation()
+            backend.no_padding()
+            if file.is_file():
+                backend.save(str(file))
 
 
 def refuse_wrong_attention(encoder: TextReader) -> None:
@@ -150,6 +159,7 @@ def complete_folder(encoder: TextReader, folder: Path) -> None:
     _require_bidirectional_reader(encoder, folder)
     declare(encoder, folder)
     write_head(encoder.transformer, folder)
+    _carry_trained_head(encoder, folder)
     modules_path = folder / "modules.json"
     modules = json.loads(modules_path.read_text(encoding="utf-8"))
     if (folder / "adapter_config.json").is_file():
@@ -161,6 +171,14 @@ def complete_folder(encoder: TextReader, folder: Path) -> None:
     if any(module["type"] in CUSTOM_MODULES for module in modules):
         (folder / f"{MODULE_NAME}.py").write_text(module_file_text(), encoding="utf-8")
     modules_path.write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+
+
+def _carry_trained_head(encoder: TextReader, folder: Path) -> None:
+    """Copy the head of the folder that the encoder was loaded from, if MNTP trained it last and none is attached."""
+    last = encoder.manifest.stages[-1] if encoder.manifest is not None and encoder.manifest.stages else {"name": MNTP}
+    kept = encoder.trained_head / HEAD_FILE if encoder.trained_head is not None else None
+    if kept is not None and kept.is_file() and last["name"] == MNTP and not (folder / HEAD_FILE).exists():
+        shutil.copyfile(kept, folder / HEAD_FILE)
 
 
 def _require_bidirectional_reader(encoder: TextReader, folder: Path) -> None:

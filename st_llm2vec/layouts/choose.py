@@ -140,7 +140,11 @@ def prove_reading(modules: Sequence[nn.Module], config: EncoderConfig, layout: s
 
 
 def compile_prompts(
-    modules: Sequence[nn.Module], config: EncoderConfig, layout: str | None, prompts: Mapping[str, str | None]
+    modules: Sequence[nn.Module],
+    config: EncoderConfig,
+    layout: str | None,
+    prompts: Mapping[str, str | None],
+    default: str | None,
 ) -> tuple[EncoderConfig, dict[str, str | None]]:
     """Say prompts that an encoder was given after conversion, as those of conversion are said.
 
@@ -149,6 +153,7 @@ def compile_prompts(
         config: The encoder, with the prompts of conversion.
         layout: How it was compiled.
         prompts: The prompts that it has now, by name.
+        default: The name of the one that a plain ``encode`` has now.
 
     Returns:
         The encoder with these prompts, and the prompts as the modules expect them.
@@ -161,7 +166,8 @@ def compile_prompts(
     if formatter.instruction_template is None:
         return config, dict(prompts)
     known = {name: formatter.bare_instruction(text) for name, text in config.prompts.items()}
-    told = config.replace(prompts={name: text for name, text in bare.items() if text or name in known})
+    kept = {name: text for name, text in bare.items() if text or name in known}
+    told = config.replace(prompts=kept, default_prompt_name=default if default in kept else None)
     if layout != "text":
         return told, bare
     specification = Specification(told, formatter, tokenizer_of(cast("Transformer", modules[0])))

@@ -196,6 +196,11 @@ def _build_head(model: SentenceTransformer, source: str | None, train: bool) -> 
     body = plain_body(model)
     tied, own = tied_weights(body)
     trained = source or getattr(model, "trained_head", None)
+    if source is None and trained is not None and not (Path(trained) / HEAD_FILE).is_file():
+        raise ValueError(
+            f"The encoder was loaded with the trained head {Path(trained) / HEAD_FILE}, which is not there any more. Name the "
+            'folder that has it, or the decoder whose own head to begin with: MNTPLoss(model, head="org/decoder").'
+        )
     weights = _trained_head(body, trained, {*tied, *own}) if trained is not None else {}
     own = [name for name in own if name not in weights]
     if own:

@@ -167,7 +167,6 @@ def test_another_tokenizer_is_seen(decoder: str):
     ("batch", "options"),
     [
         (["a text", {"text": "in a mapping"}], {}),
-        ([[{"role": "user", "content": "a message"}]], {}),
         (["a text"], {"processing_kwargs": {"text": {"padding": "max_length", "max_length": 16}}}),
     ],
 )

@@ -161,6 +161,8 @@ def test_instructions_stay_with_their_texts_in_several_processes(encoders: Encod
         (5, None, "Row 0 is int '5'"),
         (["a", "b\ud800c"], None, r"Row 1 holds '\\ud800' at character 1: half of a surrogate pair"),
         ([["x", "a"], ["x", "\udfff"]], None, r"row 1 holds '\\udfff'"),
+        ({"role": "user", "content": "a"}, None, "Row 0 is a chat's message, .* Give the text alone"),
+        (["a", [{"role": "user", "content": "a"}]], None, "Row 1 is a chat's message"),
         ([[5, 6], [7]], ["x", "y"], r"Row 0 is '\[5, 6\]'; where each has an instruction"),
     ],
 )
@@ -170,6 +172,16 @@ def test_what_cannot_be_read_is_a_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         encoders(recipe).encode(inputs, prompt=prompt)
+
+
+@pytest.mark.parametrize("recipe", KINDS)
+def test_a_mapping_with_a_text_alone_is_the_text(encoders: Encoders, recipe: str) -> None:
+    encoder, told = encoders(recipe), "Name the animal:"
+    expected = encoder.encode("who rang the bell?", prompt=told)
+    for given in ({"text": "who rang the bell?"}, [{"text": "who rang the bell?"}]):
+        assert cosine_distance(encoder.encode(given, prompt=told).reshape(expected.shape), expected) < 1e-6
+    read, meant = (encoder.preprocess([one], prompt=told) for one in ({"text": "who rang?"}, "who rang?"))
+    assert read["input_ids"].tolist() == meant["input_ids"].tolist()
 
 
 def test_numpy_strings_are_texts(encoders: Encoders) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -347,3 +348,39 @@ def test_a_class_that_only_this_program_knows_is_said(
     encoder.append(kept())
     encoder.save_pretrained(str(tmp_path / "mine"))
     assert ("Kept is a class of the running program" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("recipe", ["llm2vec", "mean", "e5-mistral"])
+def test_a_default_prompt_that_was_taken_back_or_came_later(decoder: str, tmp_path: Path, recipe: str) -> None:
+    encoder = convert(decoder, recipe, prompts={"query": INSTRUCTION}, default_prompt_name="query")
+    told = encoder.encode(TEXTS)
+    encoder.default_prompt_name = None
+    encoder.save(str(tmp_path / "bare"))
+    assert cosine_distance(load(tmp_path / "bare").encode(TEXTS), encoder.encode(TEXTS, prompt="")) < 1e-6
+    encoder.default_prompt_name = "query"
+    encoder.save(str(tmp_path / "told"))
+    read = load(tmp_path / "told")
+    assert read.manifest.config.default_prompt_name == "query" and cosine_distance(read.encode(TEXTS), told) < 1e-6
+    encoder.prompts, encoder.default_prompt_name = {}, None
+    encoder.save(str(tmp_path / "none"))
+    assert load(tmp_path / "none").manifest.config.prompts == {}
+
+
+def test_saving_leaves_another_threads_texts_as_long_as_they_may_be(decoder: str, tmp_path: Path) -> None:
+    encoder = convert(decoder, "llm2vec", max_length=16)
+    texts, widths, saved = ["the ship sailed past the old tower " * 9] * 16, set(), threading.Event()
+
+    def read() -> None:
+        while not saved.is_set():
+            widths.add(encoder.preprocess(texts)["input_ids"].shape[1])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(3):
+            encoder.save(str(tmp_path / "saved"))
+    finally:
+        saved.set()
+        reader.join()
+    kept = json.loads((tmp_path / "saved" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert widths == {16} and kept["truncation"] is kept["padding"] is None

@@ -203,6 +203,27 @@ class TestUntiedHead:
             MNTPLoss(convert(base, "llm2vec"), head=other)
 
 
+def test_a_trained_head_stays_with_its_encoder(tmp_path: Path) -> None:
+    base = with_head(tmp_path / "base", "llama", tie_word_embeddings=False)
+    encoder, first, second = convert(base, "llm2vec"), tmp_path / "first", tmp_path / "second"
+    MNTPLoss(encoder, train_head=True)
+    with torch.no_grad():
+        next(iter(encoder[0].mntp_head.weights)).add_(1)
+    encoder.save(str(first))
+    trained = load_file(first / "mntp_head.safetensors")["lm_head.weight"]
+    load(first).save(str(second))
+    load(second).save(str(second))
+    for read in (load(second), TextEncoder(str(second))):
+        assert torch.equal(next(iter(MNTPLoss(read).head.weights)), trained)
+    later = load(second)
+    later.manifest.stages.append({"name": "simcse"})
+    later.save(str(tmp_path / "later"))
+    assert not (tmp_path / "later" / "mntp_head.safetensors").exists(), "it belongs to other weights"
+    (second / "mntp_head.safetensors").unlink()
+    with pytest.raises(ValueError, match="mntp_head.safetensors, which is not there any more"):
+        MNTPLoss(later)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_trained_head_is_saved_and_restored_with_checkpoints(tmp_path: Path, tied: bool) -> None:
     base = with_head(tmp_path / "base", "llama", tie_word_embeddings=tied)
