@@ -169,7 +169,7 @@ def check_contrast(dataset: Dataset | DatasetDict, rows: int, where: str = "the 
     if few:
         logger.warning(
             "%s has few different texts (%s), fewer than the %d rows of a batch, and rows with a text in common are never in "
-            "one batch: every batch is smaller, and there is less to tell apart.",
+            "one batch: every batch is smaller, there is less to tell apart, and beside other sources rows are left out.",
             f"The {where[4:]}" if where.startswith("the ") else where,
             ", ".join(f"{count:,} in {name!r}" for name, count in few.items()),
             rows,

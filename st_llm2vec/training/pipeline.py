@@ -106,6 +106,9 @@ def build_stages(plan: Mapping[str, Any], output: str | Path, model: str | None 
         target = Path(output) if last else Path(f"{output}-stages") / f"{number}-{entry['stage']}"
         fields = {**shared, **entry, "model": str(source), "output": str(target)}
         fields["training"] = put_on_top(shared.get("training", {}), entry.get("training", {}))
+        adapters = [given for given in (shared.get("adapter"), entry.get("adapter")) if isinstance(given, Mapping)]
+        if len(adapters) == 2:
+            fields["adapter"] = {**adapters[0], **adapters[1]}
         if issubclass(STAGES[entry["stage"]], MNTP) and entry.get("data") is None:
             later = (one.get("data") for one in entries[number:] if issubclass(STAGES[one["stage"]], Supervised))
             pairs = next(filter(None, later), None)

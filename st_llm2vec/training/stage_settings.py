@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate import PartialState
 from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from st_llm2vec.data import TrainingData
 from st_llm2vec.encoding.dtype import AUTO
@@ -126,8 +127,7 @@ class StageSettings:
 
     def batch_rows(self) -> int:
         """The rows of a batch that are compared: of all processes, where their texts are gathered."""
-        gathered = PartialState().num_processes if getattr(self, "gather_across_devices", False) else 1
-        return int(self.arguments().train_batch_size) * gathered
+        return int(self.arguments().train_batch_size)
 
     def loading_options(self) -> dict[str, Any]:
         """How the weights are loaded: their type, attention implementation and quantisation."""
@@ -163,7 +163,13 @@ class StageSettings:
             given["save_strategy"] = self.training.get("eval_strategy", "steps")
             steps = self.training.get("eval_steps", self.training.get("logging_steps", given["logging_steps"]))
             given["eval_steps"] = given["save_steps"] = steps
-        return build_arguments(put_on_top(given, self.training), (one.name for one in dataclasses.fields(self)))
+        made = build_arguments(put_on_top(given, self.training), (one.name for one in dataclasses.fields(self)))
+        together = PartialState().num_processes if getattr(self, "gather_across_devices", False) else 1
+        if together > 1:
+            # One batch is drawn for all processes and split, so that what they compare is of one source, and no text twice.
+            made.per_device_train_batch_size *= together
+            cast("AcceleratorConfig", made.accelerator_config).split_batches = True
+        return made
 
     def callbacks(self) -> list[TrainerCallback]:
         """Early stopping, and the stop short of the learning rate's horizon."""

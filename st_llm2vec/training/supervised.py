@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from accelerate import PartialState
+from datasets import DatasetDict
 from torch import nn
 
 from st_llm2vec.data import TrainingData, TrainingSource, build_training_data, check_contrast
@@ -96,6 +98,17 @@ class Supervised(Stage):
         self.pairs()
         if any(self._data.in_batch_negatives.values()):  # the data is kept for the run
             check_contrast(self._data.dataset, self.batch_rows(), called(self.data))
+        self._require_whole_batches()
+
+    def _require_whole_batches(self) -> None:
+        """Several processes read whole batches alone, and a source that fills none would not be trained on."""
+        rows, data = self.batch_rows(), self._data.dataset
+        for name, one in data.items() if isinstance(data, DatasetDict) else [(called(self.data), data)]:
+            if PartialState().num_processes > 1 and len(one) < rows:
+                raise ValueError(
+                    f"{name} has {len(one)} rows, and a batch of all {PartialState().num_processes} processes has {rows}: it would "
+                    "not be trained on. Lower per_device_train_batch_size, or join it with another source."
+                )
 
     @cached_property
     def _sources(self) -> list[TrainingSource]:

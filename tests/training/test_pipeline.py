@@ -83,6 +83,17 @@ class TestPlans:
             (built,) = build_stages(plan, "never-made", "no/model")
             assert (built.arguments().max_steps, built.arguments().num_train_epochs) == (steps, 2)
 
+    def test_an_adapters_fields_go_before_the_plans(self) -> None:
+        plan = {"model": "no/model", "adapter": {"r": 64, "targets": ["q_proj"]}, "stages": []}
+        plan["stages"] = [
+            {"stage": "mntp", "data": "a.txt", "adapter": {"dropout": 0.2}},
+            {"stage": "simcse", "data": "a.txt"},
+        ]
+        first, second = (one.adapter for one in build_stages(plan, "never-made"))
+        assert (first.r, first.targets, first.dropout) == (64, ["q_proj"], 0.2) and second.r == 64
+        plan["stages"][0]["adapter"] = None
+        assert build_stages(plan, "never-made")[0].adapter is None
+
     def test_a_type_as_torch_writes_it(self) -> None:
         plan = {"dtype": "torch.bfloat16", "stages": [{"stage": "mntp", "data": "texts.txt"}]}
         assert build_stages(plan, "never-made", "no/model")[0].dtype == "bfloat16"
