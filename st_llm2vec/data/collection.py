@@ -65,7 +65,7 @@ def read_collection(where: CollectionFiles, name: str) -> Collection:
     if where.renumber:
         queries = {str(place): text for place, text in enumerate(queries.values(), start=1)}
     judged = read_judgements(Path(where.files["qrels"]), where.smallest_grade)
-    relevant = {query: sorted(judged[query] & set(corpus)) for query in queries if query in judged}
+    relevant = {query: sorted(one for one in judged[query] if one in corpus) for query in queries if query in judged}
     answered = {query: found for query, found in relevant.items() if found}
     if not answered:
         raise ValueError(
