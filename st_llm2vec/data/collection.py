@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from st_llm2vec.data.read import read_dataset
 from st_llm2vec.data.retrieval_files import read_judgements, read_smart, read_trec_documents, read_trec_topics
@@ -39,6 +40,10 @@ class CollectionFiles:
         smallest_grade: The smallest grade of relevance that counts.
         columns: What tables call ``id``, ``text`` and ``title``.
         header: Names for the columns of a ``.csv`` or ``.tsv`` whose first line is data.
+        options: As for :func:`read_dataset`, for its tables: ``{"quoting": 3}`` where a quotation mark means nothing.
+
+    Raises:
+        ValueError: If the options are no mapping, or there are some and no tables.
     """
 
     files: Mapping[str, str]
@@ -48,6 +53,17 @@ class CollectionFiles:
     smallest_grade: float = 1
     columns: Mapping[str, str] = field(default_factory=dict)
     header: Sequence[str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping):
+            raise ValueError(
+                f"The options of a collection are {self.options!r}; a mapping is expected, such as {{quoting: 3}}."
+            )
+        if self.options and self.format != "table":
+            raise ValueError(
+                f"The options {dict(self.options)} are for tables, and the collection's format is {self.format!r}. Leave them out."
+            )
 
 
 def read_collection(where: CollectionFiles, name: str) -> Collection:
@@ -65,7 +81,7 @@ def read_collection(where: CollectionFiles, name: str) -> Collection:
     if where.renumber:
         queries = {str(place): text for place, text in enumerate(queries.values(), start=1)}
     judged = read_judgements(Path(where.files["qrels"]), where.smallest_grade)
-    relevant = {query: sorted(judged[query] & set(corpus)) for query in queries if query in judged}
+    relevant = {query: sorted(one for one in judged[query] if one in corpus) for query in queries if query in judged}
     answered = {query: found for query, found in relevant.items() if found}
     if not answered:
         raise ValueError(
@@ -94,9 +110,8 @@ def _entries(where: CollectionFiles, role: str) -> dict[str, str]:
     text = where.columns.get("text", "text")
     title = where.columns.get("title", "title")
     csv = Path(path).suffix.lower() in (".csv", ".tsv")
-    table = read_dataset(
-        path, columns=where.header, only_texts=(text, title, where.columns.get("id", "id"), *IDENTIFIERS) if csv else ()
-    )
+    texts_of_csv = (text, title, where.columns.get("id", "id"), *IDENTIFIERS) if csv else ()
+    table = read_dataset(path, columns=where.header, only_texts=texts_of_csv, **where.options)
     identifier = where.columns.get("id") or next((name for name in IDENTIFIERS if name in table.column_names), "id")
     require_columns(table, [identifier, text], path)
     numbers, texts = table[identifier], table[text]

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow.compute
+from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 JSON_LINES = {".jsonl", ".ndjson"}
 TEXT_LINES = {".txt", ".text", ".md"}
 SHOWN = 40
+BATCH = 10_000
+TAB_IN_A_LINE = r"[^\n\t]\t"
+"""A tab that does not indent a line."""
 KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
@@ -87,6 +95,37 @@ def ragged_line(reason: str, where: str) -> str | None:
         f"{where}, line {line}: it has {fields} fields, and {expected} are expected, as in the lines before. Put texts that hold a "
         "separator into quotation marks."
     )
+
+
+def warn_of_swallowed_rows(dataset: Dataset, where: str) -> None:
+    """Warn if a cell of a file separated by tabs holds a line break and a tab: it may be several rows. Reads all texts.
+
+    A quotation mark at the beginning of a text is read as the beginning of a quotation, which ends at the next mark, and the
+    rows between them are lost.
+
+    Args:
+        dataset: The file's rows.
+        where: What it is called in the message.
+
+    Example:
+        >>> warn_of_swallowed_rows(Dataset.from_dict({"text": ["One.", "Two lines,\\nof one text."]}), "texts.tsv")
+    """
+    for start, batch in enumerate(dataset.with_format("arrow").iter(BATCH)):
+        for name, cells in zip(batch.column_names, batch.columns, strict=True):
+            if "string" not in str(cells.type):
+                continue
+            broken = pyarrow.compute.match_substring(cells, "\n")
+            found = pyarrow.compute.and_(broken, pyarrow.compute.match_substring_regex(cells, TAB_IN_A_LINE))
+            row = found.index(True).as_py()
+            if row >= 0:
+                logger.warning(
+                    "%s has a line break and a tab in %r, as where a text begins with a quotation mark and the rows up to the "
+                    "next mark are taken for a part of it. If so, they are lost: read the file with quoting=3 (in a mixture "
+                    "or a plan of tasks, options: {quoting: 3}), for which a quotation mark means nothing.",
+                    row_in(where, start * BATCH + row),
+                    name,
+                )
+                return
 
 
 def _problem(line: str, place: str, known: dict[str, tuple[str, str]]) -> str | None:

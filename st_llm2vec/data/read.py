@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 from pyarrow import ArrowException, parquet
 
-from st_llm2vec.data.lines import ragged_line, reason_of, unlike_line
+from st_llm2vec.data.lines import ragged_line, reason_of, unlike_line, warn_of_swallowed_rows
 
 SEPARATED: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -233,6 +233,8 @@ def _from_files(
             f"{where} has more fields in a row than names in its first line, {names}. Put texts that "
             "hold a separator into quotation marks."
         )
+    if suffix == ".tsv" and "quoting" not in options and isinstance(dataset, Dataset):
+        warn_of_swallowed_rows(dataset, where)
     return dataset if columns is None else _named(dataset, list(columns), where)
 
 

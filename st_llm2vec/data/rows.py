@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -208,6 +209,33 @@ def as_text(value: Any, column: str, where: str, number: int, blank: bool = Fals
         what = "nothing"
     raise ValueError(
         f"{row_in(where, number)} has {what} in {column!r}; a text is expected. Correct it, or leave it out."
+    )
+
+
+def as_number(value: Any, column: str, where: str, number: int) -> float:
+    """A value that must be a finite number; a text that says one is taken for it.
+
+    Args:
+        value: The value.
+        column: Its column.
+        where: What the dataset is called in the message.
+        number: The number of its row.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if math.isfinite(found):
+        return found
+    what = "nothing" if value is None or value == "" else repr(value)
+    raise ValueError(
+        f"{row_in(where, number)} has {what} in {column!r}; a number is expected. Correct it, or leave the row out."
     )
 
 

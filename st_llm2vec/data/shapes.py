@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
 
-from st_llm2vec.data.rows import as_text, require_columns
+from st_llm2vec.data.rows import as_number, as_text, require_columns
 
 ENTAILMENT, CONTRADICTION = "entailment", "contradiction"
 NLI_LABELS = {ENTAILMENT: 0, CONTRADICTION: 2}
@@ -37,12 +37,39 @@ def pairs_of_scores(dataset: Dataset, columns: Mapping[str, str], score: str, mi
     positives: list[str] = []
     for number, row in enumerate(dataset.select_columns([first, second, scores])):
         texts = [as_text(row[name], name, where, number) for name in (first, second)]
-        if _number(row[scores], scores, where, number) >= min_score:
+        if as_number(row[scores], scores, where, number) >= min_score:
             queries += texts
             positives += reversed(texts)
     if not queries:
         raise ValueError(f"No row of {where} has {min_score:g} or more in {scores!r}, so there is no positive pair.")
     return Dataset.from_dict({"query": queries, "positive": positives})
+
+
+def scores_of(dataset: Dataset, columns: Sequence[str], where: str) -> list[float]:
+    """The scores of pairs, each of which must have two texts.
+
+    Args:
+        dataset: Pairs with a score.
+        columns: The columns of the two texts and of the score.
+        where: What the dataset is called in messages.
+
+    Returns:
+        A number for each row.
+
+    Raises:
+        ValueError: If a row has no text or no number.
+
+    Example:
+        >>> scores_of(Dataset.from_dict({"a": ["a cat"], "b": ["a kitten"], "score": [4]}), ["a", "b", "score"], "pairs")
+        [4.0]
+    """
+    first, second, score = columns
+    found = []
+    for number, row in enumerate(dataset.select_columns(list(columns))):
+        for name in (first, second):
+            as_text(row[name], name, where, number)
+        found.append(as_number(row[score], score, where, number))
+    return found
 
 
 def triplets_of_inferences(
@@ -119,12 +146,3 @@ def _label(value: Any, dataset: Dataset, column: str) -> str:
     feature = dataset.features[column]
     names = getattr(feature, "names", None)  # of a ClassLabel
     return str(names[value]) if names and isinstance(value, int) else "" if value is None else str(value)
-
-
-def _number(value: Any, column: str, where: str, number: int) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"Row {number} of {where} (the first is 0) has {value!r} in {column!r}; a number is expected."
-        ) from None

@@ -74,7 +74,7 @@ class TrainingSource:
         name: The dataset's name; by default the file's, or the Hub's.
         limit: Rows to take, drawn at random; all by default.
         column_names: As for ``read_dataset(columns=...)``: names for a ``.csv`` or ``.tsv`` file without any.
-        options: As for :func:`read_dataset`.
+        options: As for :func:`read_dataset`; those of a collection stand in ``collection``.
         task: A key of :data:`st_llm2vec.data.task_types.TASKS`: what the rows may look like, and what is right for them.
         weight: How often a row is drawn in an epoch: 0.5 draws half of the rows, 2 each of them twice.
         min_score: The smallest score of a positive pair; by default the task's.
@@ -155,7 +155,7 @@ class TrainingSource:
         self.shapes: tuple[Shape, ...] = (PAIRS,) if kind is None else kind.shapes
 
     def _check_columns(self) -> None:
-        for name in ("columns", "classes", "labels", "collection"):
+        for name in ("columns", "classes", "labels", "collection", "options"):
             value = getattr(self, name)
             if not isinstance(value, Mapping) and not (value is None and name in ("columns", "collection")):
                 raise FieldError(
@@ -186,6 +186,12 @@ class TrainingSource:
                 )
 
     def _collection_files(self) -> CollectionFiles:
+        if self.options:
+            raise FieldError(
+                f"The source {self.label} has options={dict(self.options)} beside its collection, which does not read them. Put "
+                "them into it: collection: {..., options: {...}}.",
+                "options",
+            )
         given = dict(self.collection or {})
         files = {role: str(given.pop(role)) for role in ROLES if role in given}
         missing = [role for role in ROLES if role not in files]

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from st_llm2vec import assets
 from st_llm2vec.data.read import read_dataset
+from st_llm2vec.data.rows import as_text
 from st_llm2vec.demonstrations.dev_sets import Retrieval, ScoredPairs
 from st_llm2vec.demonstrations.trial import Candidate
 from st_llm2vec.recipe.config import RECIPES, Demonstration
@@ -105,14 +106,14 @@ def read_task_pairs(file: str | Path, limit: int | None = None) -> list[tuple[st
 
     Args:
         file: The file, with a column ``query`` (or ``anchor``, ``question``, ``sentence1``) and one ``positive`` (or
-            ``answer``, ``document``, ``sentence2``).
+            ``answer``, ``document``, ``sentence2``). Of a list of positives, as training reads them, the first is taken.
         limit: Take the first pairs only.
 
     Returns:
-        The pairs.
+        The pairs; rows with an empty query or positive are left out.
 
     Raises:
-        ValueError: If the file has no such columns.
+        ValueError: If the file has no such columns, or a row holds no text in one.
     """
     table = _first(read_dataset(file), limit)
     columns = []
@@ -123,8 +124,15 @@ def read_task_pairs(file: str | Path, limit: int | None = None) -> list[tuple[st
                 f"{file} has the columns {', '.join(table.column_names)}, and none of {', '.join(names)}; a task's pairs "
                 "have a query and a positive."
             )
-        columns.append(table[known[0]])
-    return [(query, positive) for query, positive in zip(*columns, strict=True) if query and positive]
+        columns.append(known[0])
+    found = []
+    for number, row in enumerate(table.select_columns(columns)):
+        query, positives = row[columns[0]], row[columns[1]]
+        positive = next(filter(None, positives), None) if isinstance(positives, list) else positives
+        if query and positive:
+            first = as_text(query, columns[0], str(file), number)
+            found.append((first, as_text(positive, columns[1], str(file), number)))
+    return found
 
 
 def _first(table: Dataset, limit: int | None) -> Dataset:

@@ -116,7 +116,14 @@ def _labelled(spec: TaskSpec, role: str) -> Labelled:
 def _collection(spec: TaskSpec) -> Collection:
     found = read_collection(
         CollectionFiles(
-            spec.files, spec.format, spec.encoding, spec.renumber, spec.smallest_grade, spec.columns, spec.header
+            files=spec.files,
+            format=spec.format,
+            encoding=spec.encoding,
+            renumber=spec.renumber,
+            smallest_grade=spec.smallest_grade,
+            columns=spec.columns,
+            header=spec.header,
+            options=spec.options,
         ),
         spec.name,
     )
@@ -174,7 +181,7 @@ def _table(spec: TaskSpec, role: str) -> Dataset:
     kind = KINDS[spec.kind]
     texts = [spec.columns.get(name, name) for name in kind.columns if name != "score"]
     csv = Path(spec.files[role]).suffix.lower() in (".csv", ".tsv")
-    return read_dataset(spec.files[role], columns=spec.header, only_texts=texts if csv else ())
+    return read_dataset(spec.files[role], columns=spec.header, only_texts=texts if csv else (), **spec.options)
 
 
 def _texts(values: Sequence[Any]) -> list[str]:

@@ -50,6 +50,8 @@ class TaskSpec:
         files: Paths by what they are for, as :data:`KINDS` names them.
         columns: What the files call a column, by our name for it; those left out are called as in :data:`KINDS`.
         header: Names for the columns of a ``.csv`` or ``.tsv`` whose first line is data.
+        options: How tables are read, as for :func:`~st_llm2vec.data.read_dataset`: ``{"quoting": 3}`` where a quotation mark
+            means nothing.
         format: For retrieval: ``table``, ``smart`` or ``trec``.
         encoding: The encoding of ``smart`` and ``trec`` files.
         renumber: Number the queries from 1 in their order, as Cranfield's judgements do.
@@ -70,6 +72,7 @@ class TaskSpec:
     files: dict[str, str]
     columns: dict[str, str] = field(default_factory=dict)
     header: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     format: str = "table"
     encoding: str = "utf-8"
     renumber: bool = False
@@ -98,6 +101,10 @@ class TaskSpec:
             )
         for column in self.columns:
             _one_of(column, kind.columns, f"{where} names the column")
+        if not isinstance(self.options, Mapping):
+            raise ValueError(
+                f"{where} has the options {self.options!r}; a mapping is expected, such as {{quoting: 3}}."
+            )
         _one_of(self.format, FORMATS, f"{where} has the format")
         _one_of(self.metric or kind.metrics[0], kind.metrics, f"{where} has the metric")
         for what, number in (("limit", self.limit), ("number of documents", self.documents)):
@@ -118,6 +125,8 @@ class TaskSpec:
             raise ValueError(
                 f"{where} is of the kind words and names no column; say, for example, columns: {{label: pos}}."
             )
+        if self.options:
+            raise ValueError(f"{where} has options, which are for tables, and words are in none; leave them out.")
         if self.instruction is not None:
             raise ValueError(f"{where} has an instruction, which words are read without; leave it out.")
 

@@ -11,6 +11,7 @@ from datasets import Dataset, Value
 from st_llm2vec.data import Mixture, TrainingSource, read_dataset, read_mixture
 from st_llm2vec.data.mixture import is_mixture
 from st_llm2vec.data.read import local_files
+from st_llm2vec.data.shapes import scores_of
 from st_llm2vec.data.training_data import build_texts, texts_of_pairs
 from st_llm2vec.folder.checksums import sha256
 from st_llm2vec.training.settings import check_names
@@ -120,15 +121,17 @@ def open_scored_pairs(source: Any) -> Dataset:
         The pairs, in columns of these names.
 
     Raises:
-        ValueError: If the file holds no such pairs.
+        ValueError: If the file holds no such pairs, or a row lacks a text or a finite number.
     """
     if isinstance(source, str) and not Path(source).exists():
         source = SCORED_SETS.get(source, source)
     pairs = open_data(source)
     if len(pairs.column_names) == len(SCORED) and _is_number(pairs.column_names[-1]):
-        return open_data({**(source if isinstance(source, Mapping) else {"path": source}), "columns": SCORED})
+        pairs = open_data({**(source if isinstance(source, Mapping) else {"path": source}), "columns": SCORED})
     found = SCORED if set(SCORED) <= set(pairs.column_names) else _scored_columns(pairs, str(source))
-    return pairs.select_columns(found).rename_columns(dict(zip(found, SCORED, strict=True)))
+    scores = scores_of(pairs, found, called(source))
+    texts = pairs.select_columns(found[:2]).rename_columns(dict(zip(found[:2], SCORED[:2], strict=True)))
+    return texts.add_column(SCORED[2], scores)
 
 
 def _scored_columns(pairs: Dataset, where: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
+
 from st_llm2vec.data import TrainingData, check_texts
 from st_llm2vec.folder.encoder import TextEncoder
 from st_llm2vec.losses import OnePassCoSENTLoss
@@ -14,13 +16,43 @@ from st_llm2vec.training.stage import Stage
 PAIR = ("sentence1", "sentence2")
 
 
+class InstructedSimilarityEvaluator(EmbeddingSimilarityEvaluator):
+    """The stock :class:`EmbeddingSimilarityEvaluator`, both sentences read with an instruction.
+
+    Args:
+        instruction: The bare instruction.
+        **settings: Those of the stock evaluator.
+    """
+
+    def __init__(self, instruction: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.instruction = instruction
+
+    def embed_inputs(self, model: Any, sentences: Any, **options: Any) -> Any:
+        """Encode sentences with the instruction.
+
+        Args:
+            model: The encoder.
+            sentences: The sentences.
+            **options: As for ``encode``.
+
+        Returns:
+            Their vectors, of shape ``(sentences, dimensions)``.
+        """
+        return super().embed_inputs(model, sentences, prompt=self.instruction, **options)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What the model card says of it."""
+        return {**super().get_config_dict(), "prompt": self.instruction}
+
+
 @dataclass(kw_only=True)
 class Scored(Stage):
     """Learn how alike two sentences are, by the order of scores that people gave (Sentence Transformers' ``CoSENTLoss``).
 
     Args:
         data: Pairs with scores, as :func:`st_llm2vec.training.named_data.open_scored_pairs` reads them.
-        instruction: What both sentences are told; none if not given.
+        instruction: What both sentences are told, those of ``evaluation`` too; none if not given.
         max_length: 128 tokens.
         scale: Inverse temperature.
     """
@@ -67,6 +99,13 @@ class Scored(Stage):
     def instructions(self) -> dict[str, list[str]]:
         """What both sentences are told."""
         return {"query": [self.instruction], "document": [self.instruction]} if self.instruction else {}
+
+    def evaluator(self, encoder: TextEncoder, loss: Any) -> SentenceEvaluator | None:
+        """Make the evaluator of all stages, with the instruction if there is one."""
+        if self.instruction is None or (pairs := self.pairs()) is None:
+            return super().evaluator(encoder, loss)
+        columns = {"sentences1": pairs["sentence1"], "sentences2": pairs["sentence2"], "scores": pairs["score"]}
+        return InstructedSimilarityEvaluator(self.instruction, **columns, main_similarity="cosine", name="sts")
 
     def loss(self, encoder: TextEncoder, data: TrainingData) -> OnePassCoSENTLoss:
         """Make the loss."""

@@ -197,6 +197,17 @@ def test_the_packages_mixtures_read_local_copies(tmp_path: Path) -> None:
         ("name: snli", "name: sts", r"mix.yaml, line 10: Two sources are called 'sts'"),
         ("weight: 2", "weight: 0", r"line 24: weight=0 of the source cranfield must be a number above 0"),
         ("format: smart", "format: smrt", r"line 22: The format of cranfield is 'smrt'; known are"),
+        (
+            "weight: 2",
+            "options: {quoting: 3}",
+            r"line 24: .* beside its collection, which does not read them. Put them into",
+        ),
+        ("weight: 2", "options: 3", r"line 24: options=3 of the source cranfield must be a mapping"),
+        (
+            "format: smart",
+            "options: 3, format: smart",
+            r"line 22: The options of a collection are 3; a mapping is expected",
+        ),
         ("qrels: qrels, ", "", r"line 22: The collection of cranfield names no qrels"),
         ("in_batch_negatives: true", "min_score: 6", r"line 7: No row of sts has 6 or more in 'gold'"),
         (
@@ -226,6 +237,16 @@ def test_what_is_no_mixture_is_refused(tmp_path: Path, text: str, message: str) 
     (tmp_path / "mix.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_mixture(tmp_path / "mix.yaml")
+
+
+def test_options_of_a_collection_reach_its_tables(folder: Path) -> None:
+    (folder / "corpus.tsv").write_text('id\ttext\n1\t"wings" and air\n2\theat\n')
+    (folder / "queries.tsv").write_text("id\ttext\n1\twhat is a wing\n2\twhat is heat\n")
+    told = "{corpus: corpus.tsv, queries: queries.tsv, qrels: qrels, options: {quoting: 3}}"
+    cranfield = next(line for line in MIXTURE.splitlines() if "collection:" in line)
+    (folder / "mix.yaml").write_text(MIXTURE.replace(cranfield, f"    collection: {told}"))
+    found = build_training_data(read_mixture(folder / "mix.yaml", only=["cranfield"]).sources)
+    assert sorted(set(found.dataset["positive"])) == ['"wings" and air', "heat"]
 
 
 def test_a_class_without_a_label_is_named_by_its_row(folder: Path) -> None:

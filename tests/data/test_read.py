@@ -74,6 +74,30 @@ def test_options_reach_the_reader(tmp_path: Path) -> None:
     assert read_dataset(path, quoting=3)["text"][:] == ['"quoted, said he', "plain"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'id\ttext\n1\tplain\n2\t"one, said he\n3\tlost\n4\t"two, said she\n',
+        'text\tid\nplain\t1\n"one, said he\t2\n"two", said she\t3\n',
+    ],
+)
+def test_rows_that_a_quotation_mark_swallows_are_warned_of(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(content)
+    assert len(read_dataset(path, quoting=3)) > 2 and not caplog.text
+    assert len(read_dataset(path)) == 2
+    assert f"Row 1 of {path} (the first is 0) has a line break and a tab in 'text'" in caplog.text
+    assert "read the file with quoting=3" in caplog.text
+
+
+def test_texts_of_several_lines_are_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('id\ttext\n1\t"two lines,\n\tthe second indented"\n2\t"a\ttab"\n')
+    assert read_dataset(path)["text"][:] == ["two lines,\n\tthe second indented", "a\ttab"] and not caplog.text
+
+
 def test_saved_datasets(tmp_path: Path) -> None:
     dataset = Dataset.from_dict(ROWS)
     dataset.save_to_disk(tmp_path / "one")

@@ -67,6 +67,18 @@ def test_pairs_of_a_task(tmp_path: Path) -> None:
         read_task_pairs(file)
 
 
+def test_the_first_of_several_positives(tmp_path: Path) -> None:
+    """Training reads lists of positives: files of it are read here too."""
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"query": query, "positive": ["", positive, "another"]} for query, positive in PAIRS]
+    file.write_text("\n".join(map(json.dumps, [*rows, {"query": "none", "positive": []}])))
+    found = read_task_pairs(file)
+    assert found == PAIRS and len(example_sets(found, "Answer.", count=5)) == 5
+    file.write_text('{"query": "how many?", "positive": 7}\n')
+    with pytest.raises(ValueError, match=r"Line 1 of .*pairs.jsonl has int '7' in 'positive'; a text is expected"):
+        read_task_pairs(file)
+
+
 def test_sets_of_examples() -> None:
     long = ("what is long?", "word " * 100)
     sets = example_sets([*PAIRS, long], "Answer the question.", examples=2, count=20, seed=1)

@@ -54,6 +54,19 @@ def test_collections_of_tables(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert list(read_task(spec("retrieval", tmp_path, files, limit=1)).queries) == ["01"]  # type: ignore[union-attr]
 
 
+def test_options_of_tables(tmp_path: Path) -> None:
+    files = {
+        "corpus.tsv": 'id\ttext\nd1\t"Ice, said one\nd2\t"Steam\n',
+        "queries.tsv": "id\ttext\n1\tcold things\n",
+        "qrels.tsv": "1\td2\t1\n",
+    }
+    found = read_task(spec("retrieval", tmp_path, files, options={"quoting": 3}))
+    assert isinstance(found, Collection) and found.corpus == {"d1": '"Ice, said one', "d2": '"Steam'}
+    pairs = {"data.tsv": 'sentence1\tsentence2\tscore\n"a cat\ta dog\t1\n"rain\tsun\t2\n'}
+    found = read_task(spec("sts", tmp_path, pairs, options={"quoting": 3}))
+    assert isinstance(found, Pairs) and found.first == ['"a cat', '"rain']
+
+
 def test_a_sample_of_documents_has_all_that_are_relevant(tmp_path: Path) -> None:
     documents = [f"d{number}" for number in range(20)]
     files = {

@@ -43,6 +43,11 @@ def test_files_are_beside_the_plan_or_where_a_variable_says(tmp_path: Path, monk
         ("tasks:\n- {name: a, kind: sts, data: '${NO_SUCH_PLACE}/x.csv'}", "the environment has no NO_SUCH_PLACE"),
         ("tasks:\n- {name: a, kind: sts, data: x.csv, shift: true}", "probe and shift are for words"),
         ("tasks:\n- {name: a, kind: words, train: x.txt, test: y.txt}", "is of the kind words and names no column"),
+        ("tasks:\n- {name: a, kind: sts, data: x.tsv, options: 3}", "has the options 3; a mapping is expected"),
+        (
+            "tasks:\n- {name: a, kind: words, train: x.txt, test: y.txt, columns: {label: pos}, options: {quoting: 3}}",
+            "has options, which are for tables",
+        ),
         (
             "tasks:\n- {name: a, kind: words, train: x.txt, test: y.txt, columns: {label: pos}, instruction: Tag}",
             "has an instruction, which words are read without",

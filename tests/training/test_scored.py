@@ -34,8 +34,9 @@ def write(file: Path, rows: list[tuple[str, str, str]] = ROWS) -> str:
     return str(file)
 
 
-def order(encoder: TextEncoder) -> float:
-    vectors = [encoder.encode([row[side] for row in ROWS], convert_to_tensor=True) for side in (0, 1)]
+def order(encoder: TextEncoder, told: str | None = None) -> float:
+    sides = ([row[side] for row in ROWS] for side in (0, 1))
+    vectors = [encoder.encode(texts, prompt=told, convert_to_tensor=True) for texts in sides]
     return float(spearmanr(pairwise_cos_sim(*vectors).cpu(), [float(row[2]) for row in ROWS]).statistic)
 
 
@@ -55,6 +56,36 @@ def test_both_sentences_are_told_the_instruction(decoder: str, tmp_path: Path) -
     made = stage(decoder, tmp_path, data=write(tmp_path / "pairs.csv"), instruction="Find what says the same:")
     assert made.instructions()["query"] == made.instructions()["document"] == ["Find what says the same:"]
     assert made.read(made.start()).prompts == dict.fromkeys(("sentence1", "sentence2"), "Find what says the same:")
+
+
+def test_the_score_while_training_is_that_of_sentences_with_the_instruction(decoder: str, tmp_path: Path) -> None:
+    told, pairs = "Find what says the same:", write(tmp_path / "pairs.csv")
+    encoder = convert(decoder, "llm2vec", measure=False)
+    assert abs(order(encoder, told) - order(encoder)) > 0.01
+    for instruction in (None, told):
+        made = stage(decoder, tmp_path, data=pairs, evaluation=pairs, instruction=instruction)
+        evaluator = made.evaluator(encoder, None)
+        assert evaluator is not None and made.metric == "eval_sts_spearman_cosine"
+        assert evaluator(encoder)["sts_spearman_cosine"] == pytest.approx(order(encoder, instruction), abs=1e-3)
+    assert stage(decoder, tmp_path, data=pairs, instruction=told).evaluator(encoder, None) is None
+
+
+def test_the_best_checkpoint_is_that_of_the_instruction(decoder: str, tmp_path: Path) -> None:
+    told, pairs = "Find what says the same:", write(tmp_path / "pairs.csv")
+    training = TRAINING | {"max_steps": 4, "eval_steps": 2}
+    made = stage(
+        decoder,
+        tmp_path,
+        data=pairs,
+        evaluation=pairs,
+        instruction=told,
+        keep_best=True,
+        training=training,
+        adapter=None,
+    )
+    encoder = made.run()
+    kept = encoder.manifest.stages[-1]["evaluation"]
+    assert kept["after"] == pytest.approx(order(encoder, told), abs=1e-3)
 
 
 def test_it_runs_for_epochs_and_a_plan_evaluates_it(decoder: str, tmp_path: Path) -> None:
