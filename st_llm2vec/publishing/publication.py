@@ -135,6 +135,11 @@ def publish(
     if output is not None and Path(output).exists():
         raise ValueError(f"{output} exists already; give a folder that does not.")
     api, remote = (None, Remote()) if dry_run else open_hub(target)
+    if own_card is not None and CARD in remote.files and not replace_model_card:
+        raise ValueError(
+            f"{repo_id} has a model card, which is kept, and {model_card_file} would not be used. Put it in its place, "
+            "replace_model_card=True (--replace-card), or leave it out."
+        )
     with _staging(output) as folder:
         encoder, merged = _whole_encoder(model_or_folder, progress)
         manifest = public_manifest(encoder.manifest, base_model) if encoder.manifest is not None else None

@@ -120,7 +120,8 @@ def build_server(encoder: str, accelerator: str = "auto") -> litserve.LitServer:
         encoder: A folder, or a name on the Hugging Face Hub.
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     """
-    server = litserve.LitServer(Encoder(encoder), accelerator=accelerator, workers_per_device=1)
+    # Without a limit a request waits for a large one before it; after LitServe's it would be refused unread.
+    server = litserve.LitServer(Encoder(encoder), accelerator=accelerator, workers_per_device=1, timeout=False)
     server.app.add_exception_handler(RequestValidationError, refuse)
     server.app.get("/v1/models")(partial(list_models, encoder))
     return server

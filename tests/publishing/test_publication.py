@@ -226,6 +226,10 @@ def test_push_to_hub_goes_the_same_way_and_cards_are_kept_or_replaced(decoder: s
     repository.private = False
     own = tmp_path / "own.md"
     own.write_text("---\nlicense: mit\n---\nMine")
+    commits = len(repository.branches["main"])
+    with pytest.raises(ValueError, match=r"own.md would not be used. .*--replace-card"):
+        publish(encoder, "org/encoder", exist_ok=True, model_card_file=own)
+    assert len(repository.branches["main"]) == commits
     pull = publish(encoder, "org/encoder", token=STRANGER, create_pr=True, replace_model_card=True, model_card_file=own)
     assert pull.url.endswith("/discussions/1")
     assert repository.at("refs/pr/1").files["README.md"].content == own.read_bytes()
