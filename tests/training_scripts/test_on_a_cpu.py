@@ -44,21 +44,15 @@ def test_the_plan_trains(path: Path, decoder: str, tmp_path: Path) -> None:
     pairs = [json.dumps({"query": group["text"], "positive": group["near"]}) for group in groups]
     (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))
     convert(decoder, "sgpt", measure=False).save(str(tmp_path / "teacher"))
-    changes = {
-        "model": decoder,
-        "training.per_device_train_batch_size": 4,
-        "stages.0.data": tmp_path / "texts.txt",
-        "stages.0.training.max_steps": 2,
-        "stages.1.training.max_steps": 2,
-    }
-    if path.stem == "unsupervised":
-        changes |= {"stages.1.data": tmp_path / "texts.txt"}
-    else:
-        changes |= {"stages.1.data": tmp_path / "pairs.jsonl", "stages.1.teacher": tmp_path / "teacher"}
-    if path.stem == "scored":
-        scored = [f"{group['text']}\t{group['near']}\t{place % 5}" for place, group in enumerate(groups)]
-        (tmp_path / "scored.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *scored]))
-        changes |= {"stages.2.data": tmp_path / "scored.tsv", "stages.2.training.max_steps": 2}
+    scored = [f"{group['text']}\t{group['near']}\t{place % 5}" for place, group in enumerate(groups)]
+    (tmp_path / "scored.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *scored]))
+    files = {"mntp": "texts.txt", "simcse": "texts.txt", "distillation": "pairs.jsonl", "scored": "scored.tsv"}
+    changes = {"model": decoder, "training.per_device_train_batch_size": 4}
+    for number, stage in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]):
+        changes |= {f"stages.{number}.data": tmp_path / files[stage["stage"]]}
+        changes |= {f"stages.{number}.training.max_steps": 2}
+        if stage["stage"] == "distillation":
+            changes |= {f"stages.{number}.teacher": tmp_path / "teacher"}
     settings = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     succeed("train", "--plan", path, *settings, "--output", tmp_path / "run")
     stages = [stage["name"] for stage in load(tmp_path / "run").manifest.stages]
