@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from accelerate import PartialState
+from datasets import DatasetDict
 from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -17,6 +18,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from st_llm2vec.data import TrainingData
 from st_llm2vec.encoding.dtype import AUTO
 from st_llm2vec.training.adapters import Adapter
+from st_llm2vec.training.batches_by_source import BatchesBySource
 from st_llm2vec.training.callbacks import StopAfter
 from st_llm2vec.training.named_data import plain
 from st_llm2vec.training.run_folder import CHECKPOINTS
@@ -151,8 +153,13 @@ class StageSettings:
         }
         if data is not None and data.prompts:
             given["prompts"] = data.prompts
-        if data is not None and data.in_batch_negatives and not any(data.in_batch_negatives.values()):
-            given.pop("batch_sampler", None)  # rows that are not told from each other may have texts in common
+        if data is not None and given.get("batch_sampler") == "no_duplicates":
+            # Rows that are not told from each other may have texts in common.
+            told_apart = set(data.in_batch_negatives.values())
+            if told_apart == {False}:
+                del given["batch_sampler"]
+            elif told_apart == {False, True} and isinstance(data.dataset, DatasetDict):
+                given["batch_sampler"] = BatchesBySource(data.in_batch_negatives)
         if evaluator is not None:
             given |= {"eval_strategy": "steps", "eval_on_start": True}
             given |= {"metric_for_best_model": self.metric, "greater_is_better": True}

@@ -96,8 +96,11 @@ class Supervised(Stage):
     def check_data(self) -> None:
         """Refuse sources that are not there, or whose rows are not what they should be."""
         self.pairs()
-        if any(self._data.in_batch_negatives.values()):  # the data is kept for the run
-            check_contrast(self._data.dataset, self.batch_rows(), called(self.data))
+        data, switches = self._data.dataset, self._data.in_batch_negatives  # the data is kept for the run
+        if isinstance(data, DatasetDict):
+            data = DatasetDict({name: one for name, one in data.items() if switches[name]})
+        if any(switches.values()):
+            check_contrast(data, self.batch_rows(), called(self.data))
         self._require_whole_batches()
 
     def _require_whole_batches(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainingArguments
 
+from st_llm2vec import load
 from st_llm2vec.training import MNTP, SimCSE, Stage, Supervised, build_stage
 from st_llm2vec.training.named_data import open_scored_pairs
 from st_llm2vec.training.settings import build_arguments
@@ -137,6 +138,18 @@ def test_rows_that_are_not_told_from_each_other_may_share_texts(
     pairs.write_text("\n".join(json.dumps({"query": f"q {n}", "positive": f"p {n}"}) for n in range(80)))
     told = Supervised(model=decoder, output=str(tmp_path / "out"), data=str(pairs))
     assert told.arguments(told._data).batch_sampler == "no_duplicates"
+    moods = {**source, "classes": {"by": "names"}, "negatives": 1}
+    training = {"max_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True}
+    options = {"data": [moods, {"path": str(pairs)}], "max_length": 16, "training": training}
+    both = Supervised(model=decoder, output=str(tmp_path / "looked at"), **options)
+    both.check_data()
+    encoder = both.start()
+    both.attach(encoder)
+    batches = both.trainer(encoder, both._data).get_train_dataloader().batch_sampler
+    sizes = {(min(batch) < 20, len(batch)) for batch in batches}
+    assert sizes == {(True, 4), (False, 4)} and "less to tell apart" not in caplog.text
+    Supervised(model=decoder, output=str(tmp_path / "both"), **options).run()
+    assert load(tmp_path / "both").manifest.stages[-1]["steps"] == 2
 
 
 class TestDataThatTeachesNothing:
