@@ -185,8 +185,13 @@ def test_a_text_longer_than_the_context_is_cut(decoder: str) -> None:
 
 
 def test_what_is_not_a_text_is_refused(decoder: str) -> None:
-    with pytest.raises(ValueError, match="reads texts only"):
-        convert(decoder, "echo").preprocess([{"text": "a dict"}])
+    encoder = convert(decoder, "echo")
+    for row, message in (
+        ({"text": 5}, "a text is expected"),
+        ({"image": "a picture"}, "'image' is not supported|reads texts only"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encoder.preprocess([row])
 
 
 def test_a_prompt_name_that_does_not_exist(decoder: str) -> None:
